@@ -1,0 +1,1 @@
+"""A streaming chat server that owns the conversation and the KV cache."""

@@ -1,0 +1,1 @@
+"""Pure rules: items, tapes, plans. Standard library only; no clock, no randomness, no asyncio."""

@@ -1,0 +1,42 @@
+"""Identifiers that say where a thing lives.
+
+    conv_0a3f8c…   kind _ shard (2 hex) + 30 hex of entropy
+
+All keys of one conversation, its responses, tapes and jobs share one shard, and so one hash slot of
+a Redis Cluster: an id alone is enough to find the keys, and every step on them can be atomic.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+
+SHARDS = 16
+"""Number of shards; fixed, because ids carry them. One job queue each."""
+
+ENTROPY_BYTES = 15
+KINDS = ("conv", "resp", "chatcmpl", "msg", "rs", "fc", "eng", "web")
+_PATTERN = re.compile(r"(?P<kind>[a-z]+)_(?P<shard>[0-9a-f]{2})[0-9a-f]{30}")
+
+
+def new_id(kind: str, shard: int, entropy: bytes) -> str:
+    """Make an id of `kind` in `shard` from ENTROPY_BYTES random bytes."""
+    if kind not in KINDS:
+        raise ValueError(f"kind: expected one of {KINDS}, got {kind!r}")
+    if not 0 <= shard < SHARDS or len(entropy) != ENTROPY_BYTES:
+        raise ValueError(f"expected shard < {SHARDS} and {ENTROPY_BYTES} bytes, got {shard} and {len(entropy)}")
+    return f"{kind}_{shard:02x}{entropy.hex()}"
+
+
+def shard_of(identifier: str, *kinds: str) -> int | None:
+    """Return the shard of a well-formed id of one of `kinds`, or None: it cannot exist here."""
+    match = _PATTERN.fullmatch(identifier)
+    if match is None or (kinds and match["kind"] not in kinds):
+        return None
+    shard = int(match["shard"], 16)
+    return shard if shard < SHARDS else None
+
+
+def shard_for(key: str) -> int:
+    """Return the shard that a key (tenant and idempotency key, say) always falls in."""
+    return blake2b(key.encode(), digest_size=2).digest()[0] % SHARDS

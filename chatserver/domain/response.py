@@ -1,0 +1,164 @@
+"""Responses: one answer, its parameters, its state and its account.
+
+    queued ──> in_progress ──> completed | incomplete | cancelled | failed
+       └──────────────────────────────────────> cancelled | failed
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from chatserver.domain.item import Item
+
+
+class Status(StrEnum):
+    """OpenAI's words for the state of a response."""
+
+    QUEUED = "queued"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    INCOMPLETE = "incomplete"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self not in (Status.QUEUED, Status.IN_PROGRESS)
+
+
+class Finish(StrEnum):
+    """Why the answer ended. STOP: the model ended it or a stop string matched; STOPPED: a user stopped it."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    STOPPED = "stopped"
+    ERROR = "error"
+
+
+class Truncation(StrEnum):
+    """What to do when the prompt does not fit the window."""
+
+    DISABLED = "disabled"
+    AUTO = "auto"
+    RETENTION_RATIO = "retention_ratio"
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """What the client asked for, checked.
+
+    `max_output_tokens`: None = what is left of the window. `retention_ratio`: share of the window
+    kept by a cut, for Truncation.RETENTION_RATIO (and AUTO, with the default). `stop`: at most 4 strings.
+    `messages`: the whole prompt as (role, text) for stateless requests, () for conversations.
+    """
+
+    model: str
+    instructions: str | None = None
+    max_output_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    ignore_end: bool = False
+    truncation: Truncation = Truncation.DISABLED
+    retention_ratio: float = 0.7
+    messages: tuple[tuple[str, str], ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
+    echo: dict[str, object] = field(default_factory=dict)
+    """Request fields that the response object repeats as they were sent (JSON values)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens. `cached`: prompt tokens that came from the KV cache (hit); prompt − cached is the miss."""
+
+    prompt: int = 0
+    cached: int = 0
+    output: int = 0
+    reasoning: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Durations in milliseconds as the engine role saw them; `ttft_ms` from acceptance to the first token.
+
+    `engine_ttft_ms`: from handing the prompt to the engine to its first token.
+    """
+
+    queued_ms: float = 0.0
+    engine_ttft_ms: float = 0.0
+    ttft_ms: float = 0.0
+    tokens_per_second: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What the model saw: `kept` and `dropped` item ids together are the whole branch.
+
+    `window`, `sent`, `reserve` in tokens. `cut`: first kept item after the pinned head, None if nothing was dropped.
+    """
+
+    window: int
+    sent: int
+    reserve: int
+    policy: str
+    kept: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    cut: str | None = None
+    template_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a response failed, as an OpenAI error: `status` is the HTTP status a not yet started answer gets."""
+
+    code: str
+    message: str
+    param: str | None = None
+    status: int = 500
+    kind: str = "server_error"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a response ended: all that its last event and its stored form need."""
+
+    status: Status
+    finish: Finish
+    usage: Usage
+    item: Item | None = None
+    timing: Timing = Timing()
+    ledger: Ledger | None = None
+    failure: Failure | None = None
+    completed_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response as stored. `parent`: the item that the input was appended to; `inputs`: the input items' ids.
+
+    `conversation` is None for stateless answers. `claim` counts how often an engine took the job:
+    0 = never; writes under an older claim are refused. `stored`: False = forgotten soon after its end.
+    """
+
+    id: str
+    tenant: str
+    params: Params
+    created_at: int
+    status: Status = Status.QUEUED
+    conversation: str | None = None
+    parent: str | None = None
+    inputs: tuple[str, ...] = ()
+    previous: str | None = None
+    item_id: str = ""
+    """Id that the answer's item will have; fixed at the start so that every event can name it."""
+    stored: bool = True
+    claim: int = 0
+    owner: str | None = None
+    stop_asked: bool = False
+    outcome: Outcome | None = None

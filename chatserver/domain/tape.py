@@ -1,0 +1,150 @@
+"""The tape: the numbered record of one answer.
+
+    seq    0        1        2          3,4        5 6 7 8      9 10       11,12,13     14
+        ┌────────┬────────┬─────────┬───────────┬──────────┬──────────┬────────────┬───────┐
+        │Accepted│ Queued │ Started │ItemOpened │ Delta(4) │ Delta(2) │ ItemClosed │ Ended │
+        └────────┴────────┴─────────┴───────────┴──────────┴──────────┴────────────┴───────┘
+
+Sequence numbers count tokens and structural events, not packets: a Delta of k tokens takes k numbers
+and keeps its k pieces, so a reader that asks for "after N" gets exactly the rest wherever the
+records were cut. A record is named by its `last` number. Position = (epoch, sequence number); the
+epoch of a tape is its response id's, because a tape is never rewritten.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from chatserver.domain.response import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The job exists. Always sequence number 0."""
+
+    width: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The job waits for an engine. Always sequence number 1."""
+
+    width: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """An engine admitted the prompt of `prompt` tokens. `claim` > 1: it continues after a crash; text goes on as it was."""
+
+    prompt: int
+    claim: int = 1
+    width: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ItemOpened:
+    """The answer's item exists; two events: the item, its text part."""
+
+    item_id: str
+    width: ClassVar[int] = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """k tokens: `pieces[i]` is the text that `ids[i]` completed (may be empty)."""
+
+    pieces: tuple[str, ...]
+    ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.pieces or len(self.pieces) != len(self.ids):
+            raise ValueError(f"expected as many pieces as ids, ≥ 1; got {len(self.pieces)} and {len(self.ids)}")
+
+    @property
+    def width(self) -> int:
+        """Sequence numbers taken: one a token."""
+        return len(self.pieces)
+
+    @property
+    def text(self) -> str:
+        """The new text."""
+        return "".join(self.pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemClosed:
+    """The answer's item is whole; three events: the text, its part, the item."""
+
+    item_id: str
+    text: str
+    complete: bool
+    width: ClassVar[int] = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Nothing follows."""
+
+    outcome: Outcome
+    width: ClassVar[int] = 1
+
+
+Body = Accepted | Queued | Started | ItemOpened | Delta | ItemClosed | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A body at its place: it takes the numbers [first, last]."""
+
+    last: int
+    body: Body
+
+    @property
+    def first(self) -> int:
+        """The first sequence number it takes."""
+        return self.last - self.body.width + 1
+
+
+class Gap(Exception):
+    """A record does not follow the one before it: read again from `after`."""
+
+    def __init__(self, after: int, got: int) -> None:
+        super().__init__(f"expected sequence number {after + 1}, got {got}")
+        self.after = after
+
+
+class Cursor:
+    """A reader's place on one tape. Drops what it has seen, trims what it has half seen, refuses gaps."""
+
+    __slots__ = ("after", "ended")
+
+    def __init__(self, after: int = -1) -> None:
+        self.after = after
+        """The last sequence number that was handed out."""
+        self.ended = False
+
+    def take(self, record: Record) -> Record | None:
+        """Return what is new of `record`, or None. Raises Gap. Modifies the cursor.
+
+        Only deltas are trimmed. A structural record that is half seen comes whole: its reader
+        skips the events ≤ the position it asked for.
+        """
+        if record.last <= self.after:
+            return None
+        if record.first > self.after + 1:
+            raise Gap(self.after, record.first)
+        seen = self.after + 1 - record.first
+        self.after = record.last
+        self.ended = self.ended or isinstance(record.body, Ended)
+        if seen and isinstance(record.body, Delta):
+            return Record(record.last, Delta(record.body.pieces[seen:], record.body.ids[seen:]))
+        return record
+
+
+def merge(earlier: Record, later: Record) -> Record | None:
+    """Return two adjacent deltas as one, or None if they are not."""
+    a, b = earlier.body, later.body
+    if not isinstance(a, Delta) or not isinstance(b, Delta) or later.first != earlier.last + 1:
+        return None
+    return Record(later.last, Delta(a.pieces + b.pieces, a.ids + b.ids))

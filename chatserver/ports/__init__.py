@@ -1,0 +1,1 @@
+"""Small protocols between the services and what they need from outside."""

@@ -1,0 +1,59 @@
+"""Where conversations and their items are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from chatserver.domain.item import Conversation, Item, StoredItem
+
+
+class Conversations(Protocol):
+    """Durable trees of items. Every method takes the tenant: unknown and foreign give the same NotFound."""
+
+    async def create(self, conversation: Conversation, items: Sequence[Item] = ()) -> None:
+        """Store a new conversation with its first items in one step."""
+        ...
+
+    async def get(self, tenant: str, conversation_id: str) -> Conversation:
+        """Return it. Raises NotFound."""
+        ...
+
+    async def update(
+        self,
+        tenant: str,
+        conversation_id: str,
+        *,
+        title: str | None = None,
+        metadata: dict[str, str] | None = None,
+        now: int,
+    ) -> Conversation:
+        """Change what is given; None leaves a field as it is. Raises NotFound."""
+        ...
+
+    async def delete(self, tenant: str, conversation_id: str) -> None:
+        """Remove the conversation, its items and ids, its responses and their tapes. Raises NotFound, Conflict (a turn runs)."""
+        ...
+
+    async def list(
+        self, tenant: str, *, limit: int, after: str | None = None, newest_first: bool = True
+    ) -> list[Conversation]:
+        """Return up to `limit` conversations by time of last change, from the one after `after` on."""
+        ...
+
+    async def append(self, tenant: str, conversation_id: str, items: Sequence[Item], now: int) -> Conversation:
+        """Add items under the head, first to last, and move the head. Raises NotFound, Conflict (a turn runs)."""
+        ...
+
+    async def branch(
+        self, tenant: str, conversation_id: str, leaf: str | None, *, with_ids: bool
+    ) -> list[StoredItem]:
+        """Return the items from the root to `leaf` (None: an empty list). Raises NotFound.
+
+        At most MAX_BRANCH items; without `with_ids` every `ids` is None.
+        """
+        ...
+
+
+MAX_BRANCH = 10_000
+"""Bound on the items of one branch; appending past it is refused with Conflict."""

@@ -1,0 +1,66 @@
+"""Which engines there are, and what they serve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+class EngineState(StrEnum):
+    """Where an engine is in its life."""
+
+    STARTING = "starting"
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model as clients see it. `context`: window in tokens."""
+
+    name: str
+    aliases: tuple[str, ...]
+    context: int
+    created: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReport:
+    """What one engine says of itself. `since`: Unix seconds at which `state` began; counts in requests and tokens."""
+
+    engine_id: str
+    state: EngineState
+    detail: str
+    since: float
+    model: ServedModel | None = None
+    running: int = 0
+    queued: int = 0
+    kv_used: int = 0
+    kv_tokens: int = 0
+
+
+class Registry(Protocol):
+    """Reports expire when their engine stops renewing them; models are remembered, so that a restart is not «unknown model»."""
+
+    async def put(self, report: EngineReport, *, ttl: float) -> None:
+        """Publish a report for `ttl` seconds; its model is remembered for good."""
+        ...
+
+    async def drop(self, engine_id: str) -> None:
+        """Withdraw a report."""
+        ...
+
+    async def engines(self) -> list[EngineReport]:
+        """Return the reports that have not expired."""
+        ...
+
+    async def models(self) -> list[ServedModel]:
+        """Return every model that an engine has announced on this store."""
+        ...
+
+    async def ping(self) -> None:
+        """Return if the store answers. Raises Unavailable."""
+        ...

@@ -1,0 +1,85 @@
+"""Where tapes are written and read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from chatserver.domain.tape import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Records to add to one tape, in order, under the writer's claim number."""
+
+    response_id: str
+    claim: int
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """`ok` is False when the claim is old: stop writing. `stop_asked`: a user wants this answer to end."""
+
+    ok: bool
+    stop_asked: bool
+
+
+Bundle = list[tuple[str, list[Record]]]
+"""What one commit added, for one web process: (response id, its new records) for each tape it watches."""
+
+
+class Tapes(Protocol):
+    """Numbered, append-only, durable before announced."""
+
+    async def commit(self, batch: Sequence[Append]) -> list[Appended]:
+        """Append to many tapes in one round trip, then announce to the web processes that watch them, one bundle each.
+
+        Appending the same record twice changes nothing and is ok: a commit whose reply was lost may be sent again.
+        Whoever watches before the append gets the announcement; whoever watches later finds the records by reading.
+        Raises Unavailable if the store did not answer; then some of the batch may have been written.
+        """
+        ...
+
+    async def watch(self, response_id: str, web_id: str) -> None:
+        """Have the tape's commits announced to a web process. Idempotent."""
+        ...
+
+    async def unwatch(self, response_id: str, web_id: str) -> None:
+        """End that."""
+        ...
+
+    async def read(self, response_id: str, after: int, *, limit: int = 1000) -> list[Record]:
+        """Return up to `limit` records with `last` > `after`, the first possibly half seen. Raises NotFound if there is no tape."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """For engines: a job waits in this shard."""
+
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """For one engine: a user wants this answer to end."""
+
+    response_id: str
+
+
+class Signals(Protocol):
+    """Fire-and-forget messages between processes; a lost one only costs time.
+
+    Each iterator ends by raising Unavailable when the connection is lost; the caller listens again and re-reads.
+    `ready` semantics: the iterator's first item is None, yielded once the subscription stands.
+    """
+
+    def bundles(self, web_id: str) -> AsyncIterator[Bundle | None]:
+        """Yield what is announced to a web process."""
+        ...
+
+    def commands(self, engine_id: str) -> AsyncIterator[Wake | Stop | None]:
+        """Yield wake-ups for all engines and stops for this one."""
+        ...

@@ -1,0 +1,112 @@
+"""Where turns are begun, claimed, and ended: the job side of a response."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from chatserver.domain.item import Item
+from chatserver.domain.response import Outcome, Response
+from chatserver.domain.tape import Record
+
+
+@dataclass(frozen=True, slots=True)
+class NewTurn:
+    """All that begins a turn.
+
+    `items`: the input, to be appended under `response.parent` (first to last). `exclusive`: refuse with
+    Conflict while another turn of the conversation runs, and refuse if the head is no longer
+    `response.parent`; False: make a branch there. `create`: the conversation does not exist yet and is
+    made in the same step, titled `title` (an existing conversation without a title gets it, too).
+    `watcher`: web process that wants the tape's announcements from the start.
+    """
+
+    response: Response
+    items: tuple[Item, ...] = ()
+    exclusive: bool = False
+    create: bool = False
+    title: str = ""
+    idempotency_key: str | None = None
+    fingerprint: str = ""
+    watcher: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """`fresh` is False when the idempotency key was known: the response is the earlier one."""
+
+    response_id: str
+    fresh: bool
+
+
+class Turns(Protocol):
+    """Responses as jobs. Every step on one response is atomic.
+
+    A claim is a lease: an engine that does not renew it in time loses the job to another; what it
+    writes afterwards, under its old claim number, is refused.
+    """
+
+    async def begin(self, turn: NewTurn, *, queue_bound: int) -> Begun:
+        """Append the input, create the response and its tape (Accepted, Queued), queue the job, wake an engine.
+
+        All or nothing. Raises NotFound (conversation, parent), Conflict (busy; an idempotency key that was
+        used with another `fingerprint`), Overloaded (the shard's queue holds `queue_bound` jobs).
+        """
+        ...
+
+    async def get(self, tenant: str, response_id: str) -> Response:
+        """Return it. Raises NotFound."""
+        ...
+
+    async def delete(self, tenant: str, response_id: str) -> None:
+        """Forget a response and its tape; its items stay. Raises NotFound, Conflict (it still runs)."""
+        ...
+
+    async def stop(self, tenant: str, response_id: str, now: int) -> Response:
+        """Ask for a stop; idempotent. A job that no engine holds ends at once as CANCELLED, its input kept;
+        otherwise the engine that holds it is told. Raises NotFound. Returns the response as it is then.
+        """
+        ...
+
+    async def claim(self, engine_id: str, *, lease: float, shard: int | None = None) -> Response | None:
+        """Take the oldest waiting job (of one shard, or of any) for `lease` seconds, or None. Raises the claim number by 1."""
+        ...
+
+    async def renew(self, engine_id: str, response_ids: Sequence[str], *, lease: float) -> list[str]:
+        """Hold the claims for another `lease` seconds; return the ids that are no longer this engine's."""
+        ...
+
+    async def release(self, engine_id: str) -> int:
+        """Put all jobs of an engine that is gone or draining back at the front of their queues; return how many."""
+        ...
+
+    async def reap(self) -> int:
+        """Put all jobs whose lease ran out back at the front of their queues; return how many."""
+        ...
+
+    async def finish(
+        self,
+        response: Response,
+        outcome: Outcome,
+        closing: Sequence[Record],
+        ids: Mapping[str, tuple[int, ...]],
+        *,
+        template_hash: str = "",
+        discard_inputs: bool = False,
+    ) -> bool:
+        """End a response: append `closing` to its tape, store `outcome` and its item, keep `ids` of items, free the
+        conversation, drop the job; then announce. One step; returns False, and changes nothing, if the claim is old.
+
+        The conversation's head moves to the answer if it still is the last input item (or `response.parent`
+        when there were none). `discard_inputs`: the turn was refused: its input items are removed and the head goes back.
+        """
+        ...
+
+    async def waiting(self) -> int:
+        """Return how many jobs wait in all queues."""
+        ...
+
+
+RESPONSE_TTL = 3600
+"""Seconds that an ended tape, and an ended response with `stored` False, stays readable."""

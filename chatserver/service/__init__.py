@@ -1,0 +1,1 @@
+"""What the server does: commands of the web role, turns of the engine role, supervision."""

@@ -1,0 +1,157 @@
+"""Settings: one frozen class, one reader, one table.
+
+Every setting is `CHATSERVER_<NAME>` in the environment and `--<name>` on the command line (which wins).
+An unknown CHATSERVER_ variable or a value that does not parse is a StartupError that names it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from chatserver.errors import StartupError
+
+PREFIX = "CHATSERVER_"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How this process runs. Durations in seconds, sizes in bytes unless the name says otherwise."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    data_dir: Path = Path(".data")
+    model: str = "smollm2-135m-instruct"
+    """Model name, a folder in Hugging Face form, or `scripted`."""
+    context: int | None = None
+    """Window in tokens; None: the model's."""
+    redis_url: str | None = None
+    """None: the embedded store in the data folder."""
+    api_keys: tuple[tuple[str, str], ...] = ()
+    """(tenant, key) pairs; none: only the loopback address is served, to tenant `local`."""
+    engine_id: str | None = None
+    listen_fd: int | None = None
+    log_level: str = "info"
+    queue_bound: int = 64
+    """Waiting jobs per shard; one more is refused with 429."""
+    max_running: int = 32
+    """Answers that one engine works on at once."""
+    max_output_tokens: int = 2048
+    """Output reserve and bound when a request names none."""
+    max_body: int = 2_000_000
+    lease: float = 6.0
+    """How long an engine may be silent before its jobs are given to another."""
+    drain: float = 20.0
+    """How long a stopping process may finish what it has."""
+    scripted_tokens_per_second: float = 50.0
+    scripted_ttft_ms: float = 20.0
+
+
+def read(environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+    """Return settings from the environment, then `overrides` that are not None. Raises StartupError."""
+    environ = os.environ if environ is None else environ
+    known = {_variable(f.name): f.name for f in fields(Settings)}
+    found: dict[str, Any] = {}
+    for variable, text in environ.items():
+        if variable in known and text != "":
+            found[known[variable]] = _parse(known[variable], text, variable)
+        elif variable.startswith(PREFIX) and variable not in known and variable not in _FOREIGN:
+            raise StartupError(f"{variable}: unknown setting; known are {', '.join(sorted(known))}", exit_code=2)
+    for name, value in overrides.items():
+        if value is not None:
+            found[name] = _parse(name, value, f"--{name.replace('_', '-')}") if isinstance(value, str) else value
+    settings = replace(Settings(), **found)
+    return replace(settings, data_dir=settings.data_dir.expanduser().absolute())
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Return the variables that make a child process read the same settings."""
+    result = {}
+    for field in fields(Settings):
+        value = getattr(settings, field.name)
+        if value is None or value == ():
+            continue
+        result[_variable(field.name)] = (
+            ",".join(f"{t}:{k}" for t, k in value) if field.name == "api_keys" else str(value)
+        )
+    return result
+
+
+_FOREIGN = frozenset({"CHATSERVER_TEST_DATA"})
+
+
+def _variable(name: str) -> str:
+    # the scripted engine's and the store's variables are conventions of their own
+    return name.upper() if name.startswith("scripted_") else PREFIX + name.upper()
+
+
+def _parse(name: str, text: str, source: str) -> Any:
+    parser, expected = _PARSERS[name]
+    try:
+        return parser(text.strip())
+    except ValueError as error:
+        detail = f" ({error})" if str(error) and "invalid literal" not in str(error) else ""
+        raise StartupError(f"{source}: expected {expected}, got {text!r}{detail}", exit_code=2) from None
+
+
+def _bounded(kind: Callable[[str], Any], low: float, high: float) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if not low <= value <= high:
+            raise ValueError
+        return value
+
+    return parse
+
+
+def _keys(text: str) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for entry in text.split(","):
+        tenant, colon, key = entry.strip().partition(":")
+        if not (tenant and colon and len(key) >= 8):
+            raise ValueError("each key needs a tenant name, a colon and at least 8 characters")
+        pairs.append((tenant, key))
+    return tuple(pairs)
+
+
+def _url(text: str) -> str:
+    if not text.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError
+    return text
+
+
+def _level(text: str) -> str:
+    if text.lower() not in ("debug", "info", "warning", "error"):
+        raise ValueError
+    return text.lower()
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise ValueError
+    return text
+
+
+_PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "host": (_text, "an address to listen on"),
+    "port": (_bounded(int, 0, 65535), "a port from 0 to 65535"),
+    "data_dir": (Path, "a folder"),
+    "model": (_text, "a model name, a model folder, or scripted"),
+    "context": (_bounded(int, 256, 10_000_000), "a window in tokens, at least 256"),
+    "redis_url": (_url, "redis://, rediss:// or unix:// address"),
+    "api_keys": (_keys, "tenant:key pairs separated by commas"),
+    "engine_id": (_text, "an engine id"),
+    "listen_fd": (_bounded(int, 3, 4096), "a file descriptor"),
+    "log_level": (_level, "debug, info, warning or error"),
+    "queue_bound": (_bounded(int, 1, 100_000), "a count from 1 to 100000"),
+    "max_running": (_bounded(int, 1, 10_000), "a count from 1 to 10000"),
+    "max_output_tokens": (_bounded(int, 1, 10_000_000), "a count of tokens, at least 1"),
+    "max_body": (_bounded(int, 1024, 1_000_000_000), "a size in bytes, at least 1024"),
+    "lease": (_bounded(float, 0.5, 600), "seconds from 0.5 to 600"),
+    "drain": (_bounded(float, 0, 3600), "seconds from 0 to 3600"),
+    "scripted_tokens_per_second": (_bounded(float, 0.1, 1_000_000), "a rate above 0.1"),
+    "scripted_ttft_ms": (_bounded(float, 0, 600_000), "milliseconds"),
+}

@@ -1,0 +1,1 @@
+"""The public API to the field: bytes in, domain values out, and back."""

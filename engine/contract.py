@@ -1,0 +1,220 @@
+"""The engine contract: what an engine must do, whoever runs behind it.
+
+Two engines keep it: `engine.sglang_engine.SglangEngine` (the real one) and
+`engine.scripted.ScriptedEngine` (for tests and load). `tests/engine/test_contract.py`
+runs the same suite on both.
+
+Vocabulary: a *request* is one run of the scheduler; a *prompt* is a sequence of token ids;
+a *chunk* is what one scheduler step added. Ids are the truth, text is derived from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+REQUEST_ID_LENGTH = 32
+"""Length of every request id: SGLang aborts by id *prefix*, so ids of one length never match each other."""
+
+
+class EngineError(Exception):
+    """An engine refused or lost a request. Subclasses say which; `str(error)` says what to do."""
+
+
+class RequestRefused(EngineError):
+    """The request can never run as it is (too long, ids out of range, unknown sampling value)."""
+
+
+class EngineBusy(EngineError):
+    """The engine's own queue is full; the same request may succeed later."""
+
+
+class EngineLost(EngineError):
+    """The engine died or was closed with this request in flight."""
+
+
+class ModelUnusable(EngineError):
+    """The model folder cannot be served; the message says which file or setting is wrong."""
+
+
+class FinishReason(StrEnum):
+    """Why a request ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    ABORT = "abort"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What an engine serves.
+
+    `context`: window in tokens (prompt + answer). `kv_tokens`: capacity of the KV pool in tokens.
+    `page`: KV page size in tokens. `end_ids`: ids that end an answer. `template_hash`: identifies
+    tokenizer + chat template; ids made under another hash must be made again.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    context: int
+    kv_tokens: int
+    page: int
+    vocab_size: int
+    end_ids: frozenset[int]
+    template_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to choose tokens. `max_tokens`: bound on the answer in tokens, ≥ 1. `seed`: None = not fixed."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    ignore_end: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """One request. `request_id`: exactly REQUEST_ID_LENGTH characters. `salt` separates tenants' KV."""
+
+    request_id: str
+    ids: tuple[int, ...]
+    sampling: Sampling
+    salt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What one scheduler step added.
+
+    `ids`: the new tokens in order, an end token included. `cached`: prompt tokens served from the
+    KV cache (the same on every chunk of a request). `finish` is set on the last chunk only, whose
+    `ids` may be empty.
+    """
+
+    ids: tuple[int, ...]
+    cached: int
+    finish: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """A snapshot. `kv_used` and `kv_tokens` in tokens; cached prefixes that can be evicted do not count as used."""
+
+    ok: bool
+    running: int
+    queued: int
+    kv_used: int
+    kv_tokens: int
+    detail: str = ""
+
+
+class Decoder(Protocol):
+    """Turns token ids into text pieces, one piece an id. It holds bytes back until a character is whole."""
+
+    def push(self, token: int) -> str:
+        """Return the text that `token` completes: `""` while a character is unfinished. Modifies the decoder."""
+        ...
+
+    def flush(self) -> str:
+        """Return what is held back, unfinished bytes as U+FFFD. Nothing may be pushed after it."""
+        ...
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back, and the chat template as segments.
+
+    A prompt is `head + segment* + cue`; an answer is `cue + emitted + tail`. Segments always start
+    at a special token, so no token spans a seam and
+    `head(i) + segment(r1, t1) + … + cue()` equals the ids of rendering the whole at once.
+    """
+
+    template_hash: str
+
+    def head(self, instructions: str | None) -> tuple[int, ...]:
+        """Return the ids that every prompt with these system instructions begins with (BOS, system message)."""
+        ...
+
+    def segment(self, role: str, text: str) -> tuple[int, ...]:
+        """Return the ids of one whole message. `role`: system, developer, user or assistant.
+
+        Special-token strings inside `text` are encoded as plain text.
+        """
+        ...
+
+    def cue(self) -> tuple[int, ...]:
+        """Return the ids that ask the model for an answer (the generation prompt)."""
+        ...
+
+    def tail(self, emitted: Sequence[int]) -> tuple[int, ...]:
+        """Return the ids that close an answer: the end token if `emitted` lacks it, and what follows it."""
+        ...
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Return the ids of plain text; special-token strings are not interpreted."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of `ids` without special tokens."""
+        ...
+
+    def decoder(self) -> Decoder:
+        """Return a fresh decoder that skips special tokens."""
+        ...
+
+
+class Engine(Protocol):
+    """One model behind one scheduler.
+
+    Cancelling the consumer of `generate` (closing the iterator) aborts the request. All methods
+    must be called from the event loop that called `start`.
+    """
+
+    @property
+    def card(self) -> ModelCard:
+        """What is served; valid after `start`."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer; valid after `start`."""
+        ...
+
+    async def start(self, report: Callable[[str], None]) -> None:
+        """Load the model. `report` gets one short line for each phase. Raises ModelUnusable, EngineError."""
+        ...
+
+    def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+        """Run one request, yielding a chunk per scheduler step; the last has `finish`.
+
+        Feeding `ids + answer[:k]` continues a greedy or seeded answer at its k-th token: the ground
+        for continuing after a crash. Raises RequestRefused, EngineBusy, EngineLost.
+        """
+        ...
+
+    async def abort(self, request_id: str) -> None:
+        """Ask the scheduler to drop a request within one step. Unknown ids are ignored.
+
+        The iterator of `generate` still yields its last chunk with finish ABORT.
+        """
+        ...
+
+    async def prefill(self, request_id: str, ids: Sequence[int], salt: str = "") -> int:
+        """Put a prefix into the KV cache without generating; return how many tokens were cached already."""
+        ...
+
+    async def health(self) -> Health:
+        """Return a snapshot; never raises. `ok` is False when the scheduler does not answer."""
+        ...
+
+    async def close(self) -> None:
+        """Stop the scheduler and free everything. Idempotent."""
+        ...
