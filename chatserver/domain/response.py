@@ -155,6 +155,8 @@ class Response:
     parent: str | None = None
     inputs: tuple[str, ...] = ()
     previous: str | None = None
+    accepted_at: float = 0.0
+    """Unix seconds, with fractions, at which the web role took the request: queueing is counted from here."""
     item_id: str = ""
     """Id that the answer's item will have; fixed at the start so that every event can name it."""
     stored: bool = True
