@@ -212,6 +212,8 @@ class Turn:
                 if chunk.ids and not self._first_token_at:
                     self._first_token_at = time.monotonic()
                 self._cached = chunk.cached
+                if (self._stop_asked or self._lost) and chunk.finish is None:
+                    self._abort()  # the first abort may have come before the scheduler knew the request
                 yield chunk
         finally:
             self._generating = False
@@ -296,7 +298,8 @@ class Turn:
         )
         closing: list[Body] = [ItemClosed(item.id, item.text, False)] if item else []
         encoded = {item.id: self._parts.prompts.answer_ids(progress.ids)} if item else {}
-        await self._end(outcome, [*closing, Ended(outcome)], encoded, "", discard_inputs=refused)
+        template_hash = self._parts.engine.card.template_hash
+        await self._end(outcome, [*closing, Ended(outcome)], encoded, template_hash, discard_inputs=refused)
 
     async def _end(
         self,

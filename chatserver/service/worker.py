@@ -1,0 +1,176 @@
+"""The engine role: claims jobs, runs their turns, keeps its leases, says how it is.
+
+    commands (wake, stop) ─┐
+    claim ── Turn ── Turn ──┼── leases renewed · other engines' lost jobs reaped · report renewed
+    tape writer ───────────┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, replace
+
+from chatserver.domain.response import Response
+from chatserver.errors import ChatServerError, Unavailable
+from chatserver.ports.registry import EngineReport, EngineState, Registry, ServedModel
+from chatserver.ports.tapes import Signals, Stop, Wake
+from chatserver.service.turn import Turn, TurnParts
+from engine.contract import EngineLost
+
+log = logging.getLogger(__name__)
+
+SCAN_INTERVAL = 1.0
+"""Seconds after which queues are looked at even if no wake-up came (wake-ups may be lost)."""
+
+REPORT_INTERVAL = 2.0
+REPORT_TTL = 7.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    """`max_running` answers at once; leases of `lease` seconds; `drain` seconds to finish what runs when stopping."""
+
+    max_running: int
+    lease: float
+    drain: float
+
+
+class Worker:
+    """One engine process's share of the work. `run()` until cancelled; then `drain()`."""
+
+    def __init__(
+        self, engine_id: str, parts: TurnParts, signals: Signals, registry: Registry, limits: WorkerLimits
+    ) -> None:
+        self._engine_id = engine_id
+        self._parts = parts
+        self._signals = signals
+        self._registry = registry
+        self._limits = limits
+        self._running: dict[str, tuple[Turn, asyncio.Task[None]]] = {}
+        self._wake = asyncio.Event()
+        self._report = EngineReport(engine_id, EngineState.READY, "ready", time.time())
+
+    async def run(self) -> None:
+        """Work until cancelled. Raises EngineLost or Unavailable when the process must be restarted."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            group.create_task(self._parts.writer.run(), name="tape writer")
+            group.create_task(self._listen(), name="commands")
+            group.create_task(self._claim(), name="claims")
+            group.create_task(self._keep_leases(), name="leases")
+            group.create_task(self._keep_reporting(), name="report")
+
+    async def drain(self) -> None:
+        """Let running turns finish for `limits.drain` seconds; give the rest back for another engine.
+
+        Call it while `run()` still runs (turns need the writer); nothing new is claimed from now on.
+        """
+        self._report = replace(self._report, state=EngineState.DRAINING, detail="finishing answers", since=time.time())
+        tasks = [task for _, task in self._running.values()]
+        if tasks:
+            log.info("finishing %d answers (at most %.0f s)", len(tasks), self._limits.drain)
+            await asyncio.wait(tasks, timeout=self._limits.drain)
+        left = [turn for turn, task in self._running.values() if not task.done()]
+        for turn in left:
+            turn.lose()
+        handed_over = await self._parts.turns.release(self._engine_id)
+        if handed_over:
+            log.info("handed over %d answers", handed_over)
+        await self._registry.drop(self._engine_id)
+
+    @property
+    def _draining(self) -> bool:
+        return self._report.state is EngineState.DRAINING
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async for command in self._signals.commands(self._engine_id):
+                    self._obey(command)
+            except Unavailable as error:
+                log.warning("no commands from the store (%s); trying again", error.message)
+                await asyncio.sleep(0.5)
+
+    def _obey(self, command: Wake | Stop | None) -> None:
+        if isinstance(command, Stop):
+            if command.response_id in self._running:
+                self._running[command.response_id][0].stop()
+        else:
+            self._wake.set()  # None: the subscription stands, and something may have come before it
+
+    async def _claim(self) -> None:
+        while True:
+            try:
+                await self._claim_all()
+            except Unavailable as error:
+                log.warning("cannot claim jobs (%s); trying again", error.message)
+            await self._wait_for_work()
+
+    async def _claim_all(self) -> None:
+        while len(self._running) < self._limits.max_running and not self._draining:
+            response = await self._parts.turns.claim(self._engine_id, lease=self._limits.lease)
+            if response is None:
+                return
+            self._begin(response)
+
+    async def _wait_for_work(self) -> None:
+        try:
+            await asyncio.wait_for(self._wake.wait(), SCAN_INTERVAL)
+        except TimeoutError:
+            pass
+        self._wake.clear()
+
+    def _begin(self, response: Response) -> None:
+        turn = Turn(self._parts, response)
+        task = self._group.create_task(self._attend(turn, response.id), name=response.id)
+        self._running[response.id] = (turn, task)
+
+    async def _attend(self, turn: Turn, response_id: str) -> None:
+        try:
+            await turn.run()
+        except Unavailable as error:
+            # The lease runs out, and the job is claimed again: by us or by another engine.
+            log.warning("answer %s is left for another try: %s", response_id, error.message)
+        except EngineLost as error:
+            log.error("the engine is gone: %s", error)
+            raise
+        except ChatServerError as error:
+            log.error("answer %s ended badly: %s", response_id, error.message)
+        finally:
+            self._running.pop(response_id, None)
+            self._wake.set()
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await asyncio.sleep(self._limits.lease / 3)
+            try:
+                held = list(self._running)
+                for lost in await self._parts.turns.renew(self._engine_id, held, lease=self._limits.lease):
+                    if lost in self._running:
+                        self._running[lost][0].lose()
+                if await self._parts.turns.reap():
+                    self._wake.set()
+            except Unavailable as error:
+                log.warning("cannot renew leases (%s)", error.message)
+
+    async def _keep_reporting(self) -> None:
+        while True:
+            health = await self._parts.engine.health()
+            card = self._parts.engine.card
+            if not health.ok and not self._draining:
+                log.warning("the scheduler does not answer: %s", health.detail)
+            report = replace(
+                self._report,
+                model=ServedModel(card.name, card.aliases, card.context),
+                running=len(self._running),
+                queued=health.queued,
+                kv_used=health.kv_used,
+                kv_tokens=health.kv_tokens,
+            )
+            try:
+                await self._registry.put(report, ttl=REPORT_TTL)
+            except Unavailable as error:
+                log.warning("cannot report to the store (%s)", error.message)
+            await asyncio.sleep(REPORT_INTERVAL)
