@@ -1,0 +1,28 @@
+"""The whole program, once with the real engine and once with the scripted one."""
+
+import pytest
+from openai import OpenAI
+
+from tests.program import Program
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory):
+    """The real thing: SGLang, SmolLM2, Valkey."""
+    with Program(tmp_path_factory.mktemp("real") / "data", model="smollm2-135m-instruct") as program:
+        program.wait_ready()
+        yield program
+
+
+@pytest.fixture(scope="session")
+def scripted(tmp_path_factory):
+    """The same program and store with the scripted engine: for faults that need speed."""
+    speed = {"SCRIPTED_TOKENS_PER_SECOND": "60", "SCRIPTED_TTFT_MS": "20"}
+    with Program(tmp_path_factory.mktemp("scripted") / "data", model="scripted", **speed) as program:
+        program.wait_ready(60)
+        yield program
+
+
+def client_of(program: Program) -> OpenAI:
+    """The official SDK, as anybody would point it at the server."""
+    return OpenAI(base_url=f"{program.url}/v1", api_key="unused-without-keys", max_retries=4, timeout=180)
