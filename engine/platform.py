@@ -1,0 +1,59 @@
+"""SGLang on any CPU, as an out-of-tree platform.
+
+SGLang finds `activate` through the entry point `portable_cpu` in group `sglang.srt.platforms` (see
+pyproject.toml) when SGLANG_PLATFORM=portable_cpu. Its own CPU engine wants kernels built for AMX or
+AVX-512 (so SGLANG_USE_CPU_ENGINE stays unset); this platform declares no kernels and no graphs,
+and SGLang then takes its plain torch paths: the real scheduler, batching and radix cache, on any machine.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from sglang.srt.platforms.cpu import CpuDeviceMixin
+from sglang.srt.platforms.device_mixin import PlatformEnum
+from sglang.srt.platforms.interface import SRTPlatform
+
+from engine.cpu import mla, moe, sampling, vision_shim
+
+NAME = "portable_cpu"
+"""The entry point's name, the value of SGLANG_PLATFORM."""
+
+ATTENTION_BACKEND = "torch_native"
+
+
+def activate() -> str:
+    """Return the platform's class, as SGLang's entry point wants it. Called in every SGLang process."""
+    vision_shim.install()
+    return f"{__name__}:PortableCpuPlatform"
+
+
+class PortableCpuPlatform(CpuDeviceMixin, SRTPlatform):
+    """A CPU of any make. Capabilities stay at their defaults: no Triton launches, no graphs."""
+
+    _enum = PlatformEnum.OOT
+
+    def get_default_attention_backend(self) -> str:
+        """Return the attention back end used when none is asked for."""
+        return ATTENTION_BACKEND
+
+    def get_dispatch_key_name(self) -> str:
+        """Return the key whose `forward_<key>` methods SGLang's fused operators run here."""
+        return "native"
+
+    def is_pin_memory_available(self, device: Any = None) -> bool:
+        """Return False: there is no device to pin memory for."""
+        return False
+
+    def init_backend(self) -> None:
+        """Install the sampler; runs in each worker when the model runner is imported."""
+        sampling.register()
+
+    def post_load_model(self, model: torch.nn.Module) -> None:
+        """Install attention and expert kernels; `model` itself is not modified.
+
+        Here rather than in `init_backend`, where importing SGLang's layers would be circular.
+        """
+        mla.register(ATTENTION_BACKEND)
+        moe.register()
