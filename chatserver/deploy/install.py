@@ -192,7 +192,7 @@ def main(root: Path = DEPLOY.parents[1]) -> int:
             if not environment.is_current():
                 environment.install()
                 say("done")
-    except SetupError as error:
+    except (SetupError, OSError, subprocess.SubprocessError) as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -25,7 +25,8 @@ ADVICE = (
     ),
     (
         ("No matching distribution",),
-        "a pinned package has no wheel for this machine; Linux on x86-64, glibc 2.34 or newer, has them all",
+        "the package index is not reachable, or has no wheel for this machine (Linux on x86-64, glibc 2.34"
+        " or newer has them all)",
     ),
 )
 
@@ -41,6 +42,7 @@ class Pip:
         self._command = [str(python), "-m", "pip", "install"]
         self._log, self._scratch = log, scratch
         scratch.mkdir(exist_ok=True)
+        log.write_text("")
         # gigabytes are unpacked in the temporary folder, which is often a small one in memory
         self._env = {name: value for name, value in os.environ.items() if name not in IGNORED}
         self._env.update(TMPDIR=str(scratch), PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_INPUT="1")
@@ -84,7 +86,7 @@ class Pip:
         end = self._log.read_text(errors="replace").splitlines()[-60:]
         text = "\n".join(end)
         advice = next((advice for marks, advice in ADVICE if any(mark in text for mark in marks)), "")
-        errors = [line for line in end if line.startswith("ERROR") or "Error" in line][-4:] or end[-8:]
+        errors = [line for line in end if line.startswith("ERROR")][-4:] or end[-8:]
         shown = "\n".join(f"  {line[:300]}" for line in errors)
         return f"{doing} failed{': ' + advice if advice else ''}\n{shown}\n  (all of it: {self._log})"
 
