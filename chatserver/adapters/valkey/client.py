@@ -1,0 +1,209 @@
+"""Commands to the right server, once or again; the only place where store errors become ours.
+
+A single server holds all shards. Of a cluster, the client knows which server holds each shard's slot and
+learns it anew when a server says that a slot has moved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+
+from redis.crc import key_slot
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
+
+from chatserver.adapters.valkey import keys
+from chatserver.adapters.valkey.connect import Link, LinkLost, Reply, shown
+from chatserver.adapters.valkey.scripts import Command, title, with_source
+from chatserver.domain.ids import SHARDS
+from chatserver.errors import ChatServerError, StartupError, Unavailable
+
+OLDEST = (6, 2)
+"""The oldest server version that has every command that the scripts use."""
+ATTEMPTS = 8
+"""How often a refused command is sent (slot moved, script unknown, cluster electing); about 3 s in all."""
+RETRY_AFTER = 1.0
+
+Sending = tuple[Link, tuple[Command, ...]]
+"""Where to send a command, and what: the last reply counts."""
+
+log = logging.getLogger(__name__)
+
+
+class Client:
+    """Runs commands on the shards of one Redis server or cluster. Made by `connect`."""
+
+    def __init__(self, link: Link, *, cluster: bool) -> None:
+        self._seed = link
+        self._links = {link.address: link}
+        self._homes = [link] * SHARDS
+        self._cluster = cluster
+
+    async def run(self, shard: int, command: Command, *, again: bool = True) -> Reply:
+        """Run one command and return its reply. `again`: it may be sent twice if the first answer was lost.
+
+        Raises Unavailable.
+        """
+        return (await self.pipeline([(shard, command)], again=again))[0]
+
+    async def pipeline(self, commands: Sequence[tuple[int, Command]], *, again: bool = True) -> list[Reply]:
+        """Run (shard, command)s, one round trip to each server, and return the replies in their order.
+
+        The commands of one shard run in their order. `again`: as in `run`. Raises Unavailable if any failed.
+        """
+        replies: list[Reply] = [None] * len(commands)
+        todo: dict[int, Sending] = {
+            i: (self._homes[s], (command,)) for i, (s, command) in enumerate(commands)
+        }
+        for attempt in range(ATTEMPTS):
+            lost = await self._send(todo, replies)
+            if lost and not (again and attempt == 0):
+                raise self._unreachable(lost)
+            refused = {i: reply for i in todo if isinstance(reply := replies[i], ResponseError | LinkLost)}
+            if not refused:
+                return replies
+            if attempt:
+                await asyncio.sleep(min(0.02 * 2**attempt, 1.0))
+            await self._reroute(list(refused.values()))
+            todo = {i: self._next(error, *commands[i]) for i, error in refused.items()}
+        raise self._unreachable("the cluster did not settle")
+
+    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Send messages to channels, any server of a cluster being as good. Raises Unavailable."""
+        await self.pipeline([(keys.REGISTRY_SHARD, ("PUBLISH", channel, data)) for channel, data in messages])
+
+    async def subscribe(self, *channels: str) -> AsyncIterator[tuple[bytes, bytes] | None]:
+        """Yield None once the subscription stands, then (channel, payload). Raises Unavailable when lost."""
+        try:
+            async for message in self._homes[keys.REGISTRY_SHARD].subscribe(channels):
+                yield message
+        except LinkLost as error:
+            await self._learn()
+            raise self._unreachable(str(error)) from error
+
+    async def close(self) -> None:
+        """Close all connections. Idempotent."""
+        for link in self._links.values():
+            await link.close()
+
+    async def _send(self, todo: dict[int, Sending], replies: list[Reply]) -> str:
+        """Fill in the replies; return what was lost, or ''. Modifies `replies`."""
+        batches: dict[Link, list[int]] = {}
+        for i, (link, _) in todo.items():
+            batches.setdefault(link, []).append(i)
+        results = await asyncio.gather(
+            *(_exchange(link, [c for i in batch for c in todo[i][1]]) for link, batch in batches.items())
+        )
+        lost = ""
+        for batch, result in zip(batches.values(), results, strict=True):
+            lost = str(result) if isinstance(result, LinkLost) else lost
+            at = -1
+            for i in batch:
+                at += len(todo[i][1])
+                replies[i] = result if isinstance(result, LinkLost) else result[at]
+        return lost
+
+    async def _reroute(self, errors: list[Exception]) -> None:
+        if any(not isinstance(e, AskError | NoScriptError) or isinstance(e, MovedError) for e in errors):
+            await self._learn()
+
+    def _next(self, error: Exception, shard: int, command: Command) -> Sending:
+        """Return where and what to send after a refusal. Raises Unavailable if there is no use."""
+        home = self._homes[shard]
+        if isinstance(error, NoScriptError):
+            return home, (with_source(command),)
+        if isinstance(error, LinkLost):
+            return home, (command,)
+        if self._cluster and isinstance(error, AskError) and not isinstance(error, MovedError):
+            # the slot is on its way: its new holder takes the command only after this word
+            return self._link(error.host, error.port), (("ASKING",), _sourced(command))
+        if self._cluster and isinstance(error, MovedError | ClusterDownError | TryAgainError | ReadOnlyError):
+            return home, (command,)
+        log.error("the store at %s refused %s: %s", home.address, title(command), error)
+        raise Unavailable(f"the store refused a step ({title(command)}); its log and ours say why")
+
+    async def _learn(self) -> None:
+        """Ask who holds which slot. A failure is left to the next attempt, which meets it again."""
+        if not self._cluster:
+            return
+        for link in dict.fromkeys([*self._homes, *self._links.values(), self._seed]):
+            result = await _exchange(link, [("CLUSTER", "SLOTS")])
+            if not isinstance(result, LinkLost) and isinstance(result[0], list):
+                self._settle(result[0])
+                return
+
+    def _settle(self, ranges: list[Reply]) -> None:
+        for shard in range(SHARDS):
+            slot = key_slot(keys.tag(shard).encode())
+            for first, last, (host, port, *_), *_ in ranges:
+                if first <= slot <= last and host:
+                    self._homes[shard] = self._link(host.decode(), port)
+
+    def _link(self, host: str, port: int) -> Link:
+        address = f"{host}:{port}"
+        if address not in self._links:
+            self._links[address] = self._seed.peer(host, port)
+        return self._links[address]
+
+    def _unreachable(self, detail: str) -> Unavailable:
+        log.warning("the store at %s does not answer: %s", self._seed.address, detail)
+        return Unavailable("the store does not answer; try again in a moment", retry_after=RETRY_AFTER)
+
+
+async def connect(url: str) -> Client:
+    """Return a client of the server or cluster at redis://, rediss:// or unix://…. Raises StartupError."""
+    try:
+        link = Link.at(url)
+        info = await _ask(link, "INFO")
+    except (LinkLost, ValueError) as error:
+        raise StartupError(
+            f"cannot reach Redis at {shown(url)}: {error}; start it or unset CHATSERVER_REDIS_URL"
+        ) from None
+    _check(info, link.address)
+    client = Client(link, cluster=info.get("cluster_enabled") == "1")
+    try:
+        await client._learn()
+    except ChatServerError as error:
+        raise StartupError(f"cannot use the Redis Cluster at {link.address}: {error}") from None
+    return client
+
+
+async def _ask(link: Link, command: str) -> dict[str, str]:
+    (reply,) = await link.exchange([(command,)])
+    if isinstance(reply, ResponseError):
+        raise LinkLost(str(reply))
+    lines = (line.partition(":") for line in reply.decode(errors="replace").splitlines())
+    return {name: value for name, colon, value in lines if colon}
+
+
+def _check(info: dict[str, str], address: str) -> None:
+    version = info.get("valkey_version") or info.get("redis_version", "0.0")
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+        raise StartupError(
+            f"Redis at {address} is version {version}; expected {OLDEST[0]}.{OLDEST[1]} or newer"
+        )
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction" and info.get("maxmemory", "0") != "0":
+        log.warning(
+            "Redis at %s may evict conversations (maxmemory-policy %s); set noeviction", address, policy
+        )
+
+
+def _sourced(command: Command) -> Command:
+    return with_source(command) if command[0] == "EVALSHA" else command
+
+
+async def _exchange(link: Link, commands: Sequence[Command]) -> list[Reply] | LinkLost:
+    try:
+        return await link.exchange(commands)
+    except LinkLost as error:
+        return error

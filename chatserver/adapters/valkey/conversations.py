@@ -1,0 +1,203 @@
+"""Conversations and their items (port `Conversations`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chatserver.adapters.valkey import codec, keys
+from chatserver.adapters.valkey.client import Client
+from chatserver.adapters.valkey.connect import Reply
+from chatserver.adapters.valkey.refusals import refused
+from chatserver.adapters.valkey.scripts import Argument, Command, script
+from chatserver.domain.ids import SHARDS
+from chatserver.domain.item import Conversation, Item, StoredItem
+from chatserver.ports.conversations import MAX_BRANCH
+
+BRANCH_STEP = 2000
+"""Items that one call of the branch script walks: a few milliseconds of the server's time."""
+DELETE_STEP = 200
+"""Responses that one call of the delete script removes."""
+MAX_PAGE = 1000
+"""Bound on `limit` of `list`."""
+
+# `list` is a method below
+Page = list[Conversation]
+Branch = list[StoredItem]
+Arguments = list[Argument]
+Place = tuple[bytes, bytes]
+"""(updated_at, id): where a conversation stands in the index."""
+Places = list[Place]
+
+
+class ValkeyConversations:
+    """Durable trees of items. Every step is one script; a step whose answer was lost is sent again."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def create(self, conversation: Conversation, items: Sequence[Item] = ()) -> None:
+        """See `Conversations.create`. Raises Conflict if the id is taken, or past MAX_BRANCH items."""
+        key = keys.conversation(conversation.id)
+        fields = codec.encode_conversation(conversation)
+        command = script("create").command(
+            (key.fields, key.items, key.up, keys.index(key.shard, conversation.tenant)),
+            *(conversation.tenant, conversation.id, conversation.updated_at or conversation.created_at),
+            *(MAX_BRANCH, len(fields) // 2, *fields, *encoded(items)),
+        )
+        _done(await self._client.run(key.shard, command), conversation.id)
+
+    async def get(self, tenant: str, conversation_id: str) -> Conversation:
+        """See `Conversations.get`."""
+        key = keys.conversation(conversation_id)
+        flat = await self._client.run(key.shard, ("HGETALL", key.fields))
+        found = _decoded(conversation_id, flat)
+        if found is None or found.tenant != tenant:
+            raise keys.no_conversation(conversation_id)
+        return found
+
+    async def update(
+        self,
+        tenant: str,
+        conversation_id: str,
+        *,
+        title: str | None = None,
+        metadata: dict[str, str] | None = None,
+        now: int,
+    ) -> Conversation:
+        """See `Conversations.update`."""
+        changes: Arguments = []
+        if title is not None:
+            changes += ["title", title]
+        if metadata is not None:
+            changes += ["metadata", codec.pack(metadata)]
+        key = keys.conversation(conversation_id)
+        command = script("update").command(
+            (key.fields, keys.index(key.shard, tenant)), tenant, conversation_id, now, *changes
+        )
+        (flat,) = _done(await self._client.run(key.shard, command), conversation_id)
+        return codec.decode_conversation(conversation_id, flat)
+
+    async def delete(self, tenant: str, conversation_id: str) -> None:
+        """See `Conversations.delete`. In bounded steps; if it is cut off, delete again."""
+        key = keys.conversation(conversation_id)
+        command = script("delete_conversation").command(
+            (
+                key.fields,
+                key.items,
+                key.up,
+                key.ids,
+                key.running,
+                key.responses,
+                keys.index(key.shard, tenant),
+            ),
+            *(tenant, conversation_id, keys.queue(key.shard).responses, DELETE_STEP),
+        )
+        state = b"more"
+        while state == b"more":
+            reply = await self._client.run(key.shard, command, again=False)
+            _done(reply, conversation_id)
+            state = reply[0]
+
+    async def list(
+        self, tenant: str, *, limit: int, after: str | None = None, newest_first: bool = True
+    ) -> Page:
+        """See `Conversations.list`. At most MAX_PAGE; raises NotFound if `after` is unknown."""
+        limit = min(limit, MAX_PAGE)
+        found: Page = []
+        last = None if after is None else await self._place(tenant, after)
+        while len(found) < limit:
+            page = await self._page(tenant, limit - len(found), last, newest_first)
+            if not page:
+                break
+            found += await self._fetch(tenant, [conversation_id for _, conversation_id in page])
+            last = page[-1]
+        return found
+
+    async def append(
+        self, tenant: str, conversation_id: str, items: Sequence[Item], now: int
+    ) -> Conversation:
+        """See `Conversations.append`. The items' own `parent` is not looked at: the head is."""
+        if not items:
+            return await self.get(tenant, conversation_id)
+        key = keys.conversation(conversation_id)
+        command = script("append_items").command(
+            (key.fields, key.items, key.up, key.running, keys.index(key.shard, tenant)),
+            *(tenant, conversation_id, now, MAX_BRANCH, *encoded(items)),
+        )
+        (flat,) = _done(await self._client.run(key.shard, command), conversation_id)
+        return codec.decode_conversation(conversation_id, flat)
+
+    async def branch(self, tenant: str, conversation_id: str, leaf: str | None, *, with_ids: bool) -> Branch:
+        """See `Conversations.branch`."""
+        key = keys.conversation(conversation_id)
+        upwards: Branch = []
+        at = (leaf or "").encode()
+        while True:
+            command = script("branch").command(
+                (key.fields, key.items, key.up, key.ids), tenant, at, BRANCH_STEP, int(with_ids)
+            )
+            walked = _done(await self._client.run(key.shard, command), conversation_id)
+            at = walked[0]
+            upwards += _stored(*walked)
+            if not at or len(upwards) >= MAX_BRANCH:
+                break
+        upwards.reverse()
+        return upwards
+
+    async def _place(self, tenant: str, conversation_id: str) -> Place:
+        shard = keys.conversation(conversation_id).shard
+        score = await self._client.run(shard, ("ZSCORE", keys.index(shard, tenant), conversation_id))
+        if score is None:
+            raise keys.no_conversation(conversation_id)
+        return score, conversation_id.encode()
+
+    async def _page(self, tenant: str, limit: int, last: Place | None, newest_first: bool) -> Places:
+        """Return up to `limit` (updated_at, id) that follow `last`, over all shards."""
+        score, seen = last or (b"", b"")
+
+        def ask(shard: int) -> tuple[int, Command]:
+            arguments = (limit, int(newest_first), score, seen)
+            return shard, script("list").command((keys.index(shard, tenant),), *arguments)
+
+        pages = await self._client.pipeline([ask(shard) for shard in range(SHARDS)])
+        merged = [pair for flat in pages for pair in zip(flat[1::2], flat[::2], strict=True)]
+        merged.sort(key=lambda pair: (float(pair[0]), pair[1]), reverse=newest_first)
+        return merged[:limit]
+
+    async def _fetch(self, tenant: str, ids: Sequence[bytes]) -> Page:
+        """Return those that are still there."""
+        wanted = [keys.conversation(found.decode()) for found in ids]
+        replies = await self._client.pipeline([(key.shard, ("HGETALL", key.fields)) for key in wanted])
+        conversations = (_decoded(found.decode(), flat) for found, flat in zip(ids, replies, strict=True))
+        return [found for found in conversations if found is not None and found.tenant == tenant]
+
+
+def encoded(items: Sequence[Item]) -> list[Argument]:
+    """Return items as id, item, id, item."""
+    return [part for item in items for part in (item.id, codec.encode_item(item))]
+
+
+def _done(reply: Reply, conversation_id: str) -> Reply:
+    """Return what follows a script's first word. Raises the error that the word stands for."""
+    state, *rest = reply
+    error = refused(state, keys.no_conversation(conversation_id))
+    if error is not None:
+        raise error
+    return rest
+
+
+def _decoded(conversation_id: str, flat: Sequence[bytes]) -> Conversation | None:
+    """Return a conversation; None if it is not there or is being deleted."""
+    if b"tenant" not in flat[::2]:
+        return None
+    return codec.decode_conversation(conversation_id, flat)
+
+
+def _stored(above: bytes, path: list[bytes], items: list[bytes], packed: list[bytes | None]) -> Branch:
+    """Return what one call of the branch script walked, from the leaf upwards; `above` is its next item."""
+    names = [name.decode() for name in (*path, above)]
+    branch = []
+    for i, data in enumerate(items):
+        ids, mark = codec.decode_ids(found) if packed and (found := packed[i]) else (None, "")
+        branch.append(StoredItem(codec.decode_item(data, names[i], names[i + 1] or None), ids, mark))
+    return branch

@@ -1,0 +1,108 @@
+"""Records and bundles as bytes.
+
+    bundle   ┌ format u8 ┬ section ┬ section … ┐
+    section  ┌ id length u8 ┬ record count u16 ┬ length of the records u32 ┬ id ┬ record … ┐
+    record   ┌ last u32 ┬ body length u32 ┬ body ┐
+
+All numbers are little-endian. A section is made once and joined into each bundle that needs it; its
+length lets a reader skip tapes that it does not follow. A body is a stored form (see codec).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from chatserver.adapters.valkey import codec
+from chatserver.domain.tape import (
+    Accepted,
+    Body,
+    Delta,
+    Ended,
+    ItemClosed,
+    ItemOpened,
+    Queued,
+    Record,
+    Started,
+)
+from chatserver.ports.tapes import Bundle
+
+_SECTION = struct.Struct("<BHI")
+_RECORD = struct.Struct("<II")
+_BUNDLE = bytes([codec.FORMAT])
+
+
+def encode_body(body: Body) -> bytes:
+    """Return a record's body as a stored form: a kind, then its fields."""
+    if type(body) is Delta:  # nearly all of them
+        return codec.pack(4, body.pieces, body.ids)
+    return codec.pack(*_WRITERS[type(body)](body))
+
+
+def decode_body(data: bytes) -> Body:
+    """Return a record's body. Raises Unavailable if another version wrote it."""
+    kind, *fields = codec.unpack(data)
+    if kind == 4:
+        return Delta(tuple(fields[0]), tuple(fields[1]))
+    try:
+        return _READERS[kind](*fields)
+    except (LookupError, TypeError, ValueError) as error:
+        raise codec.unreadable(f"not in a form that this version writes ({error!r})") from None
+
+
+def section(response_id: str, bodies: Sequence[tuple[int, bytes]]) -> bytes:
+    """Return one tape's part of a bundle; `bodies` are (last, encoded body)."""
+    name = response_id.encode()
+    records = b"".join([part for last, body in bodies for part in (_RECORD.pack(last, len(body)), body)])
+    return _SECTION.pack(len(name), len(bodies), len(records)) + name + records
+
+
+def join(sections: Sequence[bytes]) -> bytes:
+    """Return sections as one bundle."""
+    return _BUNDLE + b"".join(sections)
+
+
+def split(data: bytes, wanted: Callable[[str], bool] | None = None) -> Bundle:
+    """Return a bundle's records of the tapes that are `wanted`. Raises Unavailable for a foreign format."""
+    if data[:1] != _BUNDLE:
+        raise codec.unreadable(f"in format {data[:1]!r}, this version reads {codec.FORMAT}; upgrade it")
+    bundle: Bundle = []
+    at = 1
+    while at < len(data):
+        name_length, count, length = _SECTION.unpack_from(data, at)
+        at += _SECTION.size
+        response_id = data[at : at + name_length].decode()
+        at += name_length
+        if wanted is None or wanted(response_id):
+            bundle.append((response_id, _records(data, at, count)))
+        at += length
+    return bundle
+
+
+def _records(data: bytes, at: int, count: int) -> list[Record]:
+    records = []
+    for _ in range(count):
+        last, length = _RECORD.unpack_from(data, at)
+        at += _RECORD.size
+        records.append(Record(last, decode_body(data[at : at + length])))
+        at += length
+    return records
+
+
+_WRITERS: dict[type, Callable[[Any], tuple[object, ...]]] = {
+    Accepted: lambda _: (0,),
+    Queued: lambda _: (1,),
+    Started: lambda b: (2, b.prompt, b.claim),
+    ItemOpened: lambda b: (3, b.item_id),
+    ItemClosed: lambda b: (5, b.item_id, b.text, b.complete),
+    Ended: lambda b: (6, b.outcome),
+}
+_READERS: dict[int, Callable[..., Body]] = {
+    0: Accepted,
+    1: Queued,
+    2: Started,
+    3: ItemOpened,
+    5: ItemClosed,
+    6: lambda fields: Ended(codec.outcome_from(fields)),
+}

@@ -1,0 +1,54 @@
+"""Engines and models (port `Registry`)."""
+
+from __future__ import annotations
+
+from chatserver.adapters.valkey import codec, keys
+from chatserver.adapters.valkey.client import Client
+from chatserver.adapters.valkey.scripts import Command, script
+from chatserver.ports.registry import EngineReport, ServedModel
+
+_SHARD = keys.REGISTRY_SHARD
+
+
+class ValkeyRegistry:
+    """Reports with an expiry on the server's clock; models for good."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def put(self, report: EngineReport, *, ttl: float) -> None:
+        """See `Registry.put`."""
+        commands: list[Command] = [
+            (
+                "SET",
+                keys.engine(report.engine_id),
+                codec.encode_report(report),
+                "PX",
+                max(1, int(ttl * 1000)),
+            ),
+            ("SADD", keys.engines(), report.engine_id),
+        ]
+        if report.model is not None:
+            commands.append(("HSET", keys.models(), report.model.name, codec.encode_model(report.model)))
+        await self._client.pipeline([(_SHARD, command) for command in commands])
+
+    async def drop(self, engine_id: str) -> None:
+        """See `Registry.drop`."""
+        commands: list[Command] = [("DEL", keys.engine(engine_id)), ("SREM", keys.engines(), engine_id)]
+        await self._client.pipeline([(_SHARD, command) for command in commands])
+
+    async def engines(self) -> list[EngineReport]:
+        """See `Registry.engines`; in order of their ids."""
+        reports = await self._client.run(
+            _SHARD, script("engines").command((keys.engines(),), keys.engine(""))
+        )
+        return sorted(map(codec.decode_report, reports), key=lambda report: report.engine_id)
+
+    async def models(self) -> list[ServedModel]:
+        """See `Registry.models`; in order of their names."""
+        stored = await self._client.run(_SHARD, ("HVALS", keys.models()))
+        return sorted(map(codec.decode_model, stored), key=lambda model: model.name)
+
+    async def ping(self) -> None:
+        """See `Registry.ping`."""
+        await self._client.run(_SHARD, ("PING",))

@@ -1,0 +1,32 @@
+"""Signals (port `Signals`): publish and subscribe."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from chatserver.adapters.valkey import frames, keys
+from chatserver.adapters.valkey.client import Client
+from chatserver.ports.tapes import Bundle, Stop, Wake
+
+
+class ValkeySignals:
+    """Fire-and-forget messages. Each iterator holds its own connection and asks a silent peer for life."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def bundles(self, web_id: str) -> AsyncIterator[Bundle | None]:
+        """See `Signals.bundles`."""
+        async for message in self._client.subscribe(keys.WEB_CHANNELS + web_id):
+            yield None if message is None else frames.split(message[1])
+
+    async def commands(self, engine_id: str) -> AsyncIterator[Wake | Stop | None]:
+        """See `Signals.commands`."""
+        own = keys.ENGINE_CHANNELS + engine_id
+        async for message in self._client.subscribe(keys.ENGINES_CHANNEL, own):
+            if message is None:
+                yield None
+            elif message[0] == own.encode():
+                yield Stop(message[1].decode())
+            else:
+                yield Wake(int(message[1]))

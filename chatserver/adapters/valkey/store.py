@@ -1,0 +1,35 @@
+"""The store: all ports on one client."""
+
+from __future__ import annotations
+
+from chatserver.adapters.valkey.client import Client, connect
+from chatserver.adapters.valkey.conversations import ValkeyConversations
+from chatserver.adapters.valkey.registry import ValkeyRegistry
+from chatserver.adapters.valkey.signals import ValkeySignals
+from chatserver.adapters.valkey.tapes import ValkeyTapes
+from chatserver.adapters.valkey.turns import ValkeyTurns
+from chatserver.ports.conversations import Conversations
+from chatserver.ports.registry import Registry
+from chatserver.ports.tapes import Signals, Tapes
+from chatserver.ports.turns import Turns
+
+
+class ValkeyStore:
+    """Everything that is kept, on one Redis server or cluster. Belongs to the event loop that opened it."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.conversations: Conversations = ValkeyConversations(client)
+        self.turns: Turns = ValkeyTurns(client)
+        self.tapes: Tapes = ValkeyTapes(client)
+        self.signals: Signals = ValkeySignals(client)
+        self.registry: Registry = ValkeyRegistry(client)
+
+    @classmethod
+    async def open(cls, url: str) -> ValkeyStore:
+        """Return the store at a redis://, rediss:// or unix:// URL. Raises StartupError."""
+        return cls(await connect(url))
+
+    async def close(self) -> None:
+        """Close all connections; running subscriptions close with their iterators. Idempotent."""
+        await self._client.close()

@@ -1,0 +1,258 @@
+"""Responses as jobs (port `Turns`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+
+from chatserver.adapters.valkey import codec, frames, keys
+from chatserver.adapters.valkey.client import Client
+from chatserver.adapters.valkey.conversations import encoded
+from chatserver.adapters.valkey.refusals import refused
+from chatserver.adapters.valkey.scripts import Argument, Command, script
+from chatserver.adapters.valkey.tapes import encode, entries
+from chatserver.domain.ids import SHARDS
+from chatserver.domain.item import Conversation
+from chatserver.domain.response import Finish, Outcome, Response, Status, Usage
+from chatserver.domain.tape import Accepted, Ended, Queued, Record
+from chatserver.ports.conversations import MAX_BRANCH
+from chatserver.ports.turns import RESPONSE_TTL, Begun, NewTurn
+
+IDEMPOTENCY_TTL = 24 * 3600
+"""Seconds that an idempotency key is remembered. Its scope is the tenant and the shard (`ids.shard_for`)."""
+REAP_STEP = 500
+"""Jobs that one call of the put-back script takes from a shard when their leases ran out."""
+_QUEUED = Record(1, Queued())
+
+
+class ValkeyTurns:
+    """Responses as jobs. Every step on one response is one script; leases run on the server's clock."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._turn = count()
+
+    async def begin(self, turn: NewTurn, *, queue_bound: int) -> Begun:
+        """See `Turns.begin`. The response's id makes it idempotent, so a lost answer is asked again."""
+        shard, command = _begin(turn, queue_bound)
+        state, *rest = await self._client.run(shard, command)
+        if state == b"known":
+            return Begun(rest[0].decode(), fresh=False)
+        error = refused(state, keys.no_conversation(turn.response.conversation or ""))
+        if error is not None:
+            raise error
+        return Begun(turn.response.id, fresh=True)
+
+    async def get(self, tenant: str, response_id: str) -> Response:
+        """See `Turns.get`."""
+        key = keys.response(response_id)
+        flat = await self._client.run(key.shard, ("HGETALL", key.fields))
+        found = codec.decode_response(response_id, flat) if flat else None
+        if found is None or found.tenant != tenant:
+            raise keys.no_response(response_id)
+        return found
+
+    async def delete(self, tenant: str, response_id: str) -> None:
+        """See `Turns.delete`."""
+        response = await self.get(tenant, response_id)
+        key = keys.response(response_id)
+        names = [key.fields, key.tape]
+        if response.conversation is not None:
+            names.append(keys.conversation(response.conversation).responses)
+        state, *_ = await self._client.run(
+            key.shard, script("delete_response").command(names, tenant, response_id), again=False
+        )
+        error = refused(state, keys.no_response(response_id))
+        if error is not None:
+            raise error
+
+    async def stop(self, tenant: str, response_id: str, now: int) -> Response:
+        """See `Turns.stop`."""
+        response = await self.get(tenant, response_id)
+        if response.status.ended:
+            return response
+        state, *rest = await self._client.run(keys.response(response_id).shard, _stop(response, now))
+        error = refused(state, keys.no_response(response_id))
+        if error is not None:
+            raise error
+        return codec.decode_response(response_id, rest[0])
+
+    async def claim(self, engine_id: str, *, lease: float, shard: int | None = None) -> Response | None:
+        """See `Turns.claim`. Of any shard: lengths first, then the shards that have jobs, in turn.
+
+        A claim whose answer was lost is not sent again: its job comes back when the lease runs out.
+        """
+        for candidate in [shard] if shard is not None else await self._busy_shards():
+            names = keys.queue(candidate)
+            command = script("claim").command(
+                (names.jobs, names.leases), engine_id, _milliseconds(lease), names.responses
+            )
+            taken = await self._client.run(candidate, command, again=False)
+            if taken is not None:
+                return codec.decode_response(taken[0].decode(), taken[1])
+        return None
+
+    async def renew(self, engine_id: str, response_ids: Sequence[str], *, lease: float) -> list[str]:
+        """See `Turns.renew`."""
+        by_shard: dict[int, list[str]] = {}
+        for response_id in response_ids:
+            by_shard.setdefault(keys.response(response_id).shard, []).append(response_id)
+
+        def ask(shard: int, ids: list[str]) -> tuple[int, Command]:
+            names = keys.queue(shard)
+            arguments = (engine_id, _milliseconds(lease), names.responses, *ids)
+            return shard, script("renew").command((names.leases,), *arguments)
+
+        replies = await self._client.pipeline([ask(shard, ids) for shard, ids in by_shard.items()])
+        return [lost.decode() for reply in replies for lost in reply]
+
+    async def release(self, engine_id: str) -> int:
+        """See `Turns.release`."""
+        return sum(await self._put_back(engine_id))
+
+    async def reap(self) -> int:
+        """See `Turns.reap`."""
+        total, counts = 0, [REAP_STEP]
+        while max(counts) == REAP_STEP:
+            counts = await self._put_back("")
+            total += sum(counts)
+        return total
+
+    async def finish(
+        self,
+        response: Response,
+        outcome: Outcome,
+        closing: Sequence[Record],
+        ids: Mapping[str, tuple[int, ...]],
+        *,
+        template_hash: str = "",
+        discard_inputs: bool = False,
+    ) -> bool:
+        """See `Turns.finish`. Also False if `closing` would leave a gap on the tape."""
+        packed = {item_id: codec.encode_ids(of_item, template_hash) for item_id, of_item in ids.items()}
+        command = _finish(response, outcome, closing, packed, discard_inputs)
+        return bool(await self._client.run(keys.response(response.id).shard, command))
+
+    async def waiting(self) -> int:
+        """See `Turns.waiting`."""
+        return sum(await self._lengths())
+
+    async def _lengths(self) -> list[int]:
+        return await self._client.pipeline([(s, ("ZCARD", keys.queue(s).jobs)) for s in range(SHARDS)])
+
+    async def _busy_shards(self) -> list[int]:
+        """Return the shards with waiting jobs, beginning one further each time so that none is favoured."""
+        lengths = await self._lengths()
+        start = next(self._turn) % SHARDS
+        return [shard for i in range(SHARDS) if lengths[shard := (start + i) % SHARDS]]
+
+    async def _put_back(self, engine_id: str) -> list[int]:
+        def ask(shard: int) -> tuple[int, Command]:
+            names = keys.queue(shard)
+            arguments = (engine_id, names.responses, keys.ENGINES_CHANNEL, shard, REAP_STEP)
+            return shard, script("put_back").command((names.leases, names.jobs), *arguments)
+
+        return await self._client.pipeline([ask(shard) for shard in range(SHARDS)])
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, int(seconds * 1000))
+
+
+def _begin(turn: NewTurn, queue_bound: int) -> tuple[int, Command]:
+    response = turn.response
+    key = keys.response(response.id)
+    queue = keys.queue(key.shard)
+    remembered = turn.idempotency_key
+    idempotency = keys.idempotency(key.shard, response.tenant, remembered) if remembered else key.fields
+    names = [key.fields, key.tape, queue.jobs, queue.next, idempotency, *_conversation_keys(response)]
+    opening = encode((Record(0, Accepted()), _QUEUED))
+    fields, created = codec.encode_response(response), _created(turn)
+    return key.shard, script("begin").command(
+        names,
+        *(response.id, response.tenant, response.created_at, queue_bound),
+        *(IDEMPOTENCY_TTL if remembered else 0, turn.fingerprint, opening[0][1], opening[1][1]),
+        *(turn.watcher or "", frames.join([frames.section(response.id, opening)])),
+        *(keys.WEB_CHANNELS + (turn.watcher or ""), keys.ENGINES_CHANNEL, key.shard),
+        *(_mode(turn), response.conversation or "", response.parent or "", turn.title, MAX_BRANCH),
+        *(len(fields) // 2, *fields),
+        *(len(created) // 2, *created),
+        *(encoded(turn.items) if response.conversation else ()),
+    )
+
+
+def _conversation_keys(response: Response) -> list[str]:
+    if response.conversation is None:
+        return []
+    key = keys.conversation(response.conversation)
+    if key.shard != keys.response(response.id).shard:
+        raise ValueError(f"expected {response.id} and {response.conversation} in one shard")
+    return [
+        *(key.fields, key.items, key.up, key.running, key.responses),
+        keys.index(key.shard, response.tenant),
+    ]
+
+
+def _mode(turn: NewTurn) -> str:
+    if turn.response.conversation is None:
+        return "none"
+    if turn.create:
+        return "create"
+    return "exclusive" if turn.exclusive else "branch"
+
+
+def _created(turn: NewTurn) -> Sequence[Argument]:
+    response = turn.response
+    if not turn.create or response.conversation is None:
+        return ()
+    return codec.encode_conversation(
+        Conversation(response.conversation, response.tenant, response.created_at)
+    )
+
+
+def _stop(response: Response, now: int) -> Command:
+    """Return the step that asks for a stop; it ends the response only if it was never claimed."""
+    key = keys.response(response.id)
+    names = [key.fields, key.tape, keys.queue(key.shard).jobs]
+    if response.conversation is not None:
+        own = keys.conversation(response.conversation)
+        names += [own.fields, own.up, own.running, keys.index(key.shard, response.tenant)]
+    outcome = Outcome(Status.CANCELLED, Finish.STOPPED, Usage(), completed_at=now)
+    # never claimed: Queued is the last on its tape
+    closing = encode([Record(_QUEUED.last + 1, Ended(outcome))])
+    return script("stop").command(
+        names,
+        *(response.id, response.tenant, now, RESPONSE_TTL, codec.encode_outcome(outcome)),
+        *(closing[0][1], closing[0][0] + 1, frames.join([frames.section(response.id, closing)])),
+        *(keys.ENGINE_CHANNELS, keys.WEB_CHANNELS, response.conversation or ""),
+        response.inputs[-1] if response.inputs else "",
+    )
+
+
+def _finish(
+    response: Response,
+    outcome: Outcome,
+    closing: Sequence[Record],
+    packed: Mapping[str, bytes],
+    discard_inputs: bool,
+) -> Command:
+    key, encoded_closing = keys.response(response.id), encode(closing)
+    queue = keys.queue(key.shard)
+    names = [key.fields, key.tape, queue.jobs, queue.leases]
+    if response.conversation is not None:
+        own = keys.conversation(response.conversation)
+        index = keys.index(key.shard, response.tenant)
+        names += [own.fields, own.items, own.up, own.ids, own.running, index]
+    answer = outcome.item if response.conversation is not None else None
+    return script("finish").command(
+        names,
+        *(response.id, response.claim, outcome.status, codec.encode_outcome(outcome), outcome.completed_at),
+        *(RESPONSE_TTL, int(response.stored), keys.WEB_CHANNELS),
+        *(frames.join([frames.section(response.id, encoded_closing)]), response.conversation or ""),
+        *(response.parent or "", int(discard_inputs)),
+        *((answer.id, codec.encode_item(answer), answer.parent or "") if answer else ("", "", "")),
+        *(len(response.inputs), len(packed), len(closing), closing[0].first if closing else 0),
+        *response.inputs,
+        *(part for pair in packed.items() for part in pair),
+        *entries(encoded_closing),
+    )
