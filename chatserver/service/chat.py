@@ -1,0 +1,318 @@
+"""What the web role does for clients: conversations, responses, and reading their tapes.
+
+Every command takes the tenant that the door authenticated. Knows text and positions, no tokens' meaning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from chatserver.domain.ids import ENTROPY_BYTES, SHARDS, new_id, shard_for, shard_of
+from chatserver.domain.item import Conversation, Item
+from chatserver.domain.response import Outcome, Response
+from chatserver.domain.tape import Ended, Record, Started
+from chatserver.errors import BadRequest, NotFound
+from chatserver.ports.conversations import Conversations
+from chatserver.ports.registry import Registry
+from chatserver.ports.tapes import Tapes
+from chatserver.ports.turns import NewTurn, Turns
+from chatserver.service.hub import Hub
+from chatserver.service.models import Models
+from chatserver.service.places import Spot, Spots, chain, title_of
+from chatserver.service.replay import Replayed
+from chatserver.settings import Settings
+from chatserver.wire.commands import CompleteChat, CreateResponse, Message, Page
+from chatserver.wire.errors import from_failure
+
+REFUSAL_PATIENCE = 1.0
+"""Seconds for which a streamed answer's headers wait, so that a refused prompt can still be an HTTP error."""
+
+
+class Reader(Protocol):
+    """Reads a tape up to its end: live, or from the stored response."""
+
+    @property
+    def response_id(self) -> str: ...  # noqa: D102
+    @property
+    def after(self) -> int: ...  # noqa: D102
+    @property
+    def ended(self) -> bool: ...  # noqa: D102
+    async def batch(self, timeout: float | None = None) -> list[Record]: ...  # noqa: D102
+    async def aclose(self) -> None: ...  # noqa: D102
+
+
+class Chat:
+    """Commands and queries of the web role."""
+
+    def __init__(
+        self,
+        *,
+        conversations: Conversations,
+        turns: Turns,
+        tapes: Tapes,
+        registry: Registry,
+        hub: Hub,
+        settings: Settings,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.models = Models(registry)
+        """What is served."""
+        self._conversations = conversations
+        self._turns = turns
+        self._tapes = tapes
+        self._hub = hub
+        self._settings = settings
+        self._clock = clock
+        self._spots = Spots(conversations, turns)
+
+    # Conversations
+
+    async def create_conversation(
+        self, tenant: str, metadata: dict[str, str], messages: Sequence[Message]
+    ) -> Conversation:
+        """Make a conversation with its first items."""
+        shard = secrets.randbelow(SHARDS)
+        now = int(self._clock())
+        items = chain(messages, None, now, lambda: _new("msg", shard))
+        conversation = Conversation(
+            id=_new("conv", shard),
+            tenant=tenant,
+            created_at=now,
+            updated_at=now,
+            title=title_of(messages),
+            metadata=metadata,
+            head=items[-1].id if items else None,
+        )
+        await self._conversations.create(conversation, items)
+        return conversation
+
+    async def conversation(self, tenant: str, conversation_id: str) -> Conversation:
+        """Return it. Raises NotFound."""
+        _check_id(conversation_id, "conversation", "conv")
+        return await self._conversations.get(tenant, conversation_id)
+
+    async def conversations(self, tenant: str, page: Page) -> tuple[list[Conversation], bool]:
+        """Return one page, and whether more follow. Raises NotFound if `page.after` is not a conversation."""
+        if page.after is not None:
+            _check_id(page.after, "after", "conv")
+        found = await self._conversations.list(
+            tenant, limit=page.limit + 1, after=page.after, newest_first=page.newest_first
+        )
+        return found[: page.limit], len(found) > page.limit
+
+    async def update_conversation(
+        self, tenant: str, conversation_id: str, title: str | None, metadata: dict[str, str] | None
+    ) -> Conversation:
+        """Change what is given. Raises NotFound."""
+        _check_id(conversation_id, "conversation", "conv")
+        return await self._conversations.update(
+            tenant, conversation_id, title=title, metadata=metadata, now=int(self._clock())
+        )
+
+    async def delete_conversation(self, tenant: str, conversation_id: str) -> None:
+        """Remove it and all that belongs to it. Raises NotFound, Conflict (a turn runs)."""
+        _check_id(conversation_id, "conversation", "conv")
+        await self._conversations.delete(tenant, conversation_id)
+
+    async def add_items(self, tenant: str, conversation_id: str, messages: Sequence[Message]) -> list[Item]:
+        """Append messages without asking for an answer. Raises NotFound, Conflict (a turn runs)."""
+        conversation = await self.conversation(tenant, conversation_id)
+        shard = _check_id(conversation_id, "conversation", "conv")
+        now = int(self._clock())
+        items = chain(messages, conversation.head, now, lambda: _new("msg", shard))
+        await self._conversations.append(tenant, conversation_id, items, now)
+        return items
+
+    async def items(self, tenant: str, conversation_id: str) -> list[Item]:
+        """Return the items from the root to the conversation's head. Raises NotFound."""
+        conversation = await self.conversation(tenant, conversation_id)
+        return await self._spots.branch(tenant, conversation_id, conversation.head)
+
+    async def item(self, tenant: str, conversation_id: str, item_id: str) -> Item:
+        """Return one item, on whatever branch it is. Raises NotFound."""
+        _check_id(conversation_id, "conversation", "conv")
+        _check_id(item_id, "item", "msg")
+        return (await self._spots.branch(tenant, conversation_id, item_id))[-1]
+
+    # Responses
+
+    async def respond(
+        self,
+        tenant: str,
+        ask: CreateResponse,
+        *,
+        key: str | None = None,
+        fingerprint: str = "",
+        watch: bool = True,
+    ) -> tuple[Response, bool]:
+        """Begin a response; return it, and False if the idempotency `key` named an earlier one.
+
+        `fingerprint` identifies the request's content. `watch`: somebody here is about to read the tape.
+        Raises BadRequest, NotFound, Conflict, Overloaded, Unavailable.
+        """
+        spot = await self._spots.find(tenant, ask)
+        model = await self.models.resolve(ask.params.model or spot.model)
+        params = replace(ask.params, model=model.name, messages=spot.inline)
+        shard = spot.shard if spot.shard is not None else _pick_shard(tenant, key)
+        now = self._clock()
+        items = chain(spot.messages, spot.parent, int(now), lambda: _new("msg", shard))
+        response = Response(
+            id=_new("resp", shard),
+            tenant=tenant,
+            params=params,
+            created_at=int(now),
+            accepted_at=now,
+            conversation=_new("conv", shard) if spot.create else spot.conversation,
+            parent=spot.parent,
+            inputs=tuple(item.id for item in items),
+            previous=ask.previous,
+            item_id=_new("msg", shard),
+            stored=ask.store,
+        )
+        return await self._begin(response, items, spot, key=key, fingerprint=fingerprint, watch=watch)
+
+    async def complete(
+        self, tenant: str, ask: CompleteChat, *, key: str | None = None, fingerprint: str = ""
+    ) -> tuple[Response, bool]:
+        """Begin an answer to messages that are not kept; otherwise like `respond`."""
+        model = await self.models.resolve(ask.params.model)
+        shard = _pick_shard(tenant, key)
+        now = self._clock()
+        response = Response(
+            id=_new("chatcmpl", shard),
+            tenant=tenant,
+            params=replace(ask.params, model=model.name, messages=ask.messages),
+            created_at=int(now),
+            accepted_at=now,
+            item_id=_new("msg", shard),
+            stored=False,
+        )
+        return await self._begin(response, [], Spot(shard), key=key, fingerprint=fingerprint, watch=True)
+
+    async def response(self, tenant: str, response_id: str) -> Response:
+        """Return it. Raises NotFound."""
+        _check_id(response_id, "response", "resp", "chatcmpl")
+        return await self._turns.get(tenant, response_id)
+
+    async def stop(self, tenant: str, response_id: str) -> Response:
+        """Ask for its end, keeping what was written; idempotent. Raises NotFound."""
+        _check_id(response_id, "response", "resp", "chatcmpl")
+        return await self._turns.stop(tenant, response_id, int(self._clock()))
+
+    async def delete_response(self, tenant: str, response_id: str) -> None:
+        """Forget it; its items stay in their conversation. Raises NotFound, Conflict (it still runs)."""
+        _check_id(response_id, "response", "resp", "chatcmpl")
+        await self._turns.delete(tenant, response_id)
+
+    async def input_items(self, tenant: str, response_id: str) -> list[Item]:
+        """Return what the model saw (or will see, while it is queued), first to last. Raises NotFound."""
+        response = await self.response(tenant, response_id)
+        return await self._spots.seen_by(response)
+
+    # Reading
+
+    async def read(self, tenant: str, response_id: str, after: int = -1) -> tuple[Response, Reader]:
+        """Return a response and a reader of its tape after that position; close the reader in the end.
+
+        Raises NotFound, BadRequest (the tape has no such position yet).
+        """
+        response = await self.response(tenant, response_id)
+        try:
+            # Whoever has seen `after` can see it again: it was durable before it was announced.
+            known = bool(await self._tapes.read(response_id, max(after, 0) - 1, limit=1))
+        except NotFound:
+            response = await self.response(tenant, response_id)
+            if response.outcome is None:
+                raise
+            return response, Replayed(response, after)
+        if not known:
+            raise BadRequest(
+                f"starting_after: expected a sequence number that this response has reached, got {after}",
+                param="starting_after",
+            )
+        return response, self._hub.follow(response_id, after)
+
+    async def attach(self, response: Response, *, fresh: bool) -> Reader:
+        """Return a reader, from the start, of what `respond` or `complete` just returned."""
+        if fresh:
+            return self._hub.follow(response.id, watched=True)
+        return (await self.read(response.tenant, response.id))[1]
+
+    async def opening(self, reader: Reader, *, patience: float = REFUSAL_PATIENCE) -> list[Record]:
+        """Read until an engine has admitted the prompt, for `patience` seconds at most; return what was read.
+
+        Raises what the response failed with, if it failed before its first word.
+        """
+        deadline = asyncio.get_running_loop().time() + patience
+        records: list[Record] = []
+        while not reader.ended and not any(isinstance(r.body, Started | Ended) for r in records):
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                break
+            records += await reader.batch(left)
+        outcome = outcome_in(records)
+        if outcome is not None:
+            refuse_outcome(outcome)
+        return records
+
+    # Private
+
+    async def _begin(
+        self,
+        response: Response,
+        items: Sequence[Item],
+        spot: Spot,
+        *,
+        key: str | None,
+        fingerprint: str,
+        watch: bool,
+    ) -> tuple[Response, bool]:
+        begun = await self._turns.begin(
+            NewTurn(
+                response=response,
+                items=tuple(items),
+                exclusive=spot.exclusive,
+                create=spot.create,
+                title=title_of(spot.messages),
+                idempotency_key=key,
+                fingerprint=fingerprint,
+                watcher=self._hub.web_id if watch else None,
+            ),
+            queue_bound=self._settings.queue_bound,
+        )
+        if begun.fresh:
+            return response, True
+        return await self._turns.get(response.tenant, begun.response_id), False
+
+
+def refuse_outcome(outcome: Outcome) -> None:
+    """Raise the failure that ended a response before its first word, if one did."""
+    if outcome.failure is not None and outcome.item is None:
+        raise from_failure(outcome.failure)
+
+
+def outcome_in(records: Sequence[Record]) -> Outcome | None:
+    """Return the outcome that the records end with, if they do."""
+    last = records[-1].body if records else None
+    return last.outcome if isinstance(last, Ended) else None
+
+
+def _new(kind: str, shard: int) -> str:
+    return new_id(kind, shard, secrets.token_bytes(ENTROPY_BYTES))
+
+
+def _pick_shard(tenant: str, key: str | None) -> int:
+    """An idempotency key must always look in the same shard; all else is spread."""
+    return secrets.randbelow(SHARDS) if key is None else shard_for(f"{tenant}\n{key}")
+
+
+def _check_id(identifier: str, what: str, *kinds: str) -> int:
+    shard = shard_of(identifier, *kinds)
+    if shard is None:
+        raise NotFound(f"No {what} with id {identifier[:80]!r}.", param=what)
+    return shard

@@ -1,0 +1,237 @@
+"""One reader's place on one tape: history from the store, then what is announced, through one cursor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TypeVar
+
+from chatserver.domain.tape import Body, Cursor, Delta, Ended, Gap, Record
+from chatserver.errors import Unavailable
+from chatserver.ports.tapes import Tapes
+
+MAX_TEXT = 256 * 1024
+"""Characters that wait for one reader; past it the reader is sent away to come back and resume."""
+MAX_TOKENS = 32 * 1024
+"""Tokens that wait for one reader: pieces may be empty, so text alone bounds nothing."""
+IDLE = 5.0
+"""Seconds of silence after which a follower looks into the store."""
+PATIENCE = 30.0
+"""Seconds for which a follower waits for a store that does not answer."""
+BACK_OFF = (0.05, 2.0)
+"""First and longest pause between attempts to reach the store, in seconds."""
+PAGE = 1000
+"""Records in one read."""
+
+T = TypeVar("T")
+
+
+class Follower:
+    """One reader's place on one tape. Not for use by two tasks at once; `batch` may be cancelled without loss."""
+
+    def __init__(
+        self,
+        tapes: Tapes,
+        response_id: str,
+        after: int,
+        *,
+        web_id: str,
+        watched: bool,
+        leave: Callable[[Follower], None],
+    ) -> None:
+        self.response_id = response_id
+        self._tapes = tapes
+        self._web_id = web_id
+        self._leave = leave
+        self._cursor = Cursor(after)
+        self._waiting: deque[Record] = deque()
+        self._texts = 0
+        self._tokens = 0
+        self._too_slow = False
+        self._news = asyncio.Event()
+        self._must_watch = not watched
+        self._must_read = True
+        self._closed = False
+
+    @property
+    def after(self) -> int:
+        """The last sequence number that was handed out."""
+        return self._cursor.after
+
+    @property
+    def ended(self) -> bool:
+        """Whether the tape's end was handed out."""
+        return self._cursor.ended
+
+    async def batch(self, timeout: float | None = None) -> list[Record]:
+        """Return all that is new, adjacent deltas merged; [] after `timeout` seconds, or once the tape has ended.
+
+        Raises Unavailable (the reader was too slow, or the store does not answer: come back and resume
+        from `after`), NotFound (no such tape, any more).
+        """
+        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        while not self.ended:
+            records = self._take() or (await self._read() if self._must_read else [])
+            if records:
+                return join(records)
+            if self._must_read or self.ended:
+                continue  # a gap was found, or a whole page was read
+            if not await self._wait(deadline):
+                return []
+        return []
+
+    async def __aiter__(self) -> AsyncIterator[Record]:
+        """Yield records up to the end of the tape."""
+        while not self.ended:
+            for record in await self.batch():
+                yield record
+
+    async def aclose(self) -> None:
+        """Stop following. Idempotent."""
+        self._closed = True
+        self._clear()
+        self._leave(self)
+
+    async def __aenter__(self) -> Follower:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def offer(self, records: list[Record]) -> None:
+        """Put announced records into the buffer. Never blocks; past the bound it empties it and ends the reader."""
+        if self._too_slow or self._closed:
+            return
+        for record in records:
+            self._waiting.append(record)
+            texts, tokens = _size(record.body)
+            self._texts += texts
+            self._tokens += tokens
+        if self._texts > MAX_TEXT or self._tokens > MAX_TOKENS:
+            self._clear()
+            self._too_slow = True
+        self._news.set()
+
+    def resync(self) -> None:
+        """Read the store again, and watch again: announcements may have been lost."""
+        self._must_watch = self._must_read = True
+        self._news.set()
+
+    def _clear(self) -> None:
+        self._waiting.clear()
+        self._texts = self._tokens = 0
+
+    async def _wait(self, deadline: float | None) -> bool:
+        """Wait for news until the deadline; return whether to go on. Long silence is a reason to look."""
+        left = IDLE if deadline is None else min(IDLE, deadline - asyncio.get_running_loop().time())
+        if left <= 0:
+            return False
+        try:
+            async with asyncio.timeout(left):
+                await self._news.wait()
+        except TimeoutError:
+            if left < IDLE:
+                return False
+            self.resync()
+        return True
+
+    def _take(self) -> list[Record]:
+        """Return what is new in the buffer, and empty it. A gap makes the next step a read."""
+        self._news.clear()
+        if self._too_slow:
+            raise Unavailable(
+                f"The answer is {MAX_TEXT // 1024} KiB ahead of what was read: come back and resume after "
+                f"sequence number {self.after}.",
+                code="slow_reader",
+                retry_after=0.1,
+            )
+        if self._must_read:
+            # The buffer stays: what was announced after the watch may be newer than the read.
+            return []
+        waiting = list(self._waiting)
+        self._clear()
+        return self._advance(waiting)
+
+    def _advance(self, records: list[Record]) -> list[Record]:
+        fresh = []
+        for record in records:
+            try:
+                new = self._cursor.take(record)
+            except Gap:
+                self._must_read = True
+                break
+            if new is not None:
+                fresh.append(new)
+            elif isinstance(record.body, Ended):
+                self._cursor.ended = True  # the reader began at or behind the end
+        return fresh
+
+    async def _read(self) -> list[Record]:
+        """Read one page of history after the cursor; the last page ends the need to read."""
+        if self._must_watch:
+            await patiently(lambda: self._tapes.watch(self.response_id, self._web_id))
+            self._must_watch = False
+        records = await patiently(lambda: self._tapes.read(self.response_id, self.after, limit=PAGE))
+        fresh = self._advance(records)
+        # A gap inside a page would be a torn tape: reading it again cannot help, waiting for the writer can.
+        self._must_read = len(records) >= PAGE and bool(fresh)
+        return fresh
+
+
+def join(records: list[Record]) -> list[Record]:
+    """Return the records with adjacent deltas merged, in one pass over the pieces."""
+    joined: list[Record] = []
+    run: list[tuple[Record, Delta]] = []
+    for record in records:
+        if isinstance(record.body, Delta) and (not run or record.first == run[-1][0].last + 1):
+            run.append((record, record.body))
+            continue
+        _close(run, joined)
+        run = []
+        if isinstance(record.body, Delta):
+            run.append((record, record.body))
+        else:
+            joined.append(record)
+    _close(run, joined)
+    return joined
+
+
+async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """Await `ask()`, again and again for PATIENCE seconds while the store does not answer. Raises Unavailable."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE
+    pauses = pause_lengths()
+    while True:
+        with contextlib.suppress(Unavailable):
+            return await ask()
+        if loop.time() >= deadline:
+            raise Unavailable(
+                f"The store has not answered for {PATIENCE:g} s: come back and resume.", retry_after=2.0
+            )
+        await asyncio.sleep(next(pauses))
+
+
+def pause_lengths() -> Iterator[float]:
+    """Yield growing pauses with jitter, so that processes do not come back in step."""
+    low, high = BACK_OFF
+    while True:
+        yield low * (0.5 + random.random())
+        low = min(low * 2, high)
+
+
+def _close(run: list[tuple[Record, Delta]], joined: list[Record]) -> None:
+    if len(run) == 1:
+        joined.append(run[0][0])
+    elif run:
+        pieces = tuple(piece for _, delta in run for piece in delta.pieces)
+        ids = tuple(token for _, delta in run for token in delta.ids)
+        joined.append(Record(run[-1][0].last, Delta(pieces, ids)))
+
+
+def _size(body: Body) -> tuple[int, int]:
+    if isinstance(body, Delta):
+        return sum(map(len, body.pieces)), len(body.pieces)
+    return 0, 1

@@ -1,0 +1,52 @@
+"""Which model a request means."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from chatserver.errors import ModelNotFound, Unavailable
+from chatserver.ports.registry import Registry, ServedModel
+
+FRESH = 2.0
+"""Seconds for which the list of models is not read again."""
+
+
+class Models:
+    """The models that engines have announced, also while their engine restarts."""
+
+    def __init__(self, registry: Registry, clock: Callable[[], float] = time.monotonic) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._known: list[ServedModel] = []
+        self._read_at = float("-inf")
+
+    async def all(self) -> list[ServedModel]:
+        """Return every model. Raises Unavailable."""
+        if not self._known or self._clock() - self._read_at > FRESH:
+            self._known = await self._registry.models()
+            self._read_at = self._clock()
+        return self._known
+
+    async def resolve(self, name: str) -> ServedModel:
+        """Return the model of a name or alias, in any case; "" means the first one.
+
+        Raises ModelNotFound, which lists what is served, and Unavailable while nothing was ever announced.
+        """
+        models = await self.all()
+        if not models:
+            raise Unavailable(
+                "No engine has announced a model yet: the model is still being loaded, see /readyz.",
+                code="model_loading",
+                retry_after=5.0,
+            )
+        if not name:
+            return models[0]
+        wanted = name.casefold()
+        for model in models:
+            if wanted == model.name.casefold() or wanted in (alias.casefold() for alias in model.aliases):
+                return model
+        served = ", ".join(f"{m.name} (also {', '.join(m.aliases)})" if m.aliases else m.name for m in models)
+        raise ModelNotFound(
+            f"The model {name[:80]!r} is not served here; served are: {served}.", param="model"
+        )

@@ -1,0 +1,156 @@
+"""Where a new answer goes: which conversation, under which item, seeing what.
+
+conversation                 at its head, alone                     exclusive
+conversation {id, parent}    under that item                        branch
+previous_response_id         under that response's answer           branch
+neither                      a new conversation                     create
+store: false                 nowhere: the history goes along        inline
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from chatserver.domain.ids import ENTROPY_BYTES, new_id, shard_of
+from chatserver.domain.item import Item, Role
+from chatserver.domain.response import Response
+from chatserver.errors import BadRequest, Conflict, NotFound
+from chatserver.ports.conversations import Conversations
+from chatserver.ports.turns import Turns
+from chatserver.wire.commands import CreateResponse, Message, Place
+
+TITLE_LENGTH = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """`messages` become items under `parent`; `inline` is the whole prompt of an answer without a conversation."""
+
+    shard: int | None
+    conversation: str | None = None
+    parent: str | None = None
+    messages: tuple[Message, ...] = ()
+    inline: tuple[Message, ...] = ()
+    exclusive: bool = False
+    create: bool = False
+    model: str = ""
+    """Model of the previous response, for a request that names none."""
+
+
+class Spots:
+    """Finds the place of a new answer, and what an old one saw."""
+
+    def __init__(self, conversations: Conversations, turns: Turns) -> None:
+        self._conversations = conversations
+        self._turns = turns
+
+    async def find(self, tenant: str, ask: CreateResponse) -> Spot:
+        """Return the spot. Raises NotFound, Conflict, BadRequest."""
+        if ask.conversation is not None:
+            return await self._in_conversation(tenant, ask, ask.conversation)
+        if ask.previous is not None:
+            return await self._after(tenant, ask, ask.previous)
+        if not ask.store:
+            return Spot(None, inline=ask.messages)
+        return Spot(None, messages=ask.messages, create=True)
+
+    async def branch(self, tenant: str, conversation_id: str, leaf: str | None) -> list[Item]:
+        """Return the items from the root to `leaf`. Raises NotFound."""
+        stored = await self._conversations.branch(tenant, conversation_id, leaf, with_ids=False)
+        return [s.item for s in stored]
+
+    async def seen_by(self, response: Response) -> list[Item]:
+        """Return the items of a response's prompt. Raises NotFound."""
+        if response.conversation is None:
+            return _inline_items(response)
+        ledger = response.outcome.ledger if response.outcome else None
+        leaf = response.inputs[-1] if response.inputs else response.parent
+        try:
+            items = await self.branch(response.tenant, response.conversation, leaf)
+        except NotFound:
+            # A refused turn's input was taken back.
+            items = await self.branch(response.tenant, response.conversation, response.parent)
+        dropped = frozenset(ledger.dropped) if ledger else frozenset()
+        return [item for item in items if item.id not in dropped]
+
+    async def _in_conversation(self, tenant: str, ask: CreateResponse, conversation_id: str) -> Spot:
+        shard = shard_of(conversation_id, "conv")
+        if shard is None:
+            raise NotFound(f"No conversation with id {conversation_id[:80]!r}.", param="conversation")
+        conversation = await self._conversations.get(tenant, conversation_id)
+        at_head = ask.parent is Place.HEAD
+        parent = conversation.head if isinstance(ask.parent, Place) else ask.parent
+        if parent is None and not ask.messages:
+            raise BadRequest("input: expected at least one message, the conversation is empty", param="input")
+        return Spot(shard, conversation_id, parent, ask.messages, exclusive=at_head)
+
+    async def _after(self, tenant: str, ask: CreateResponse, previous_id: str) -> Spot:
+        shard = shard_of(previous_id, "resp")
+        if shard is None:
+            raise NotFound(f"No response with id {previous_id[:80]!r}.", param="previous_response_id")
+        previous = await self._turns.get(tenant, previous_id)
+        if previous.conversation is None:
+            raise NotFound(
+                f"The response {previous_id!r} was made with store: false, so it cannot be continued.",
+                param="previous_response_id",
+            )
+        parent = _leaf(previous)
+        model = previous.params.model
+        if ask.store:
+            return Spot(shard, previous.conversation, parent, ask.messages, model=model)
+        history = await self.branch(tenant, previous.conversation, parent)
+        inline = tuple((item.role.value, item.text) for item in history) + ask.messages
+        return Spot(shard, inline=inline, model=model)
+
+
+def chain(
+    messages: Sequence[Message], parent: str | None, now: int, make_id: Callable[[], str]
+) -> list[Item]:
+    """Return messages as items, each under the one before it."""
+    items: list[Item] = []
+    for role, text in messages:
+        above = items[-1].id if items else parent
+        items.append(Item(make_id(), above, Role(role), text, created_at=now))
+    return items
+
+
+def title_of(messages: Sequence[Message]) -> str:
+    """Return a title: the beginning of the first line that the user wrote."""
+    for role, text in messages:
+        line = text.strip().partition("\n")[0].strip()
+        if role == Role.USER and line:
+            return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1].rstrip() + "…"
+    return ""
+
+
+def _leaf(previous: Response) -> str | None:
+    """Return the item that a continuation of a response goes under."""
+    outcome = previous.outcome
+    if outcome is None:
+        raise Conflict(
+            f"The response {previous.id!r} still runs: wait for its end or stop it, then continue it.",
+            param="previous_response_id",
+            retry_after=1.0,
+        )
+    if outcome.item is not None:
+        return outcome.item.id
+    if outcome.failure is not None:
+        raise Conflict(
+            f"The response {previous.id!r} failed before its first word: continue the one before it.",
+            param="previous_response_id",
+        )
+    return previous.inputs[-1] if previous.inputs else previous.parent  # stopped while it was queued
+
+
+def _inline_items(response: Response) -> list[Item]:
+    """Return a stateless prompt as items, with ids that are the same each time."""
+    shard = shard_of(response.id) or 0
+    items: list[Item] = []
+    for index, (role, text) in enumerate(response.params.messages):
+        entropy = blake2b(f"{response.id}/{index}".encode(), digest_size=ENTROPY_BYTES).digest()
+        parent = items[-1].id if items else None
+        identifier = new_id("msg", shard, entropy)
+        items.append(Item(identifier, parent, Role(role), text, created_at=response.created_at))
+    return items

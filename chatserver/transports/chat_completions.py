@@ -1,0 +1,88 @@
+"""POST /v1/chat/completions and GET /v1/models, with and without /v1."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response as HttpResponse
+from starlette.routing import Route
+
+from chatserver.domain.response import Outcome, Response
+from chatserver.errors import BadRequest, ChatServerError
+from chatserver.service.chat import Reader
+from chatserver.transports.door import Door, fingerprint, idempotency_key, json_response
+from chatserver.transports.sse import EventStream, SlowJSON, stream, wait_a_while
+from chatserver.wire import chat_completions as wire
+from chatserver.wire import errors
+from chatserver.wire.commands import CompleteChat
+from chatserver.wire.conversations import list_object, model_object
+from chatserver.wire.errors import from_failure
+from chatserver.wire.fields import load
+
+
+def routes(door: Door) -> list[Route]:
+    """Return the routes of this dialect."""
+    endpoints = _Endpoints(door)
+    return [
+        route
+        for prefix in ("/v1", "")
+        for route in (
+            Route(f"{prefix}/chat/completions", endpoints.create, methods=["POST"]),
+            Route(f"{prefix}/models", endpoints.models, methods=["GET"]),
+            Route(f"{prefix}/models/{{model:path}}", endpoints.model, methods=["GET"]),
+        )
+    ]
+
+
+class _Endpoints:
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    async def create(self, request: Request) -> HttpResponse:
+        tenant = self._door.tenant(request)
+        if "x-conversation-id" in request.headers:
+            raise BadRequest(
+                "X-Conversation-Id: is not supported yet; use /v1/responses with conversation",
+                param="X-Conversation-Id",
+                code="unsupported_parameter",
+            )
+        key = idempotency_key(request.headers.get("idempotency-key"))
+        body = await request.body()
+        ask = wire.parse(load(body))
+        chat = self._door.chat
+        response, fresh = await chat.complete(tenant, ask, key=key, fingerprint=fingerprint("chat", body))
+        reader = await chat.attach(response, fresh=fresh)
+        try:
+            return await (self._stream if ask.stream else self._whole)(ask, response, reader)
+        except BaseException:
+            await reader.aclose()
+            raise
+
+    async def _stream(self, ask: CompleteChat, response: Response, reader: Reader) -> HttpResponse:
+        opening = await self._door.chat.opening(reader)
+        chunks = wire.Chunks(response, include_usage=ask.include_usage)
+        return EventStream(reader, stream(reader, opening, chunks.encode, _error_line))
+
+    async def _whole(self, ask: CompleteChat, response: Response, reader: Reader) -> HttpResponse:
+        def render(outcome: Outcome) -> bytes:
+            if outcome.failure is not None:
+                raise from_failure(outcome.failure)
+            return wire.completion(response, outcome)
+
+        outcome = await wait_a_while(reader)
+        if outcome is None:
+            return SlowJSON(reader, render)
+        await reader.aclose()
+        return HttpResponse(render(outcome), media_type="application/json")
+
+    async def models(self, request: Request) -> HttpResponse:
+        self._door.tenant(request)
+        models = await self._door.chat.models.all()
+        return json_response(list_object(models, model_object, has_more=False))
+
+    async def model(self, request: Request) -> HttpResponse:
+        self._door.tenant(request)
+        return json_response(model_object(await self._door.chat.models.resolve(request.path_params["model"])))
+
+
+def _error_line(error: ChatServerError) -> bytes:
+    return b"data: %b\n\n" % errors.body(error)

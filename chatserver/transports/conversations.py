@@ -1,0 +1,80 @@
+"""/v1/conversations and their items."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from chatserver.transports.door import Door, json_response
+from chatserver.wire import conversations as wire
+from chatserver.wire.fields import load
+
+
+def routes(door: Door) -> list[Route]:
+    """Return the routes."""
+    endpoints = _Endpoints(door)
+    one = "/v1/conversations/{conversation_id}"
+    return [
+        Route("/v1/conversations", endpoints.create, methods=["POST"]),
+        Route("/v1/conversations", endpoints.list, methods=["GET"]),
+        Route(one, endpoints.get, methods=["GET"]),
+        Route(one, endpoints.update, methods=["POST"]),
+        Route(one, endpoints.delete, methods=["DELETE"]),
+        Route(f"{one}/items", endpoints.add_items, methods=["POST"]),
+        Route(f"{one}/items", endpoints.list_items, methods=["GET"]),
+        Route(f"{one}/items/{{item_id}}", endpoints.get_item, methods=["GET"]),
+    ]
+
+
+class _Endpoints:
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._chat = door.chat
+
+    async def create(self, request: Request) -> Response:
+        tenant = self._door.tenant(request)
+        body = await request.body()
+        metadata, messages = wire.parse_create(load(body) if body.strip() else {})
+        conversation = await self._chat.create_conversation(tenant, metadata, messages)
+        return json_response(wire.conversation_object(conversation))
+
+    async def list(self, request: Request) -> Response:
+        tenant = self._door.tenant(request)
+        found, more = await self._chat.conversations(tenant, wire.parse_page(request.query_params))
+        return json_response(wire.list_object(found, wire.conversation_object, has_more=more))
+
+    async def get(self, request: Request) -> Response:
+        conversation = await self._chat.conversation(self._door.tenant(request), _id(request))
+        return json_response(wire.conversation_object(conversation))
+
+    async def update(self, request: Request) -> Response:
+        tenant = self._door.tenant(request)
+        title, metadata = wire.parse_update(load(await request.body()))
+        conversation = await self._chat.update_conversation(tenant, _id(request), title, metadata)
+        return json_response(wire.conversation_object(conversation))
+
+    async def delete(self, request: Request) -> Response:
+        await self._chat.delete_conversation(self._door.tenant(request), _id(request))
+        return json_response({"id": _id(request), "object": "conversation.deleted", "deleted": True})
+
+    async def add_items(self, request: Request) -> Response:
+        tenant = self._door.tenant(request)
+        messages = wire.parse_items(load(await request.body()))
+        items = await self._chat.add_items(tenant, _id(request), messages)
+        return json_response(wire.list_object(items, wire.item_object, has_more=False))
+
+    async def list_items(self, request: Request) -> Response:
+        tenant = self._door.tenant(request)
+        page = wire.parse_page(request.query_params)
+        found, more = wire.page_of(await self._chat.items(tenant, _id(request)), page)
+        return json_response(wire.list_object(found, wire.item_object, has_more=more))
+
+    async def get_item(self, request: Request) -> Response:
+        tenant = self._door.tenant(request)
+        item = await self._chat.item(tenant, _id(request), request.path_params["item_id"])
+        return json_response(wire.item_object(item))
+
+
+def _id(request: Request) -> str:
+    return request.path_params["conversation_id"]

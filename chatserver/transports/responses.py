@@ -1,0 +1,144 @@
+"""/v1/responses: create, read, follow, cancel, delete."""
+
+from __future__ import annotations
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response as HttpResponse
+from starlette.routing import Route
+
+from chatserver.domain.response import Outcome, Response
+from chatserver.domain.tape import Record
+from chatserver.errors import BadRequest, ChatServerError
+from chatserver.service.chat import Reader, refuse_outcome
+from chatserver.transports.door import Door, fingerprint, idempotency_key, json_response
+from chatserver.transports.sse import PADDING, EventStream, SlowJSON, stream, wait_a_while
+from chatserver.wire import responses as wire
+from chatserver.wire.commands import CreateResponse
+from chatserver.wire.conversations import item_object, list_object, page_of, parse_page
+from chatserver.wire.errors import flat_event
+from chatserver.wire.fields import Fields, load
+from chatserver.wire.response_events import ResponseEvents
+from chatserver.wire.response_objects import response_object
+
+MAX_POSITION = 2**53
+
+
+def routes(door: Door) -> list[Route]:
+    """Return the routes."""
+    endpoints = _Endpoints(door)
+    one = "/v1/responses/{response_id}"
+    return [
+        Route("/v1/responses", endpoints.create, methods=["POST"]),
+        Route(one, endpoints.retrieve, methods=["GET"]),
+        Route(one, endpoints.delete, methods=["DELETE"]),
+        Route(f"{one}/cancel", endpoints.cancel, methods=["POST"]),
+        Route(f"{one}/input_items", endpoints.input_items, methods=["GET"]),
+    ]
+
+
+class _Endpoints:
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._chat = door.chat
+
+    async def create(self, request: Request) -> HttpResponse:
+        tenant = self._door.tenant(request)
+        key = idempotency_key(request.headers.get("idempotency-key"))
+        body = await request.body()
+        ask = wire.parse(load(body))
+        detached = ask.background and not ask.stream
+        response, fresh = await self._chat.respond(
+            tenant, ask, key=key, fingerprint=fingerprint("responses", body), watch=not detached
+        )
+        if detached:
+            return json_response(response_object(response))
+        reader = await self._chat.attach(response, fresh=fresh)
+        try:
+            return await (self._stream if ask.stream else self._whole)(ask, response, reader)
+        except BaseException:
+            await reader.aclose()
+            raise
+
+    async def _stream(self, ask: CreateResponse, response: Response, reader: Reader) -> HttpResponse:
+        opening = await self._chat.opening(reader)
+        return _events(response, reader, opening, -1)
+
+    async def _whole(self, ask: CreateResponse, response: Response, reader: Reader) -> HttpResponse:
+        def render(outcome: Outcome) -> bytes:
+            refuse_outcome(outcome)
+            return orjson.dumps(response_object(response, status=outcome.status, outcome=outcome))
+
+        outcome = await wait_a_while(reader)
+        if outcome is None:
+            return SlowJSON(reader, render)
+        await reader.aclose()
+        return HttpResponse(render(outcome), media_type="application/json")
+
+    async def retrieve(self, request: Request) -> HttpResponse:
+        tenant = self._door.tenant(request)
+        response_id = request.path_params["response_id"]
+        streamed, after = _parse_retrieve(request)
+        if not streamed:
+            return json_response(response_object(await self._chat.response(tenant, response_id)))
+        response, reader = await self._chat.read(tenant, response_id, after)
+        try:
+            records: list[Record] = []
+            if response.status.ended:
+                records = await reader.batch()
+                if not records:
+                    await reader.aclose()
+                    return HttpResponse(status_code=204)  # tells EventSource not to come back
+            return _events(response, reader, records, after)
+        except BaseException:
+            await reader.aclose()
+            raise
+
+    async def delete(self, request: Request) -> HttpResponse:
+        response_id = request.path_params["response_id"]
+        await self._chat.delete_response(self._door.tenant(request), response_id)
+        return json_response({"id": response_id, "object": "response", "deleted": True})
+
+    async def cancel(self, request: Request) -> HttpResponse:
+        response = await self._chat.stop(self._door.tenant(request), request.path_params["response_id"])
+        return json_response(response_object(response))
+
+    async def input_items(self, request: Request) -> HttpResponse:
+        tenant = self._door.tenant(request)
+        page = parse_page(request.query_params)
+        items = await self._chat.input_items(tenant, request.path_params["response_id"])
+        found, more = page_of(items, page)
+        return json_response(list_object(found, item_object, has_more=more))
+
+
+def _events(response: Response, reader: Reader, records: list[Record], after: int) -> EventStream:
+    events = ResponseEvents(response)
+
+    def encode(record: Record) -> bytes:
+        return b"".join(event.sse for event in events.encode(record, after))
+
+    def on_error(error: ChatServerError) -> bytes:
+        return b"event: error\ndata: %b\n\n" % flat_event(error, max(reader.after, 0))
+
+    return EventStream(reader, stream(reader, records, encode, on_error, opening=PADDING))
+
+
+def _parse_retrieve(request: Request) -> tuple[bool, int]:
+    """Return whether to stream, and after which position; Last-Event-ID wins over the query."""
+    query = {k: v for k, v in request.query_params.items() if k not in ("include", "include[]")}
+    wire.check_include([v for k, v in request.query_params.multi_items() if k in ("include", "include[]")])
+    fields = Fields(query)
+    stream_word = fields.take("stream", "false")
+    fields.inert("include_obfuscation", "false")
+    text = fields.take("starting_after", None)
+    fields.done()
+    if stream_word.lower() not in ("true", "false"):
+        raise BadRequest(f"stream: expected true or false, got {stream_word[:60]!r}", param="stream")
+    text = request.headers.get("last-event-id") or text
+    if text is None or text == "":
+        return stream_word.lower() == "true", -1
+    if not (text.isascii() and text.isdigit() and int(text[:20]) < MAX_POSITION):
+        raise BadRequest(
+            f"starting_after: expected a sequence number, got {text[:60]!r}", param="starting_after"
+        )
+    return stream_word.lower() == "true", int(text)

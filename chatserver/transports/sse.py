@@ -1,0 +1,115 @@
+"""Server-sent events, and JSON answers that take long.
+
+Pings are a bare comment line, without the blank line that would end an event: the `openai` SDK takes a
+blank line after an `id:` for an event without data, and fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from chatserver.domain.response import Outcome
+from chatserver.domain.tape import Record
+from chatserver.errors import ChatServerError
+from chatserver.service.chat import Reader, outcome_in
+from chatserver.wire import errors
+
+PING = 10.0
+"""Seconds between pings, and between blank lines before a JSON answer."""
+SEND_TIMEOUT = 30.0
+"""Seconds for which a client may not read at all before its connection is given up."""
+PADDING = b":" + b" " * 512 + b"\n"
+"""A comment that gets the first event past buffers of mobile browsers."""
+
+
+class EventStream(EventSourceResponse):
+    """Sends a tape as events, and closes its reader whatever happens."""
+
+    def __init__(self, reader: Reader, content: AsyncIterator[bytes]) -> None:
+        super().__init__(
+            content,
+            headers={"cache-control": "no-cache, no-transform"},
+            ping=PING,
+            ping_message_factory=_Ping,
+            sep="\n",
+            send_timeout=SEND_TIMEOUT,
+        )
+        self._reader = reader
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send. The content may never have begun when the client goes, so its own clean-up is not enough."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._reader.aclose()
+
+
+async def stream(
+    reader: Reader,
+    records: list[Record],
+    encode: Callable[[Record], bytes],
+    on_error: Callable[[ChatServerError], bytes],
+    *,
+    opening: bytes = b"",
+) -> AsyncIterator[bytes]:
+    """Yield what was read already, then the rest of the tape; an error that ends it is said in its place."""
+    lines = opening + b"".join(map(encode, records))
+    try:
+        while True:
+            if lines:
+                yield lines
+            if reader.ended:
+                return
+            lines = b"".join(map(encode, await reader.batch()))
+    except ChatServerError as error:
+        yield on_error(error)
+
+
+class SlowJSON(StreamingResponse):
+    """A JSON answer that is not there yet: blank lines keep the connection alive until it is.
+
+    The status is sent before the outcome is known: a failure is then an error object in a 200 answer.
+    """
+
+    def __init__(self, reader: Reader, render: Callable[[Outcome], bytes]) -> None:
+        super().__init__(self._wait(reader, render), media_type="application/json")
+        self._reader = reader
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send, and close the reader whatever happens."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._reader.aclose()
+
+    async def _wait(self, reader: Reader, render: Callable[[Outcome], bytes]) -> AsyncIterator[bytes]:
+        try:
+            yield b"\n"
+            while (outcome := await wait_a_while(reader)) is None:
+                yield b"\n"
+            yield render(outcome)
+        except ChatServerError as error:
+            yield errors.body(error)
+
+
+async def wait_a_while(reader: Reader) -> Outcome | None:
+    """Read for PING seconds at most; return the outcome if the end was reached. It holds the whole text."""
+    deadline = asyncio.get_running_loop().time() + PING
+    while not reader.ended:
+        left = deadline - asyncio.get_running_loop().time()
+        if left <= 0:
+            return None
+        outcome = outcome_in(await reader.batch(left))
+        if outcome is not None:
+            return outcome
+    raise AssertionError(f"{reader.response_id}: the tape ended without an outcome")
+
+
+class _Ping(ServerSentEvent):
+    def encode(self) -> bytes:
+        return b": ping\n"

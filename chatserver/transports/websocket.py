@@ -1,0 +1,281 @@
+"""/v1/responses as a WebSocket: many answers on one connection.
+
+    frame in ── Create ──> lane (FIFO, one a stream_id) ──┐
+             ── Attach ──> follower ──────────────────────┼──> one writer at a time ──> events out
+             ── Cancel ──> the command                    ─┘
+
+Close codes, and whether the client may come back:
+
+    1000  the client closed
+    1009  a frame was too large (4513 from us)                               not with that frame
+    1012  the server restarts (sent by the server below us)                 at once, and attach
+    1013  the client read too slowly, or the store did not answer            at once, and attach
+    4500  too many frames could not be understood, or a binary one           no
+    4501  no valid key                                                       with another key
+    4503  a page of another origin                                           no
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any
+
+import orjson
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from chatserver.domain.response import Response
+from chatserver.errors import BadRequest, ChatServerError, Overloaded, TooLarge, Unauthenticated, Unavailable
+from chatserver.service.chat import Reader
+from chatserver.transports.auth import check_origin
+from chatserver.transports.door import Door, fingerprint, idempotency_key
+from chatserver.wire import frames
+from chatserver.wire.errors import nested_event
+from chatserver.wire.response_events import ResponseEvents
+from chatserver.wire.response_objects import response_object
+
+log = logging.getLogger(__name__)
+
+AUTH_TIMEOUT = 5.0
+"""Seconds in which the first message must bring the key."""
+SEND_TIMEOUT = 30.0
+"""Seconds for which a client may not read at all."""
+CLOSE_TIMEOUT = 5.0
+MAX_LANES = 64
+"""Lanes and attached responses of one connection."""
+MAX_QUEUED = 16
+"""Creates that wait in one lane."""
+MAX_BAD_FRAMES = 32
+"""Frames in a row that could not be understood."""
+COME_BACK = 1013
+TOKEN_PROTOCOL = "openai-insecure-api-key."  # noqa: S105 - a prefix; the convention of OpenAI's browser SDK
+_GOODBYES = (WebSocketDisconnect, OSError)
+
+
+def routes(door: Door) -> list[WebSocketRoute]:
+    """Return the route."""
+
+    async def serve(websocket: WebSocket) -> None:
+        await Connection(door, websocket).run()
+
+    return [WebSocketRoute("/v1/responses", serve)]
+
+
+class Connection:
+    """One socket and the lanes on it."""
+
+    def __init__(self, door: Door, websocket: WebSocket) -> None:
+        self._door = door
+        self._chat = door.chat
+        self._socket = websocket
+        self._tenant = ""
+        self._lanes: dict[str | None, deque[frames.Create]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writing = asyncio.Lock()
+        self._over: asyncio.Future[ChatServerError] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Serve until one side closes. What was begun goes on without us."""
+        offered = self._socket.scope.get("subprotocols", [])
+        chosen = next((name for name in offered if not name.startswith(TOKEN_PROTOCOL)), None)
+        # Accept before refusing: a browser sees only 1006 of a refused handshake.
+        await self._socket.accept(subprotocol=chosen)
+        try:
+            self._tenant = await self._authenticate(offered)
+            await self._serve()
+        except _GOODBYES:
+            pass  # the client has gone; its answers go on
+        except ChatServerError as error:
+            await self._close(error)
+        finally:
+            await self._cancel_tasks()
+
+    async def _authenticate(self, offered: list[str]) -> str:
+        keys, headers = self._door.keys, self._socket.headers
+        check_origin(headers)
+        if not keys.required or "authorization" in headers:
+            return keys.tenant(headers)
+        tokens = [name.removeprefix(TOKEN_PROTOCOL) for name in offered if name.startswith(TOKEN_PROTOCOL)]
+        if tokens:
+            return keys.tenant_of(tokens[0])
+        try:
+            async with asyncio.timeout(AUTH_TIMEOUT):
+                frame = frames.parse(await self._receive())
+        except (TimeoutError, BadRequest):
+            frame = None
+        if not isinstance(frame, frames.Authenticate):
+            raise Unauthenticated(
+                f"Missing API key: send the Authorization header, or the message "
+                f'{{"type": "auth", "token": …}} first and within {AUTH_TIMEOUT:g} s.'
+            )
+        tenant = keys.tenant_of(frame.token)
+        await self._send(b'{"type":"auth.accepted"}')
+        return tenant
+
+    async def _serve(self) -> None:
+        """Take frames until the client goes or a task finds that the connection is over."""
+        receiving = asyncio.create_task(self._take_frames())
+        self._tasks.add(receiving)
+        await asyncio.wait({receiving, self._over}, return_when=asyncio.FIRST_COMPLETED)
+        if self._over.done():
+            raise self._over.result()
+        receiving.result()
+
+    async def _take_frames(self) -> None:
+        bad = 0
+        while True:
+            text = await self._receive()
+            try:
+                await self._take(frames.parse(text))
+                bad = 0
+            except ChatServerError as error:
+                bad += isinstance(error, BadRequest)
+                await self._send(nested_event(error, frames.stream_id_in(text)))
+                if bad >= MAX_BAD_FRAMES:
+                    raise BadRequest(f"{bad} frames in a row could not be understood") from None
+
+    async def _take(self, frame: frames.Frame) -> None:
+        match frame:
+            case frames.Create():
+                self._queue(frame)
+            case frames.Attach():
+                self._spawn(self._attach(frame))
+            case frames.Cancel():
+                response = await self._chat.stop(self._tenant, frame.response_id)
+                await self._send(_stop_accepted(response, frame.stream_id))
+            case frames.Authenticate():
+                await self._send(b'{"type":"auth.accepted"}')  # nothing to do any more
+
+    def _queue(self, frame: frames.Create) -> None:
+        lane = self._lanes.get(frame.stream_id)
+        if lane is None:
+            lane = deque[frames.Create]()
+            self._spawn(self._run_lane(frame.stream_id, lane))
+            self._lanes[frame.stream_id] = lane
+        elif len(lane) >= MAX_QUEUED:
+            raise Overloaded(
+                f"The lane holds {MAX_QUEUED} waiting requests: wait for an answer.", retry_after=1.0
+            )
+        lane.append(frame)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        if len(self._tasks) > MAX_LANES:
+            work.close()
+            raise Overloaded(
+                f"The connection has {MAX_LANES} answers in progress: wait for one to end.", retry_after=1.0
+            )
+        task = asyncio.create_task(self._guard(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a lane; what it cannot tell the client about ends the connection."""
+        try:
+            await work
+        except _GOODBYES:
+            self._end(Unavailable("the client has gone"))
+        except ChatServerError as error:
+            self._end(error)
+        except Exception:
+            log.exception("a lane of a WebSocket failed")
+            self._end(ChatServerError("The server failed; its log has the details."))
+
+    async def _run_lane(self, stream_id: str | None, lane: deque[frames.Create]) -> None:
+        """Answer the creates of a lane, one after the other."""
+        while lane:
+            frame = lane[0]
+            try:
+                await self._answer(frame)
+            except ChatServerError as error:
+                if error.code == "slow_reader":
+                    raise
+                await self._send(nested_event(error, stream_id))
+            lane.popleft()
+        # No await between the last look and this: a frame that comes now opens a new lane.
+        del self._lanes[stream_id]
+
+    async def _answer(self, frame: frames.Create) -> None:
+        response, fresh = await self._chat.respond(
+            self._tenant,
+            frame.ask,
+            key=idempotency_key(frame.key, "idempotency_key"),
+            fingerprint=fingerprint("responses", frame.body),
+        )
+        reader = await self._chat.attach(response, fresh=fresh)
+        await self._relay(response, reader, frame.stream_id)
+
+    async def _attach(self, frame: frames.Attach) -> None:
+        try:
+            response, reader = await self._chat.read(self._tenant, frame.response_id, frame.after)
+            await self._relay(response, reader, frame.stream_id, frame.after)
+        except ChatServerError as error:
+            if error.code == "slow_reader":
+                raise
+            await self._send(nested_event(error, frame.stream_id))
+
+    async def _relay(
+        self, response: Response, reader: Reader, stream_id: str | None, after: int = -1
+    ) -> None:
+        events = ResponseEvents(response, stream_id)
+        try:
+            while not reader.ended:
+                for record in await reader.batch():
+                    for event in events.encode(record, after):
+                        await self._send(event.data)
+        finally:
+            await reader.aclose()
+
+    async def _receive(self) -> bytes:
+        message = await self._socket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message.get("code", 1005))
+        text = message.get("text")
+        if text is None:
+            raise BadRequest("Frames: expected text, got binary")
+        data = text.encode("utf-8", "replace")
+        if len(data) > self._door.settings.max_body:
+            raise TooLarge(f"Frames: expected at most {self._door.settings.max_body} bytes, got {len(data)}")
+        return data
+
+    async def _send(self, data: bytes) -> None:
+        """Send one event. Raises Unavailable if the client does not read."""
+        async with self._writing:
+            try:
+                async with asyncio.timeout(SEND_TIMEOUT):
+                    await self._socket.send({"type": "websocket.send", "text": data.decode()})
+            except TimeoutError:
+                raise Unavailable(
+                    f"Nothing was read for {SEND_TIMEOUT:g} s: come back and attach.", code="slow_reader"
+                ) from None
+
+    def _end(self, error: ChatServerError) -> None:
+        if not self._over.done():
+            self._over.set_result(error)
+
+    async def _close(self, error: ChatServerError) -> None:
+        """Say why, and close; a client that does not read is not waited for."""
+        code = COME_BACK if isinstance(error, Unavailable) else error.close_code
+        with contextlib.suppress(TimeoutError, RuntimeError, *_GOODBYES):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                if error.code != "slow_reader":
+                    await self._send(nested_event(error))
+                await self._socket.close(code, error.message[:100].encode()[:120].decode(errors="ignore"))
+
+    async def _cancel_tasks(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._over.cancel()
+
+
+def _stop_accepted(response: Response, stream_id: str | None) -> bytes:
+    """Return our answer to a cancel: an event type of its own, as the tape says when the answer has ended."""
+    event: dict[str, object] = {"type": "response.cancel.accepted", "response": response_object(response)}
+    if stream_id is not None:
+        event["stream_id"] = stream_id
+    return orjson.dumps(event)

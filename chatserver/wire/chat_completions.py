@@ -1,0 +1,188 @@
+"""Chat Completions: read a request, write chunks and the whole answer, in OpenAI's and DeepSeek's dialect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from chatserver.domain.response import Finish, Outcome, Params, Response, Usage
+from chatserver.domain.tape import Delta, Ended, ItemOpened, Record
+from chatserver.errors import BadRequest
+from chatserver.wire.commands import CompleteChat
+from chatserver.wire.errors import from_failure
+from chatserver.wire.fields import Fields, metadata, wrong
+from chatserver.wire.messages import MAX_MESSAGES, chat_message
+from chatserver.wire.response_events import encode_text
+from chatserver.wire.response_objects import timing_object
+from chatserver.wire.sampling import (
+    MAX_MODEL,
+    MAX_OUTPUT,
+    labels,
+    refuse_unsupported,
+    sampling,
+    stream_options,
+)
+
+DONE = b"data: [DONE]\n\n"
+
+
+def parse(body: dict[str, Any]) -> CompleteChat:
+    """Check the body of a request. Raises BadRequest, which names the field."""
+    fields = Fields(body)
+    listed = fields.items("messages", most=MAX_MESSAGES)
+    if not listed:
+        raise wrong("messages", "at least one message", listed)
+    messages = tuple(chat_message(value, f"messages[{index}]") for index, value in enumerate(listed))
+    params = Params(
+        model=fields.text("model", longest=MAX_MODEL),
+        max_output_tokens=_max_tokens(fields),
+        metadata=metadata(fields.take("metadata")),
+        **sampling(fields),
+    )
+    params.echo.update(labels(fields))
+    stream = fields.flag("stream")
+    include_usage = stream_options(fields, usage=True)
+    _refuse_rest(fields)
+    fields.done()
+    return CompleteChat(params, messages, stream, include_usage)
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """Return usage in both dialects; hit + miss = prompt. Every token that missed the cache is written to it."""
+    miss = usage.prompt - usage.cached
+    return {
+        "prompt_tokens": usage.prompt,
+        "completion_tokens": usage.output,
+        "total_tokens": usage.prompt + usage.output,
+        "prompt_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": miss},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
+        "prompt_cache_hit_tokens": usage.cached,
+        "prompt_cache_miss_tokens": miss,
+    }
+
+
+def completion(response: Response, outcome: Outcome) -> bytes:
+    """Return the whole answer. `timing` is an extension."""
+    return orjson.dumps(
+        {
+            "id": response.id,
+            "object": "chat.completion",
+            "created": response.created_at,
+            "model": response.params.model,
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {
+                        "role": "assistant",
+                        "content": outcome.item.text if outcome.item else "",
+                        "refusal": None,
+                    },
+                    "logprobs": None,
+                    "finish_reason": finish_reason(outcome),
+                }
+            ],
+            "usage": usage_object(outcome.usage),
+            "service_tier": "default",
+            "system_fingerprint": None,
+            "timing": timing_object(outcome.timing),
+        }
+    )
+
+
+def finish_reason(outcome: Outcome) -> str:
+    """Return OpenAI's word; an answer that a user stopped has ended by `stop`."""
+    return "length" if outcome.finish is Finish.LENGTH else "stop"
+
+
+class Chunks:
+    """Encodes the records of one answer as `data:` lines."""
+
+    __slots__ = ("_head", "_include_usage", "_opened", "_shared", "_tail")
+
+    def __init__(self, response: Response, *, include_usage: bool) -> None:
+        self._include_usage = include_usage
+        self._opened = False
+        self._shared = {
+            "id": response.id,
+            "object": "chat.completion.chunk",
+            "created": response.created_at,
+            "model": response.params.model,
+            "service_tier": "default",
+            "system_fingerprint": None,
+        }
+        shared = orjson.dumps(self._shared)[:-1]
+        # A delta is these bytes around its text.
+        self._head = b'data: %b,"choices":[{"index":0,"delta":{"content":' % shared
+        self._tail = b'},"logprobs":null,"finish_reason":null}]%b}\n\n' % (
+            b',"usage":null' if include_usage else b""
+        )
+
+    def encode(self, record: Record) -> bytes:
+        """Return the lines of a record, b"" if it has none."""
+        body = record.body
+        if type(body) is Delta:
+            text = body.text
+            return b"%b%b%b" % (self._head, encode_text(text), self._tail) if text else b""
+        if isinstance(body, ItemOpened):
+            return self._open()
+        if isinstance(body, Ended):
+            return self._end(body.outcome)
+        return b""
+
+    def _open(self) -> bytes:
+        if self._opened:
+            return b""
+        self._opened = True
+        return self._chunk({"role": "assistant", "content": "", "refusal": None}, None)
+
+    def _end(self, outcome: Outcome) -> bytes:
+        if outcome.failure is not None:
+            return b"data: %b\n\n" % orjson.dumps({"error": from_failure(outcome.failure).body})
+        lines = self._open() + self._chunk({}, finish_reason(outcome))
+        if self._include_usage:
+            lines += b"data: %b\n\n" % orjson.dumps(
+                {
+                    **self._shared,
+                    "choices": [],
+                    "usage": usage_object(outcome.usage),
+                    "timing": timing_object(outcome.timing),
+                }
+            )
+        return lines + DONE
+
+    def _chunk(self, delta: dict[str, Any], finish: str | None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        chunk = {**self._shared, "choices": [choice]}
+        if self._include_usage:
+            chunk["usage"] = None
+        return b"data: %b\n\n" % orjson.dumps(chunk)
+
+
+def _max_tokens(fields: Fields) -> int | None:
+    old = fields.whole("max_tokens", None, 1, MAX_OUTPUT)
+    new = fields.whole("max_completion_tokens", None, 1, MAX_OUTPUT)
+    if old is not None and new is not None and old != new:
+        raise BadRequest(
+            f"max_completion_tokens: expected it without max_tokens, got both, {new} and {old}",
+            param="max_completion_tokens",
+        )
+    return new if new is not None else old
+
+
+def _refuse_rest(fields: Fields) -> None:
+    refuse_unsupported(fields)
+    fields.inert("n", 1, why="is not supported: one answer a request")
+    fields.inert("logprobs", False, why="is not supported: log-probabilities are not kept")
+    fields.inert("response_format", {"type": "text"}, why="is not supported: answers are plain text")
+    fields.inert("store", False, why="is not supported here; use /v1/responses to keep answers")
+    fields.inert("functions", [], why="are not supported")
+    fields.inert("function_call", "none", why="is not supported")
+    fields.inert("logit_bias", {}, why="is not supported")
+    fields.inert("modalities", ["text"], why="is not supported: text only")
+    fields.inert("verbosity", "medium")
+    fields.inert("thinking", {"type": "disabled"}, why="is not supported by the models served here")
+    fields.inert("reasoning_effort", "none", why="is not supported by the models served here")
+    fields.inert("return_progress", False)
+    for name in ("audio", "prediction", "web_search_options"):
+        fields.inert(name)

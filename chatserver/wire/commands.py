@@ -1,0 +1,55 @@
+"""What a client may ask for, checked and free of any wire form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from chatserver.domain.response import Params
+
+Message = tuple[str, str]
+"""(role, text)."""
+
+
+class Place(Enum):
+    """HEAD: continue the conversation where it ends."""
+
+    HEAD = "head"
+
+
+@dataclass(frozen=True, slots=True)
+class CreateResponse:
+    """Ask for an answer to `messages`.
+
+    `params.model` is as the client wrote it, "" for the default. `conversation` continues that one: at its
+    head, or as a branch under item `parent` (None: a new first item). `previous` continues after that
+    response, as a branch if something followed it. `store` False: nothing is kept past its end.
+    """
+
+    params: Params
+    messages: tuple[Message, ...]
+    conversation: str | None = None
+    parent: str | Place | None = Place.HEAD
+    previous: str | None = None
+    store: bool = True
+    stream: bool = False
+    background: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteChat:
+    """Ask for an answer to a conversation that the client keeps. `include_usage`: a last chunk with the usage."""
+
+    params: Params
+    messages: tuple[Message, ...]
+    stream: bool = False
+    include_usage: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which part of a list. `after`: id of the last element the client has."""
+
+    limit: int = 20
+    after: str | None = None
+    newest_first: bool = True

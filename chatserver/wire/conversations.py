@@ -1,0 +1,129 @@
+"""Conversations, their items, and lists: read requests, write objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from chatserver.domain.item import Conversation, Item
+from chatserver.errors import BadRequest
+from chatserver.ports.registry import ServedModel
+from chatserver.wire.commands import Message, Page
+from chatserver.wire.fields import Fields, metadata
+from chatserver.wire.messages import input_messages
+from chatserver.wire.response_objects import message
+from chatserver.wire.responses import MAX_ID, check_include
+
+MAX_ADDED = 20
+MAX_LIMIT = 100
+MAX_TITLE = 200
+
+
+def parse_create(body: dict[str, Any]) -> tuple[dict[str, str], tuple[Message, ...]]:
+    """Check POST /v1/conversations; return metadata and first messages."""
+    fields = Fields(body)
+    pairs = metadata(fields.take("metadata"))
+    items = fields.items("items", [], most=MAX_ADDED)
+    fields.done()
+    return pairs, input_messages(items, "items", most=MAX_ADDED)
+
+
+def parse_update(body: dict[str, Any]) -> tuple[str | None, dict[str, str] | None]:
+    """Check POST /v1/conversations/{id}; return title (an extension) and metadata, None where not sent."""
+    fields = Fields(body)
+    title = fields.text("title", None, longest=MAX_TITLE)
+    pairs = metadata(fields.take("metadata")) if fields.has("metadata") else None
+    fields.done()
+    if title is None and pairs is None:
+        raise BadRequest("The body: expected metadata or title, got neither", param="metadata")
+    return title, pairs
+
+
+def parse_items(body: dict[str, Any]) -> tuple[Message, ...]:
+    """Check POST /v1/conversations/{id}/items."""
+    fields = Fields(body)
+    items = fields.items("items", most=MAX_ADDED)
+    check_include(fields.items("include", [], most=20))
+    fields.done()
+    if not items:
+        raise BadRequest("items: expected at least one item, got none", param="items")
+    return input_messages(items, "items", most=MAX_ADDED)
+
+
+def parse_page(query: Mapping[str, str]) -> Page:
+    """Check the query of a list: limit, after, order."""
+    fields = Fields({k: v for k, v in query.items() if k not in ("include", "include[]")})
+    text = fields.take("limit", "20")
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_LIMIT):
+        raise BadRequest(
+            f"limit: expected a whole number from 1 to {MAX_LIMIT}, got {text[:60]!r}", param="limit"
+        )
+    order = fields.take("order", "desc")
+    if order not in ("asc", "desc"):
+        raise BadRequest(f"order: expected asc or desc, got {order[:60]!r}", param="order")
+    after = fields.text("after", None, longest=MAX_ID)
+    fields.inert("q", "", why="is not supported yet")
+    fields.done()
+    return Page(int(text), after or None, order == "desc")
+
+
+def conversation_object(conversation: Conversation) -> dict[str, Any]:
+    """Return a conversation. Extensions: title, updated_at, head (its last item), active (the running response)."""
+    return {
+        "id": conversation.id,
+        "object": "conversation",
+        "created_at": conversation.created_at,
+        "metadata": conversation.metadata or {},
+        "title": conversation.title,
+        "updated_at": conversation.updated_at or conversation.created_at,
+        "head": conversation.head,
+        "active": conversation.active,
+    }
+
+
+def item_object(item: Item) -> dict[str, Any]:
+    """Return an item. Extensions: created_at, parent and response_id."""
+    return {
+        **message(item),
+        "created_at": item.created_at,
+        "parent": item.parent,
+        "response_id": item.response_id,
+    }
+
+
+def list_object(
+    values: Sequence[Any], render: Callable[[Any], dict[str, Any]], *, has_more: bool
+) -> dict[str, Any]:
+    """Return a page of a list; the ids are "" when it is empty, for OpenAI's types."""
+    rendered = [render(value) for value in values]
+    return {
+        "object": "list",
+        "data": rendered,
+        "first_id": rendered[0]["id"] if rendered else "",
+        "last_id": rendered[-1]["id"] if rendered else "",
+        "has_more": has_more,
+    }
+
+
+def page_of(items: Sequence[Item], page: Page) -> tuple[list[Item], bool]:
+    """Return one page of a branch, and whether more follow. Raises BadRequest if `after` is not in it."""
+    ordered = list(reversed(items)) if page.newest_first else list(items)
+    start = 0
+    if page.after is not None:
+        places = [index for index, item in enumerate(ordered) if item.id == page.after]
+        if not places:
+            raise BadRequest(f"after: no item {page.after[:60]!r} in this list", param="after")
+        start = places[0] + 1
+    return ordered[start : start + page.limit], start + page.limit < len(ordered)
+
+
+def model_object(model: ServedModel) -> dict[str, Any]:
+    """Return a model. Extensions: context_window in tokens, aliases."""
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "chatserver",
+        "context_window": model.context,
+        "aliases": model.aliases,
+    }

@@ -1,0 +1,103 @@
+"""Frames that clients send on the WebSocket."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from chatserver.errors import BadRequest
+from chatserver.wire import responses
+from chatserver.wire.commands import CreateResponse
+from chatserver.wire.fields import Fields, describe, load
+
+MAX_LANE = 64
+"""Longest stream_id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """`response.create`: queue a request in its lane. `body`: what requests with the same idempotency `key` share."""
+
+    ask: CreateResponse
+    stream_id: str | None
+    key: str | None
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """`response.attach`: follow a response after a position."""
+
+    response_id: str
+    after: int
+    stream_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """`response.cancel`: stop a response."""
+
+    response_id: str
+    stream_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """`auth`: the first message of a client that cannot send headers."""
+
+    token: str
+
+
+Frame = Create | Attach | Cancel | Authenticate
+_LATER = ("conversation.subscribe", "input.typing", "response.steer")
+
+
+def parse(text: bytes) -> Frame:
+    """Check a frame. Raises BadRequest; see `lane_of` for whom to tell."""
+    body = load(text)
+    kind = body.get("type")
+    stream_id = lane_of(body)
+    rest = {name: value for name, value in body.items() if name not in ("type", "stream_id")}
+    if kind == "response.create":
+        key = rest.pop("idempotency_key", None)
+        if key is not None and not isinstance(key, str):
+            raise BadRequest(
+                f"idempotency_key: expected a string, got {describe(key)}", param="idempotency_key"
+            )
+        return Create(responses.parse(rest), stream_id, key, orjson.dumps(rest, option=orjson.OPT_SORT_KEYS))
+    fields = Fields(rest)
+    frame: Frame
+    if kind == "response.attach":
+        frame = Attach(
+            fields.text("response_id", longest=responses.MAX_ID),
+            fields.whole("starting_after", -1, -1, 2**53),
+            stream_id,
+        )
+    elif kind == "response.cancel":
+        frame = Cancel(fields.text("response_id", longest=responses.MAX_ID), stream_id)
+    elif kind == "auth":
+        frame = Authenticate(fields.text("token", longest=512, shortest=1))
+    elif kind in _LATER:
+        raise BadRequest(f"type: {kind} is not supported yet", param="type", code="not_supported")
+    else:
+        raise BadRequest(
+            f"type: expected response.create, response.attach, response.cancel or auth, got {describe(kind)}",
+            param="type",
+        )
+    fields.done()
+    return frame
+
+
+def lane_of(body: dict[str, Any]) -> str | None:
+    """Return the checked `stream_id` of a frame."""
+    return Fields({"stream_id": body.get("stream_id")}).text("stream_id", None, longest=MAX_LANE, shortest=1)
+
+
+def stream_id_in(text: bytes) -> str | None:
+    """Return the `stream_id` that an error about a refused frame should carry, if it can be read."""
+    try:
+        return lane_of(load(text))
+    except BadRequest:
+        return None

@@ -1,0 +1,287 @@
+"""The HTTP API as an OpenAPI document. A test compares its paths with the routes, and its fields with the parsers."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+Schema = dict[str, Any]
+
+TEXT: Schema = {"type": "string"}
+WHOLE: Schema = {"type": "integer"}
+FLAG: Schema = {"type": "boolean"}
+METADATA: Schema = {
+    "type": "object",
+    "maxProperties": 16,
+    "additionalProperties": {"type": "string", "maxLength": 512},
+}
+ROLE: Schema = {"type": "string", "enum": ["system", "developer", "user", "assistant"]}
+
+
+@cache
+def document() -> Schema:
+    """Return the document."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "chatserver",
+            "version": "1",
+            "description": (
+                "OpenAI's Responses, Conversations and Chat Completions. Fields not listed here are refused with 400, "
+                "or accepted only with the value that changes nothing. The WebSocket is in /asyncapi.json."
+            ),
+        },
+        "paths": {path: dict(methods) for path, methods in _paths().items()},
+        "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "schemas": _schemas(),
+        },
+        "security": [{}, {"key": []}],
+    }
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _object(required: str, **properties: Schema) -> Schema:
+    return {"type": "object", "properties": properties, "required": required.split()}
+
+
+def _or_null(schema: Schema) -> Schema:
+    return {"oneOf": [schema, {"type": "null"}]}
+
+
+def _list_of(schema: Schema) -> Schema:
+    array = {"type": "array", "items": schema}
+    return _object(
+        "object data has_more", object=TEXT, data=array, first_id=TEXT, last_id=TEXT, has_more=FLAG
+    )
+
+
+def _operation(
+    summary: str, answer: Schema, *, body: Schema | None = None, events: bool = False, **query: Schema
+) -> Schema:
+    content: Schema = {"application/json": {"schema": answer}}
+    if events:
+        content["text/event-stream"] = {"schema": TEXT}
+    operation: Schema = {
+        "summary": summary,
+        "responses": {
+            "200": {"description": "OK", "content": content},
+            "default": {
+                "description": "An error",
+                "content": {"application/json": {"schema": _ref("Error")}},
+            },
+        },
+    }
+    if body is not None:
+        operation["requestBody"] = {"content": {"application/json": {"schema": body}}}
+    if query:
+        operation["parameters"] = [
+            {"name": name, "in": "query", "schema": schema} for name, schema in query.items()
+        ]
+    return operation
+
+
+def _paths() -> dict[str, Schema]:
+    page = {
+        "limit": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+        "order": {"type": "string", "enum": ["asc", "desc"], "default": "desc"},
+        "after": TEXT,
+    }
+    item, conversation, response = _ref("Item"), _ref("Conversation"), _ref("Response")
+    completion = {
+        "post": _operation(
+            "Answer a conversation that the client keeps",
+            _ref("ChatCompletion"),
+            body=_ref("ChatCompletionRequest"),
+            events=True,
+        )
+    }
+    models = {"get": _operation("List the models", _list_of(_ref("Model")))}
+    model = {"get": _operation("One model, by name or alias", _ref("Model"))}
+    paths: dict[str, Schema] = {
+        "/v1/responses": {
+            "post": _operation("Begin a response", response, body=_ref("ResponseRequest"), events=True)
+        },
+        "/v1/responses/{response_id}": {
+            "get": _operation(
+                "A response; with stream=true its events after a position, 204 if there are no more",
+                response,
+                events=True,
+                stream=FLAG,
+                starting_after={"type": "integer", "description": "Last-Event-ID wins over it"},
+            ),
+            "delete": _operation("Forget a response; its items stay", _ref("Deleted")),
+        },
+        "/v1/responses/{response_id}/cancel": {
+            "post": _operation("Stop it and keep what was written", response)
+        },
+        "/v1/responses/{response_id}/input_items": {
+            "get": _operation("What the model saw", _list_of(item), **page)
+        },
+        "/v1/conversations": {
+            "get": _operation("List conversations by last change", _list_of(conversation), **page),
+            "post": _operation("Make a conversation", conversation, body=_ref("ConversationRequest")),
+        },
+        "/v1/conversations/{conversation_id}": {
+            "get": _operation("A conversation", conversation),
+            "post": _operation(
+                "Change metadata or title", conversation, body=_object("", metadata=METADATA, title=TEXT)
+            ),
+            "delete": _operation("Remove it and all that belongs to it", _ref("Deleted")),
+        },
+        "/v1/conversations/{conversation_id}/items": {
+            "get": _operation("Its items up to its head", _list_of(item), **page),
+            "post": _operation("Append items", _list_of(item), body=_object("items", items=_items(20))),
+        },
+        "/v1/conversations/{conversation_id}/items/{item_id}": {"get": _operation("One item", item)},
+        "/livez": {"get": _operation("Whether the process runs", _object("status", status=TEXT))},
+        "/readyz": {"get": _operation("Whether it can answer, else 503", _ref("Readiness"))},
+        "/openapi.json": {"get": _operation("This document", {"type": "object"})},
+        "/asyncapi.json": {"get": _operation("The WebSocket", {"type": "object"})},
+    }
+    for prefix in ("/v1", ""):
+        paths |= {
+            f"{prefix}/chat/completions": completion,
+            f"{prefix}/models": models,
+            f"{prefix}/models/{{model}}": model,
+        }
+    for path, operations in paths.items():
+        names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+        if names:
+            operations["parameters"] = [
+                {"name": n, "in": "path", "required": True, "schema": TEXT} for n in names
+            ]
+    return paths
+
+
+def _items(most: int) -> Schema:
+    return {"type": "array", "maxItems": most, "items": _ref("Message")}
+
+
+def _sampling() -> Schema:
+    return {
+        "temperature": {"type": "number", "minimum": 0, "maximum": 2, "default": 1},
+        "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1, "default": 1},
+        "top_k": {"type": "integer", "minimum": -1, "default": -1, "description": "extension"},
+        "seed": WHOLE,
+        "stop": {"oneOf": [TEXT, {"type": "array", "items": TEXT, "maxItems": 4}]},
+        "presence_penalty": {"type": "number", "minimum": -2, "maximum": 2, "default": 0},
+        "frequency_penalty": {"type": "number", "minimum": -2, "maximum": 2, "default": 0},
+        "ignore_eos": {"type": "boolean", "default": False, "description": "extension"},
+        "metadata": METADATA,
+        "user": TEXT,
+        "safety_identifier": TEXT,
+        "prompt_cache_key": TEXT,
+        "stream": FLAG,
+    }
+
+
+def request_schemas() -> dict[str, Schema]:
+    """Return the schemas of the two requests that generate."""
+    conversation = _object(
+        "id", id=TEXT, parent=_or_null({**TEXT, "description": "extension: branch under this item"})
+    )
+    ratio = _object("type", type={"const": "retention_ratio"}, retention_ratio={"type": "number"})
+    return {
+        "ChatCompletionRequest": _object(
+            "model messages",
+            model=TEXT,
+            messages=_items(10_000),
+            max_tokens=WHOLE,
+            max_completion_tokens=WHOLE,
+            stream_options=_object("", include_usage=FLAG),
+            **_sampling(),
+        ),
+        "ResponseRequest": _object(
+            "",
+            model=TEXT,
+            input={"oneOf": [TEXT, _items(10_000)]},
+            instructions=TEXT,
+            previous_response_id=TEXT,
+            conversation={"oneOf": [TEXT, conversation]},
+            store={"type": "boolean", "default": True},
+            background=FLAG,
+            truncation={"oneOf": [{"type": "string", "enum": ["auto", "disabled"]}, ratio]},
+            max_output_tokens=WHOLE,
+            **_sampling(),
+        ),
+    }
+
+
+def _schemas() -> dict[str, Schema]:
+    part = _object(
+        "type text", type={"type": "string", "enum": ["text", "input_text", "output_text"]}, text=TEXT
+    )
+    content: Schema = {"oneOf": [TEXT, {"type": "array", "items": part}]}
+    error = _object(
+        "message type param code", message=TEXT, type=TEXT, param=_or_null(TEXT), code=_or_null(TEXT)
+    )
+    choice = _object("index message finish_reason", index=WHOLE, message=_ref("Message"), finish_reason=TEXT)
+    numbers: Schema = {"type": "object", "additionalProperties": {"type": ["integer", "object"]}}
+    return request_schemas() | {
+        "Error": _object("error", error=error),
+        "Message": _object("role content", role=ROLE, content=content),
+        "Item": _object(
+            "id type role content",
+            id=TEXT,
+            type={"const": "message"},
+            status=TEXT,
+            role=ROLE,
+            content=content,
+        ),
+        "ConversationRequest": _object("", metadata=METADATA, items=_items(20)),
+        "Conversation": _object(
+            "id object created_at metadata",
+            id=TEXT,
+            object={"const": "conversation"},
+            created_at=WHOLE,
+            updated_at=WHOLE,
+            metadata=METADATA,
+            title=TEXT,
+            head=_or_null(TEXT),
+            active=_or_null(TEXT),
+        ),
+        "Response": _object(
+            "id object created_at status model output",
+            id=TEXT,
+            object={"const": "response"},
+            created_at=WHOLE,
+            status={
+                "type": "string",
+                "enum": ["queued", "in_progress", "completed", "incomplete", "cancelled", "failed"],
+            },
+            model=TEXT,
+            output={"type": "array", "items": _ref("Item")},
+            usage=_or_null(numbers),
+            context=_or_null({"type": "object", "description": "what the model saw"}),
+            timing=_or_null({"type": "object", "description": "milliseconds"}),
+        ),
+        "ChatCompletion": _object(
+            "id object created model choices usage",
+            id=TEXT,
+            object={"const": "chat.completion"},
+            created=WHOLE,
+            model=TEXT,
+            choices={"type": "array", "items": choice},
+            usage=numbers,
+        ),
+        "Model": _object(
+            "id object created owned_by",
+            id=TEXT,
+            object={"const": "model"},
+            created=WHOLE,
+            owned_by=TEXT,
+            context_window=WHOLE,
+            aliases={"type": "array", "items": TEXT},
+        ),
+        "Deleted": _object("id object deleted", id=TEXT, object=TEXT, deleted=FLAG),
+        "Readiness": _object(
+            "status reason engines",
+            status={"type": "string", "enum": ["ready", "unavailable"]},
+            reason=_or_null(TEXT),
+            engines={"type": "array", "items": {"type": "object"}},
+        ),
+    }

@@ -1,0 +1,149 @@
+"""Responses, messages and usage as JSON values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chatserver.domain.item import Item, ItemStatus, Role
+from chatserver.domain.response import (
+    Failure,
+    Finish,
+    Ledger,
+    Outcome,
+    Response,
+    Status,
+    Timing,
+    Truncation,
+    Usage,
+)
+
+
+def response_object(
+    response: Response, *, status: Status | None = None, outcome: Outcome | None = None
+) -> dict[str, Any]:
+    """Return the response object; `status` and `outcome` override the stored ones, for events of the past.
+
+    Extensions beside OpenAI's fields: `context` (what the model saw) and `timing`, null until the end.
+    """
+    params = response.params
+    if status is None:
+        outcome = outcome or response.outcome
+        status = outcome.status if outcome else response.status
+    return {
+        "id": response.id,
+        "object": "response",
+        "created_at": response.created_at,
+        "status": status.value,
+        "background": params.echo.get("background", False),
+        "completed_at": outcome.completed_at if outcome and outcome.status is Status.COMPLETED else None,
+        "conversation": {"id": response.conversation} if response.conversation else None,
+        "error": _error(outcome.failure) if outcome and outcome.failure else None,
+        "incomplete_details": _incomplete(outcome),
+        "instructions": params.instructions,
+        "max_output_tokens": params.max_output_tokens,
+        "metadata": params.metadata,
+        "model": params.model,
+        "output": [message(outcome.item)] if outcome and outcome.item else [],
+        "parallel_tool_calls": True,
+        "previous_response_id": response.previous,
+        "prompt_cache_key": params.echo.get("prompt_cache_key"),
+        "reasoning": {"effort": None, "summary": None},
+        "safety_identifier": params.echo.get("safety_identifier"),
+        "service_tier": "default",
+        "store": response.stored,
+        "temperature": params.temperature,
+        "text": {"format": {"type": "text"}},
+        "tool_choice": "auto",
+        "tools": [],
+        "top_logprobs": 0,
+        "top_p": params.top_p,
+        "truncation": _truncation(response),
+        "usage": usage_object(outcome.usage) if outcome else None,
+        "user": params.echo.get("user"),
+        "context": _context(outcome.ledger, outcome.usage) if outcome and outcome.ledger else None,
+        "timing": timing_object(outcome.timing) if outcome else None,
+    }
+
+
+def message(item: Item, *, status: ItemStatus | None = None) -> dict[str, Any]:
+    """Return an item as a message; the text of an assistant is an output part, of all others an input part."""
+    result: dict[str, Any] = {
+        "id": item.id,
+        "type": "message",
+        "status": (status or item.status).value,
+        "role": item.role.value,
+        "content": [text_part(item.text) if item.role is Role.ASSISTANT else input_part(item.text)],
+    }
+    return result
+
+
+def text_part(text: str) -> dict[str, Any]:
+    """Return a part of an answer."""
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def input_part(text: str) -> dict[str, Any]:
+    """Return a part of an input message."""
+    return {"type": "input_text", "text": text}
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """Return usage in the Responses dialect. Every prompt token that did not hit the cache is written to it."""
+    return {
+        "input_tokens": usage.prompt,
+        "input_tokens_details": {
+            "cached_tokens": usage.cached,
+            "cache_write_tokens": usage.prompt - usage.cached,
+        },
+        "output_tokens": usage.output,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning},
+        "total_tokens": usage.prompt + usage.output,
+    }
+
+
+def timing_object(timing: Timing) -> dict[str, float]:
+    """Return durations in milliseconds, and the speed."""
+    return {
+        "queued_ms": timing.queued_ms,
+        "prefill_ms": timing.engine_ttft_ms,
+        "ttft_ms": timing.ttft_ms,
+        "tokens_per_second": timing.tokens_per_second,
+    }
+
+
+def _context(ledger: Ledger, usage: Usage) -> dict[str, Any]:
+    return {
+        "window": ledger.window,
+        "sent": ledger.sent,
+        "cached": usage.cached,
+        "reserve": ledger.reserve,
+        "kept": ledger.kept,
+        "dropped": ledger.dropped,
+        "policy": ledger.policy,
+        "cut": ledger.cut,
+    }
+
+
+def _incomplete(outcome: Outcome | None) -> dict[str, str] | None:
+    if outcome is None or outcome.finish is not Finish.LENGTH:
+        return None
+    return {"reason": "max_output_tokens"}
+
+
+def _error(failure: Failure) -> dict[str, str | None]:
+    """Return OpenAI's error of a response; its `code` is a closed list there, so ours goes in `reason`."""
+    code = {400: "invalid_prompt", 429: "rate_limit_exceeded"}.get(failure.status, "server_error")
+    return {
+        "code": code,
+        "message": failure.message,
+        "param": failure.param,
+        "type": failure.kind,
+        "reason": failure.code,
+    }
+
+
+def _truncation(response: Response) -> object:
+    params = response.params
+    if params.truncation is Truncation.RETENTION_RATIO:
+        return {"type": params.truncation.value, "retention_ratio": params.retention_ratio}
+    return params.truncation.value

@@ -1,0 +1,156 @@
+"""Read a request for a response (POST /v1/responses, and `response.create` on the WebSocket)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chatserver.domain.response import Params, Truncation
+from chatserver.errors import BadRequest
+from chatserver.wire.commands import CreateResponse, Place
+from chatserver.wire.fields import Fields, metadata, wrong
+from chatserver.wire.messages import MAX_TEXT, input_messages
+from chatserver.wire.sampling import (
+    MAX_MODEL,
+    MAX_OUTPUT,
+    labels,
+    refuse_unsupported,
+    sampling,
+    stream_options,
+)
+
+MAX_ID = 128
+HARMLESS_INCLUDES = frozenset(
+    {
+        # Asks for parts of items that no answer here has, so that leaving them out is exact.
+        "file_search_call.results",
+        "web_search_call.results",
+        "web_search_call.action.sources",
+        "message.input_image.image_url",
+        "computer_call_output.output.image_url",
+        "code_interpreter_call.outputs",
+        "reasoning.encrypted_content",
+    }
+)
+
+
+def parse(body: dict[str, Any]) -> CreateResponse:
+    """Check the body of a request for a response. Raises BadRequest, which names the field."""
+    fields = Fields(body)
+    conversation, parent = _conversation(fields)
+    previous = fields.text("previous_response_id", None, longest=MAX_ID)
+    if conversation is not None and previous is not None:
+        raise BadRequest(
+            "previous_response_id: expected it without conversation, got both; the conversation has its own history",
+            param="previous_response_id",
+        )
+    continues = conversation is not None or previous is not None
+    messages = _input(fields, continues)
+    policy, ratio = _truncation(fields)
+    params = Params(
+        model=fields.text("model", "", longest=MAX_MODEL),
+        instructions=fields.text("instructions", None, longest=MAX_TEXT),
+        max_output_tokens=fields.whole("max_output_tokens", None, 1, MAX_OUTPUT),
+        truncation=policy,
+        retention_ratio=ratio,
+        metadata=metadata(fields.take("metadata")),
+        **sampling(fields),
+    )
+    store, stream, background = fields.flag("store", True), fields.flag("stream"), fields.flag("background")
+    if background and not store:
+        raise BadRequest("background: expected store to be true with it, got false", param="background")
+    params.echo.update(labels(fields), background=background, store=store)
+    _refuse_rest(fields)
+    fields.done()
+    return CreateResponse(
+        params=params,
+        messages=messages,
+        conversation=conversation,
+        parent=parent,
+        previous=previous,
+        store=store,
+        stream=stream,
+        background=background,
+    )
+
+
+def check_include(values: list[Any], path: str = "include") -> None:
+    """Refuse an `include` value that asks for something that is not kept."""
+    for index, value in enumerate(values):
+        if value not in HARMLESS_INCLUDES:
+            raise BadRequest(
+                f"{path}[{index}]: {str(value)[:60]!r} is not supported",
+                param=f"{path}[{index}]",
+                code="unsupported_value",
+            )
+
+
+def _input(fields: Fields, continues: bool) -> tuple[tuple[str, str], ...]:
+    value = fields.take("input")
+    if value is None and continues:
+        return ()
+    if value is None:
+        raise BadRequest(
+            "Missing required parameter: 'input'.", param="input", code="missing_required_parameter"
+        )
+    messages = input_messages(value, "input")
+    if not messages and not continues:
+        raise wrong("input", "at least one message", value)
+    return messages
+
+
+def _conversation(fields: Fields) -> tuple[str | None, str | Place | None]:
+    """Take `conversation`: an id, or {id}; our extension {id, parent} makes a branch under an item."""
+    value = fields.take("conversation")
+    if value is None:
+        return None, Place.HEAD
+    if isinstance(value, str):
+        value = {"id": value}
+    inner = Fields(value, "conversation")
+    identifier = inner.text("id", longest=MAX_ID)
+    parent: str | Place | None = Place.HEAD
+    if inner.has("parent"):
+        parent = inner.text("parent", None, longest=MAX_ID)
+    inner.done()
+    return identifier, parent
+
+
+def _truncation(fields: Fields) -> tuple[Truncation, float]:
+    """Take `truncation`: auto, disabled, or our extension {type: retention_ratio, retention_ratio}."""
+    default = Params.__dataclass_fields__["retention_ratio"].default
+    value = fields.take("truncation")
+    if value is None:
+        return Truncation.DISABLED, default
+    if value in (Truncation.AUTO.value, Truncation.DISABLED.value):
+        return Truncation(value), default
+    if not isinstance(value, dict):
+        raise wrong("truncation", "auto, disabled or an object", value)
+    inner = Fields(value, "truncation")
+    kind = inner.take("type")
+    if kind != Truncation.RETENTION_RATIO.value:
+        raise wrong("truncation.type", "retention_ratio", kind)
+    ratio = inner.number("retention_ratio", default, 0.1, 1.0)
+    inner.done()
+    return Truncation.RETENTION_RATIO, ratio
+
+
+def _refuse_rest(fields: Fields) -> None:
+    refuse_unsupported(fields)
+    stream_options(fields, usage=False)
+    check_include(fields.items("include", [], most=20))
+    fields.whole("max_tool_calls", None, 0, 1_000_000)  # no tools, so no call is ever one too many
+    fields.inert("generate", True, why="is not supported: every create generates")
+    for name in ("prompt", "background_options", "context_management", "image", "access_programs"):
+        fields.inert(name)
+    text = fields.take("text")
+    if text is not None:
+        inner = Fields(text, "text")
+        inner.inert("format", {"type": "text"}, why="is not supported: answers are plain text")
+        inner.inert("verbosity", "medium")
+        inner.done()
+    reasoning = fields.take("reasoning")
+    if reasoning is not None:
+        inner = Fields(reasoning, "reasoning")
+        inner.inert("effort", "none", why="is not supported by the models served here")
+        for name in ("summary", "generate_summary", "context", "mode"):
+            inner.inert(name)
+        inner.done()

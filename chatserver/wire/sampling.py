@@ -1,0 +1,88 @@
+"""Fields that both dialects share: how to choose tokens, and fields that mean nothing here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chatserver.wire.fields import Fields, wrong
+
+MAX_STOPS = 4
+MAX_STOP_LENGTH = 1_000
+MAX_OUTPUT = 10_000_000
+MAX_MODEL = 256
+MAX_LABEL = 1_024
+"""Longest user, safety_identifier or prompt_cache_key."""
+
+
+def sampling(fields: Fields) -> dict[str, Any]:
+    """Take the sampling fields and return them as keyword arguments of Params."""
+    return {
+        "temperature": fields.number("temperature", 1.0, 0, 2),
+        "top_p": _share(fields, "top_p"),
+        "top_k": fields.whole("top_k", -1, -1, 1_000_000),
+        "seed": fields.whole("seed", None, -(2**63), 2**63 - 1),
+        "stop": _stops(fields),
+        "presence_penalty": fields.number("presence_penalty", 0.0, -2, 2),
+        "frequency_penalty": fields.number("frequency_penalty", 0.0, -2, 2),
+        "ignore_end": fields.flag("ignore_eos"),
+    }
+
+
+def labels(fields: Fields) -> dict[str, object]:
+    """Take the fields that only label a request, and return those that the answer repeats.
+
+    They are kept as they are and influence nothing: prefixes are cached for the whole tenant anyway.
+    """
+    found = {}
+    for name in ("user", "safety_identifier", "prompt_cache_key"):
+        value = fields.text(name, None, longest=MAX_LABEL)
+        if value is not None:
+            found[name] = value
+    return found
+
+
+def refuse_unsupported(fields: Fields) -> None:
+    """Take fields of both dialects whose default means what this server does anyway; refuse other values."""
+    fields.inert("service_tier", "auto", "default", why="is not offered: there is one service tier")
+    fields.inert("tools", [], why="are not supported")
+    fields.inert("tool_choice", "none", "auto", why="is not supported")
+    fields.inert("prompt_cache_retention", why="is not supported: prefixes stay cached while there is room")
+    fields.inert("prompt_cache_options")
+    fields.inert("moderation")
+    fields.inert("top_logprobs", 0, why="is not supported: log-probabilities are not kept")
+    fields.flag("parallel_tool_calls")
+
+
+def stream_options(fields: Fields, *, usage: bool) -> bool:
+    """Take `stream_options`; return `include_usage`."""
+    value = fields.take("stream_options")
+    if value is None:
+        return False
+    options = Fields(value, fields.path("stream_options"))
+    include_usage = options.flag("include_usage") if usage else False
+    options.inert("include_obfuscation", False)
+    options.done()
+    return include_usage
+
+
+def _share(fields: Fields, name: str) -> float:
+    value = fields.number(name, 1.0, 0, 1)
+    if value == 0:
+        raise wrong(fields.path(name), "a number above 0 and up to 1", value)
+    return value
+
+
+def _stops(fields: Fields) -> tuple[str, ...]:
+    value = fields.take("stop")
+    path = fields.path("stop")
+    stops = [value] if isinstance(value, str) else value
+    if stops is None:
+        return ()
+    if not isinstance(stops, list):
+        raise wrong(path, "a string or a list of strings", value, code="invalid_type")
+    if len(stops) > MAX_STOPS:
+        raise wrong(path, f"at most {MAX_STOPS} strings", value, code="array_above_max_length")
+    for index, stop in enumerate(stops):
+        if not isinstance(stop, str) or not 0 < len(stop) <= MAX_STOP_LENGTH:
+            raise wrong(f"{path}[{index}]", f"a string of 1 to {MAX_STOP_LENGTH} characters", stop)
+    return tuple(stops)
