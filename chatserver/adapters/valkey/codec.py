@@ -46,7 +46,7 @@ def unpack(data: bytes) -> list[Any]:
     """Return the values of a stored form. Raises Unavailable if another version wrote it."""
     try:
         version, *values = orjson.loads(data)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise unreadable(f"not in a form that this version writes ({error})") from None
     if version != FORMAT:
         raise unreadable(f"in format {version}, this version reads {FORMAT}; upgrade it")
@@ -161,6 +161,7 @@ def encode_response(response: Response) -> list[bytes | str | int]:
     pairs += ["params", encode_params(response.params), "created_at", response.created_at]
     pairs += ["status", response.status, "claim", response.claim, "stored", int(response.stored)]
     pairs += ["inputs", pack(*response.inputs), "item_id", response.item_id]
+    pairs += ["accepted_at", repr(float(response.accepted_at))]
     optional = (
         ("conversation", response.conversation),
         ("parent", response.parent),
@@ -189,6 +190,7 @@ def decode_response(response_id: str, flat: Sequence[bytes]) -> Response:
         parent=_text(fields.get(b"parent")),
         inputs=tuple(unpack(fields[b"inputs"])),
         previous=_text(fields.get(b"previous")),
+        accepted_at=float(fields[b"accepted_at"]),
         item_id=fields[b"item_id"].decode(),
         stored=fields[b"stored"] == b"1",
         claim=int(fields[b"claim"]),

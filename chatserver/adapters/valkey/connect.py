@@ -20,6 +20,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from chatserver.adapters.valkey.scripts import Command
+from chatserver.errors import BadRequest
 
 Reply = Any
 """bytes, int, None, a list of replies, or a ResponseError."""
@@ -70,7 +71,7 @@ class Link:
         self, commands: Sequence[Command], *, timeout: float = EXCHANGE_TIMEOUT
     ) -> list[Reply]:
         """Run commands in one round trip; return their replies, error replies included. Raises LinkLost."""
-        packed = [hiredis.pack_command(tuple(command)) for command in commands]  # type: ignore[arg-type]
+        packed = [_packed(command) for command in commands]
         try:
             async with asyncio.timeout(timeout), self._slots, self._connection() as connection:
                 await connection.send_packed_command(packed, check_health=False)
@@ -133,6 +134,13 @@ def shown(url: str) -> str:
     """Return a URL as it may be printed: without user, password and options."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _packed(command: Command) -> bytes:
+    try:
+        return hiredis.pack_command(tuple(command))  # type: ignore[arg-type]
+    except UnicodeEncodeError as error:
+        raise BadRequest(f"expected text that UTF-8 can carry: {error.reason}") from None
 
 
 async def _reply(connection: AbstractConnection) -> Reply:

@@ -42,10 +42,11 @@ def encode_body(body: Body) -> bytes:
 
 def decode_body(data: bytes) -> Body:
     """Return a record's body. Raises Unavailable if another version wrote it."""
-    kind, *fields = codec.unpack(data)
-    if kind == 4:
-        return Delta(tuple(fields[0]), tuple(fields[1]))
+    values = codec.unpack(data)
     try:
+        kind, *fields = values
+        if kind == 4:
+            return Delta(tuple(fields[0]), tuple(fields[1]))
         return _READERS[kind](*fields)
     except (LookupError, TypeError, ValueError) as error:
         raise codec.unreadable(f"not in a form that this version writes ({error!r})") from None

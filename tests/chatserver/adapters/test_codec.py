@@ -1,0 +1,159 @@
+"""Stored forms are exact round trips, and refuse what they do not know."""
+
+from __future__ import annotations
+
+import string
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatserver.adapters.valkey import codec, frames
+from chatserver.domain.item import Conversation, Item
+from chatserver.domain.response import Failure, Ledger, Outcome, Params, Response, Timing, Usage
+from chatserver.domain.tape import Accepted, Delta, Ended, ItemClosed, ItemOpened, Queued, Record, Started
+from chatserver.errors import BadRequest, Unavailable
+from chatserver.ports.registry import EngineReport, ServedModel
+
+text = st.text(max_size=20)
+word = st.text(string.ascii_letters + string.digits + "_", min_size=1, max_size=20)
+number = st.integers(-(2**53), 2**53)
+real = st.floats(allow_nan=False, allow_infinity=False)
+token = st.integers(0, 2**32 - 1)
+json = st.recursive(
+    st.none() | st.booleans() | number | real | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=6,
+)
+st.register_type_strategy(float, real)
+st.register_type_strategy(int, number)
+st.register_type_strategy(str, text)
+
+params = st.builds(
+    Params,
+    metadata=st.dictionaries(text, text, max_size=3),
+    echo=st.dictionaries(text, json, max_size=3),
+)
+items = st.builds(Item)
+outcomes = st.builds(
+    Outcome,
+    usage=st.builds(Usage),
+    item=st.none() | items,
+    timing=st.builds(Timing),
+    ledger=st.none() | st.builds(Ledger),
+    failure=st.none() | st.builds(Failure),
+)
+optional_word = st.none() | word
+responses = st.builds(
+    Response,
+    params=params,
+    conversation=optional_word,
+    parent=optional_word,
+    previous=optional_word,
+    owner=optional_word,
+    outcome=st.none() | outcomes,
+    claim=st.integers(0, 2**31),
+)
+conversations = st.builds(
+    Conversation,
+    created_at=st.integers(0, 2**40),
+    updated_at=st.integers(1, 2**40),
+    metadata=st.none() | st.dictionaries(text, text, max_size=3),
+    head=st.none(),
+    active=st.none(),
+)
+deltas = st.lists(st.tuples(text, token), min_size=1, max_size=6).map(
+    lambda pairs: Delta(tuple(p for p, _ in pairs), tuple(i for _, i in pairs))
+)
+bodies = st.one_of(
+    st.just(Accepted()),
+    st.just(Queued()),
+    st.builds(Started),
+    st.builds(ItemOpened),
+    deltas,
+    st.builds(ItemClosed),
+    st.builds(Ended, outcomes),
+)
+records = st.builds(Record, st.integers(0, 2**32 - 1), bodies)
+
+
+def wire(pairs: list[bytes | str | int]) -> list[bytes]:
+    """What the server would answer for these fields."""
+    return [part if isinstance(part, bytes) else str(part).encode() for part in pairs]
+
+
+@given(params)
+def test_params(value: Params) -> None:
+    assert codec.decode_params(codec.encode_params(value)) == value
+
+
+@given(outcomes)
+def test_outcome(value: Outcome) -> None:
+    assert codec.decode_outcome(codec.encode_outcome(value)) == value
+
+
+@given(responses)
+def test_response(value: Response) -> None:
+    assert codec.decode_response(value.id, wire(codec.encode_response(value))) == value
+
+
+@given(conversations)
+def test_conversation(value: Conversation) -> None:
+    assert codec.decode_conversation(value.id, wire(codec.encode_conversation(value))) == value
+
+
+@given(items)
+def test_item(value: Item) -> None:
+    assert codec.decode_item(codec.encode_item(value), value.id, value.parent) == value
+
+
+@given(st.lists(token, max_size=50), st.text(max_size=20))
+def test_token_ids(ids: list[int], mark: str) -> None:
+    assert codec.decode_ids(codec.encode_ids(ids, mark)) == (tuple(ids), mark)
+
+
+@given(st.builds(EngineReport, model=st.none() | st.builds(ServedModel)))
+def test_report(value: EngineReport) -> None:
+    assert codec.decode_report(codec.encode_report(value)) == value
+
+
+@given(bodies)
+def test_body(body: Delta) -> None:
+    assert frames.decode_body(frames.encode_body(body)) == body
+
+
+@given(st.lists(st.tuples(word, st.lists(records, max_size=3)), max_size=4))
+def test_bundle(parts: list[tuple[str, list[Record]]]) -> None:
+    sections = [
+        frames.section(tape, [(r.last, frames.encode_body(r.body)) for r in written]) for tape, written in parts
+    ]
+    assert frames.split(frames.join(sections)) == parts
+    wanted = parts[:1]
+    names = {tape for tape, _ in wanted}
+    assert frames.split(frames.join(sections), names.__contains__) == [p for p in parts if p[0] in names]
+
+
+@pytest.mark.parametrize("foreign", [b"[2,4,[],[]]", b"{", b"[]", b"null", b"[1,99]", b"[1,2]", b"[1]"])
+def test_a_form_of_another_version_is_refused_clearly(foreign: bytes) -> None:
+    with pytest.raises(Unavailable, match="stored value"):
+        frames.decode_body(foreign)
+
+
+def test_unknown_and_missing_fields_are_refused() -> None:
+    stored = orjson.loads(codec.encode_params(Params("m")))
+    for change in ({"new": 1}, {"truncation": "nonsense"}, {"stop": None}):
+        with pytest.raises(Unavailable, match="stored value"):
+            codec.decode_params(orjson.dumps([1, {**stored[1], **change}]))
+    with pytest.raises(Unavailable, match="upgrade"):
+        frames.split(b"\x02")
+    with pytest.raises(Unavailable, match="upgrade"):
+        codec.decode_ids(b"\x02\x00")
+    with pytest.raises(Unavailable, match="upgrade"):
+        codec.decode_conversation("conv", [b"v", b"2"])
+
+
+@pytest.mark.parametrize("value", ["\ud800", 2**70, {1: 2}, object()])
+def test_what_has_no_stored_form_is_the_clients_error(value: object) -> None:
+    with pytest.raises(BadRequest):
+        codec.encode_params(Params("m", echo={"x": value}))
