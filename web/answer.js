@@ -1,0 +1,145 @@
+// One answer as a pure value: what the tape has told about it so far.
+//
+//   sending ─> queued ─> reading ─> answering ─> completed | stopped | incomplete | failed
+//   resuming ┘ (after a reload, or found running)          └ lost: the tape is gone, read the items instead
+//
+// Events carry the tape's `sequence_number`: it grows and may skip. An event at or below the last one
+// applied is a replay and changes nothing; the `…done` events carry the whole text and heal what was missed.
+
+/**
+ * @typedef {'sending' | 'queued' | 'reading' | 'answering' | 'resuming' | 'completed' | 'stopped'
+ *   | 'incomplete' | 'failed' | 'lost'} Phase
+ *
+ * @typedef {object} Failure
+ * @property {string} code machine-readable word of the server
+ * @property {string} message for people
+ * @property {number} [status] HTTP status
+ *
+ * @typedef {object} Usage token counts of OpenAI's Responses API
+ * @property {number} input_tokens
+ * @property {{cached_tokens?: number}} [input_tokens_details]
+ * @property {number} output_tokens
+ *
+ * @typedef {object} Timing
+ * @property {number} [queued_ms]
+ * @property {number} [prefill_ms]
+ * @property {number} [ttft_ms]
+ * @property {number} [tokens_per_second]
+ *
+ * @typedef {object} Answer
+ * @property {'answer'} kind
+ * @property {string} key names the entry for the view; the stream id of an answer that was asked for in this tab
+ * @property {string | null} id the item's id, once known
+ * @property {string | null} responseId
+ * @property {string} model
+ * @property {Phase} phase
+ * @property {number} seq last sequence number applied, -1 before the first
+ * @property {Readonly<Record<string, string>>} parts text by "output.content" index
+ * @property {string} reasoning
+ * @property {boolean} stopAsked
+ * @property {Failure | null} failure
+ * @property {Usage | null} usage
+ * @property {Timing | null} timing
+ *
+ * @typedef {{type: string, [field: string]: any}} Event a frame of the server, or a `local.…` event of the page
+ */
+
+const LIVE = new Set(['sending', 'queued', 'reading', 'answering', 'resuming']);
+
+/** @param {Partial<Answer> & {key: string}} fields @returns {Answer} */
+export function answer(fields) {
+  return {
+    kind: 'answer', id: null, responseId: null, model: '', phase: 'sending', seq: -1, parts: {}, reasoning: '',
+    stopAsked: false, failure: null, usage: null, timing: null, ...fields,
+  };
+}
+
+/** Whether more may come. @param {Answer} it */
+export const isLive = (it) => LIVE.has(it.phase);
+
+/** @param {Answer} it @returns {string} */
+export const textOf = (it) => Object.values(it.parts).join('\n\n');
+
+/**
+ * Apply one server event. Returns the same object if it changes nothing.
+ * @param {Answer} it @param {Event} event @returns {Answer}
+ */
+export function reduceAnswer(it, event) {
+  if (!isLive(it)) return it;
+  if (event.type === 'error') return refuse(it, event);
+  const seq = event.sequence_number;
+  if (typeof seq !== 'number' || seq <= it.seq) return it;
+  const step = STEPS[event.type];
+  return step ? { ...it, ...step(it, event), seq } : { ...it, seq };
+}
+
+/** @param {Event} event */
+const partKey = (event) => `${event.output_index ?? 0}.${event.content_index ?? 0}`;
+
+/** @type {Record<string, (it: Answer, event: Event) => Partial<Answer>>} */
+const STEPS = {
+  'response.created': (it, event) => ({ responseId: event.response.id, phase: waiting(it, event.response) }),
+  'response.queued': (it, event) => ({ responseId: event.response?.id ?? it.responseId, phase: 'queued' }),
+  'response.in_progress': (it, event) => ({ responseId: event.response?.id ?? it.responseId, phase: started(it) }),
+  'response.output_item.added': (it, event) => (event.item.type === 'message' ? { id: event.item.id } : {}),
+  'response.output_text.delta': (it, event) => ({
+    phase: 'answering',
+    parts: { ...it.parts, [partKey(event)]: (it.parts[partKey(event)] ?? '') + event.delta },
+  }),
+  'response.output_text.done': (it, event) => ({ parts: { ...it.parts, [partKey(event)]: event.text } }),
+  'response.reasoning_text.delta': (it, event) => ({ phase: 'answering', reasoning: it.reasoning + event.delta }),
+  'response.reasoning_text.done': (_, event) => ({ reasoning: event.text }),
+  'response.completed': (it, event) => ended(it, event.response, 'completed'),
+  'response.incomplete': (it, event) =>
+    ended(it, event.response, event.response.status === 'cancelled' ? 'stopped' : 'incomplete'),
+  'response.failed': (it, event) => ({
+    ...ended(it, event.response, 'failed'),
+    failure: event.response.error ?? { code: 'failed', message: '' },
+  }),
+};
+
+/** @param {Answer} it @param {{status?: string}} response @returns {Phase} */
+const waiting = (it, response) => (response.status === 'queued' ? 'queued' : started(it));
+
+/** @param {Answer} it @returns {Phase} */
+const started = (it) => (textOf(it) || it.reasoning ? 'answering' : 'reading');
+
+/** @param {Answer} it @param {any} response @param {Phase} phase @returns {Partial<Answer>} */
+function ended(it, response, phase) {
+  const message = (response.output ?? []).findLast((/** @type {any} */ item) => item.type === 'message');
+  return {
+    phase,
+    id: message?.id ?? it.id,
+    responseId: response.id ?? it.responseId,
+    parts: message ? wholeText(response.output) : it.parts,
+    usage: response.usage ?? null,
+    timing: response.timing ?? null,
+  };
+}
+
+/** The text of a finished response, under the same keys as its deltas. @param {any[]} output */
+function wholeText(output) {
+  /** @type {Record<string, string>} */
+  const parts = {};
+  output.forEach((item, outputIndex) => {
+    if (item.type !== 'message') return;
+    item.content.forEach((/** @type {any} */ part, /** @type {number} */ contentIndex) => {
+      if (part.type === 'output_text') parts[`${outputIndex}.${contentIndex}`] = part.text;
+    });
+  });
+  return parts;
+}
+
+/** Whether a refusal may end by itself: too many at once, or something behind the server is away. @param {Event} event */
+export const isPassing = (event) => event.status >= 429;
+
+/**
+ * An error frame: the command was refused. If the answer is already known, only following it was: a passing
+ * refusal then changes nothing, and the tape may be gone.
+ * @param {Answer} it @param {Event} event @returns {Answer}
+ */
+function refuse(it, event) {
+  if (it.responseId !== null && isPassing(event)) return it;
+  const failure = { code: String(event.error?.code ?? 'error'), message: String(event.error?.message ?? ''), status: event.status };
+  return { ...it, phase: it.responseId !== null && event.status === 404 ? 'lost' : 'failed', failure };
+}

@@ -1,0 +1,182 @@
+// The page: wires the views to the chat. Drawn at most once a frame, from the state alone.
+
+import { Chat } from './chat.js';
+import { Composer } from './composer.js';
+import { byId, el, icon } from './dom.js';
+import { memory } from './memory.js';
+import { LANGUAGES, preferredLanguage, speaker } from './text.js';
+import { liveHere } from './state.js';
+import { Dialogs } from './view/dialogs.js';
+import { Follow } from './view/scroll.js';
+import { Sidebar } from './view/sidebar.js';
+import { StatusView } from './view/status.js';
+import { TranscriptView } from './view/transcript.js';
+
+/** How long a notice stays. Milliseconds. */
+const NOTICE_MS = 8_000;
+
+let t = speaker(preferredLanguage(memory.language, navigator.languages));
+let drawing = false;
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let noticeTimer;
+/** @type {import('./state.js').State['notice']} */
+let notice = null;
+
+const chat = new Chat({ onChange: drawSoon, onRoute: showRoute });
+const composer = new Composer({ onSend: send, onStop: () => chat.stop() });
+const dialogs = new Dialogs({ onKey: (key, remember) => chat.signIn(key, remember) });
+const follow = new Follow();
+const status = new StatusView(() => chat.reconnect());
+const sidebar = new Sidebar({
+  onRename: (id, title) => void chat.rename(id, title),
+  onRemove: (it) => dialogs.askFirst(t('removeWarn', { title: it.title || t('untitled') }), () => void chat.remove(it.id)),
+  onSearch: (query) => chat.search(query),
+  onMore: () => chat.more(),
+});
+const transcript = new TranscriptView({
+  onVisible: (key) => chat.figures.add(key),
+  onAgain: (key) => chat.sendAgain(key),
+  onEarlier: () => void chat.earlier(),
+  onRetry: () => chat.reload(),
+  onCopied: (copied) => {
+    if (!copied) chat.dispatch({ type: 'local.notice', text: 'copyFailed' });
+    byId('announcer', HTMLElement).textContent = copied ? t('copied') : '';
+  },
+});
+
+/** @param {string} text */
+function send(text) {
+  const taken = chat.send(text);
+  if (taken) follow.jump();
+  return taken;
+}
+
+function drawSoon() {
+  if (drawing) return;
+  drawing = true;
+  requestAnimationFrame(() => {
+    drawing = false;
+    draw();
+  });
+}
+
+function draw() {
+  const { state } = chat;
+  const live = liveHere(state);
+  if (transcript.render(state, t)) follow.jump();
+  sidebar.render(state, t);
+  status.render(state, t);
+  dialogs.render(state.signIn, t);
+  composer.render({ running: live !== null, stopping: live?.stopAsked ?? false, able: state.model !== '' }, t);
+  drawHeader(state);
+  follow.settle();
+  clearNoticeLater(state);
+}
+
+/** @param {import('./state.js').State} state */
+function drawHeader(state) {
+  const title = state.list.conversations.find(({ id }) => id === state.open)?.title || (state.open ? '' : t('newChat'));
+  byId('title', HTMLElement).textContent = title;
+  document.title = title && state.open ? `${title} · ${t('appName')}` : t('appName');
+  const select = byId('model', HTMLSelectElement);
+  const name = byId('model-name', HTMLElement);
+  select.hidden = state.models.length < 2;
+  name.hidden = !select.hidden;
+  name.textContent = state.model;
+  if (select.options.length !== state.models.length) {
+    select.replaceChildren(...state.models.map((model) => el('option', { value: model }, model)));
+  }
+  select.value = state.model;
+}
+
+/** @param {import('./state.js').State} state */
+function clearNoticeLater(state) {
+  if (state.notice === notice) return;
+  notice = state.notice;
+  clearTimeout(noticeTimer);
+  if (notice) noticeTimer = setTimeout(() => chat.dispatch({ type: 'local.notice' }), NOTICE_MS);
+}
+
+/** Fill the words of index.html and its icons. */
+function applyLanguage() {
+  document.documentElement.lang = t.language;
+  for (const node of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll('[data-t], [data-t-label], [data-t-placeholder]'))) {
+    const { t: text, tLabel, tPlaceholder } = node.dataset;
+    if (text) node.textContent = t(text);
+    if (tLabel) node.setAttribute('aria-label', t(tLabel));
+    if (tLabel && node instanceof HTMLButtonElement) node.title = t(tLabel);
+    if (tPlaceholder) node.setAttribute('placeholder', t(tPlaceholder));
+  }
+}
+
+/** The conversation that the address names. */
+function routed() {
+  const match = /^#\/c\/([\w-]{1,100})$/.exec(location.hash);
+  return match?.[1] ?? null;
+}
+
+/** Name the conversation in the address; a reload or a shared bookmark opens it. @param {string | null} conversation */
+function showRoute(conversation) {
+  history.replaceState(null, '', conversation === null ? '#/' : `#/c/${conversation}`);
+}
+
+function newConversation() {
+  if (routed() !== null) location.hash = '#/';
+  else chat.open(null);
+  sidebar.setOpen(false);
+  composer.focus();
+}
+
+/** @param {KeyboardEvent} event */
+function onKey(event) {
+  if (dialogs.open || event.isComposing || composer.composing || event.keyCode === 229) return;
+  const typing = event.target instanceof Element && event.target.matches('input, textarea, select');
+  if (event.key === 'Escape') {
+    if (sidebar.covering) sidebar.setOpen(false);
+    else chat.stop();
+  } else if (event.altKey && event.code === 'KeyN') {
+    event.preventDefault();
+    newConversation();
+  } else if (event.key === '?' && !typing) {
+    event.preventDefault();
+    dialogs.keys.showModal();
+  }
+}
+
+function listen() {
+  addEventListener('hashchange', () => {
+    chat.open(routed());
+    composer.focus();
+  });
+  addEventListener('keydown', onKey);
+  addEventListener('online', () => chat.reconnect());
+  addEventListener('offline', () => chat.connection.offline());
+  document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && chat.refresh());
+  byId('new', HTMLAnchorElement).addEventListener('click', (event) => {
+    event.preventDefault();
+    newConversation();
+  });
+  byId('help', HTMLButtonElement).addEventListener('click', () => dialogs.keys.showModal());
+  byId('model', HTMLSelectElement).addEventListener('change', (event) => {
+    if (event.target instanceof HTMLSelectElement) chat.dispatch({ type: 'local.model', model: event.target.value });
+  });
+  const language = byId('language', HTMLSelectElement);
+  language.append(...LANGUAGES.map(([code, name]) => el('option', { value: code, lang: code }, name)));
+  language.value = t.language;
+  language.addEventListener('change', () => {
+    memory.language = language.value;
+    t = speaker(language.value);
+    applyLanguage();
+    draw();
+  });
+}
+
+for (const node of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll('[data-icon]'))) {
+  node.prepend(icon(/** @type {any} */ (node.dataset.icon)));
+}
+sidebar.onChange = draw;
+applyLanguage();
+listen();
+draw();
+composer.focus();
+void chat.start(routed());

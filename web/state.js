@@ -1,0 +1,220 @@
+// The whole state of a tab, and the one function that changes it. Pure: no clock, no network, no DOM.
+//
+// Server frames carry `stream_id`, which is the key of the answer they belong to. Everything that the page
+// itself does arrives as a `local.…` event; the table at the end names them all.
+
+import { answer, isLive, reduceAnswer } from './answer.js';
+import { EMPTY, liveAnswer, withAnswer, withEarlier, withItems } from './transcript.js';
+
+/**
+ * @typedef {import('./answer.js').Event} Event
+ * @typedef {import('./transcript.js').Transcript} Transcript
+ *
+ * @typedef {object} Conversation
+ * @property {string} id
+ * @property {string} title
+ * @property {number} created_at Unix seconds
+ *
+ * @typedef {object} State
+ * @property {{phase: 'connecting' | 'open' | 'waiting' | 'offline' | 'refused', reason: string}} connection
+ * @property {{ready: boolean, reason: string}} server
+ * @property {null | 'needed' | 'refused'} signIn
+ * @property {readonly string[]} models
+ * @property {string} model
+ * @property {{phase: 'loading' | 'ready' | 'failed', conversations: readonly Conversation[], more: boolean, query: string}} list
+ * @property {string | null} open id of the conversation shown, null for a new one
+ * @property {Readonly<Record<string, Transcript>>} transcripts by conversation id, the one opened last at the end
+ * @property {Readonly<Record<string, string>>} live conversation id by stream id, of running answers
+ * @property {{text: string, values: Record<string, string>} | null} notice a key of text.js
+ */
+
+/** Conversations kept in memory; the ones opened longest ago go first, running ones stay. */
+export const MAX_TRANSCRIPTS = 12;
+
+/** @type {State} */
+export const INITIAL = {
+  connection: { phase: 'connecting', reason: '' },
+  server: { ready: true, reason: '' },
+  signIn: null,
+  models: [],
+  model: '',
+  list: { phase: 'loading', conversations: [], more: false, query: '' },
+  open: null,
+  transcripts: {},
+  live: {},
+  notice: null,
+};
+
+/** @param {State} state @param {Event} event @returns {State} */
+export function reduce(state, event) {
+  const local = LOCAL[event.type];
+  if (local) return local(state, event);
+  const conversation = event.stream_id === undefined ? undefined : state.live[event.stream_id];
+  if (conversation !== undefined) return onAnswer(state, conversation, event.stream_id, (it) => reduceAnswer(it, event));
+  return event.type === 'error' ? { ...state, notice: serverNotice(event) } : state;
+}
+
+/** Running answers with their conversations. @param {State} state */
+export function running(state) {
+  return Object.entries(state.live).flatMap(([streamId, conversation]) => {
+    const entry = state.transcripts[conversation]?.entries.find((it) => it.key === streamId);
+    return entry?.kind === 'answer' ? [{ streamId, conversation, answer: entry }] : [];
+  });
+}
+
+/** What the open conversation is doing. @param {State} state */
+export function liveHere(state) {
+  return state.open === null ? null : liveAnswer(state.transcripts[state.open]);
+}
+
+/** @param {Event} event */
+const serverNotice = (event) => ({ text: 'raw', values: { message: String(event.error?.message ?? '') } });
+
+/**
+ * @param {State} state @param {string} conversation @param {string} streamId
+ * @param {(it: import('./answer.js').Answer) => import('./answer.js').Answer} change
+ * @returns {State}
+ */
+function onAnswer(state, conversation, streamId, change) {
+  const before = state.transcripts[conversation];
+  if (!before) return state;
+  const after = withAnswer(before, streamId, change);
+  if (after === before) return state;
+  const next = { ...state, transcripts: { ...state.transcripts, [conversation]: after } };
+  const it = after.entries.find(({ key }) => key === streamId);
+  return it?.kind === 'answer' && isLive(it) ? next : settle(next);
+}
+
+/** Forget the streams whose answers have ended, learn those that were found running. @param {State} state @returns {State} */
+function settle(state) {
+  const live = Object.fromEntries(
+    Object.entries(state.transcripts).flatMap(([conversation, transcript]) =>
+      transcript.entries.flatMap((it) => (it.kind === 'answer' && isLive(it) ? [[it.key, conversation]] : [])),
+    ),
+  );
+  const same = Object.keys(live).length === Object.keys(state.live).length
+    && Object.entries(live).every(([key, conversation]) => state.live[key] === conversation);
+  return same ? state : { ...state, live };
+}
+
+/** @param {State} state @param {string} conversation @param {Transcript} transcript @returns {State} */
+function withTranscript(state, conversation, transcript) {
+  return settle({ ...state, transcripts: { ...state.transcripts, [conversation]: transcript } });
+}
+
+/** Move the transcript to the end of the order and drop the oldest ones. @param {State} state @param {string} conversation */
+function opened(state, conversation) {
+  const { [conversation]: mine = EMPTY, ...others } = state.transcripts;
+  const idle = Object.keys(others).filter((id) => !liveAnswer(others[id]));
+  const dropped = new Set(idle.slice(0, Math.max(0, Object.keys(others).length + 1 - MAX_TRANSCRIPTS)));
+  const kept = Object.entries(others).filter(([id]) => !dropped.has(id));
+  return settle({ ...state, open: conversation, transcripts: { ...Object.fromEntries(kept), [conversation]: mine } });
+}
+
+/** @param {State} state @param {Event} event @returns {State} */
+function sent(state, event) {
+  const before = state.transcripts[event.conversation] ?? { ...EMPTY, phase: /** @type {const} */ ('ready') };
+  const transcript = {
+    ...before,
+    sent: before.sent + 1,
+    entries: [
+      ...before.entries,
+      { kind: /** @type {const} */ ('user'), key: `${event.streamId}:question`, id: null, text: event.text },
+      answer({ key: event.streamId, model: event.model }),
+    ],
+  };
+  return withTranscript({ ...state, open: event.conversation, notice: null }, event.conversation, transcript);
+}
+
+/** A draft has become a stored conversation. @param {State} state @param {Event} event @returns {State} */
+function named(state, event) {
+  const { [event.from]: transcript = EMPTY, ...others } = state.transcripts;
+  const next = event.conversation;
+  return settle({
+    ...state,
+    open: state.open === event.from ? next.id : state.open,
+    transcripts: { ...others, [next.id]: transcript },
+    list: { ...state.list, conversations: [next, ...state.list.conversations.filter(({ id }) => id !== next.id)] },
+  });
+}
+
+/** Follow an answer that was running before a reload, or that another tab asked for. @param {State} state @param {Event} event @returns {State} */
+function resumed(state, event) {
+  const before = state.transcripts[event.conversation] ?? EMPTY;
+  if (before.entries.some((it) => it.kind === 'answer' && it.responseId === event.responseId)) return state;
+  const it = answer({ key: event.streamId, responseId: event.responseId, phase: 'resuming' });
+  return withTranscript(state, event.conversation, { ...before, entries: [...before.entries, it] });
+}
+
+/** Take a refused question and its answer away again. @param {State} state @param {Event} event @returns {State} */
+function withdrawn(state, event) {
+  const before = state.transcripts[event.conversation];
+  if (!before) return state;
+  const gone = new Set([event.streamId, `${event.streamId}:question`]);
+  const entries = before.entries.filter(({ key }) => !gone.has(key));
+  return withTranscript(state, event.conversation, { ...before, entries });
+}
+
+/** @param {State} state @param {Event} event @returns {State} */
+function removed(state, event) {
+  const { [event.conversation]: _, ...transcripts } = state.transcripts;
+  const conversations = state.list.conversations.filter(({ id }) => id !== event.conversation);
+  const open = state.open === event.conversation ? null : state.open;
+  return settle({ ...state, open, transcripts, list: { ...state.list, conversations } });
+}
+
+/** @param {State} state @param {Event} event @returns {State} */
+function listed(state, event) {
+  const have = new Set(event.after ? state.list.conversations.map(({ id }) => id) : []);
+  const fresh = event.conversations.filter((/** @type {Conversation} */ it) => !have.has(it.id));
+  const conversations = event.after ? [...state.list.conversations, ...fresh] : fresh;
+  return { ...state, list: { ...state.list, phase: 'ready', conversations, more: event.more } };
+}
+
+/** @param {State} state @param {Event} event @returns {State} */
+function renamed(state, event) {
+  const conversations = state.list.conversations.map((it) =>
+    it.id === event.conversation ? { ...it, title: event.title } : it);
+  return { ...state, list: { ...state.list, conversations } };
+}
+
+/** @param {State} state @param {string} conversation @param {(it: Transcript) => Transcript} change */
+function onTranscript(state, conversation, change) {
+  const before = state.transcripts[conversation];
+  return before ? withTranscript(state, conversation, change(before)) : state;
+}
+
+/** @type {Record<string, (state: State, event: Event) => State>} */
+const LOCAL = {
+  'local.connection': (state, { phase, reason = '' }) => ({ ...state, connection: { phase, reason } }),
+  'local.server': (state, { ready, reason = '' }) => ({ ...state, server: { ready, reason } }),
+  'local.sign_in': (state, { signIn }) => ({ ...state, signIn }),
+  'local.models': (state, { models }) => ({
+    ...state, models, model: models.includes(state.model) ? state.model : (models[0] ?? ''),
+  }),
+  'local.model': (state, { model }) => ({ ...state, model }),
+  'local.notice': (state, { text = null, values = {} }) => ({ ...state, notice: text && { text, values } }),
+  'local.query': (state, { query }) => ({ ...state, list: { ...state.list, query } }),
+  'local.listed': listed,
+  'local.list_failed': (state) => ({ ...state, list: { ...state.list, phase: 'failed' } }),
+  'local.new': (state) => ({ ...state, open: null }),
+  'local.opened': (state, { conversation }) => opened(state, conversation),
+  'local.items': (state, { conversation, ...page }) =>
+    onTranscript(state, conversation, (it) => withItems(it, /** @type {any} */ (page))),
+  'local.items_failed': (state, { conversation }) =>
+    onTranscript(state, conversation, (it) => (it.entries.length ? it : { ...it, phase: 'failed' })),
+  'local.earlier': (state, { conversation, ...page }) =>
+    onTranscript(state, conversation, (it) => withEarlier(it, /** @type {any} */ (page))),
+  'local.sent': sent,
+  'local.named': named,
+  'local.resumed': resumed,
+  'local.withdrawn': withdrawn,
+  'local.failed': (state, { conversation, streamId, failure }) =>
+    onAnswer(state, conversation, streamId, (it) => ({ ...it, phase: 'failed', failure })),
+  'local.stop_asked': (state, { conversation, streamId }) =>
+    onAnswer(state, conversation, streamId, (it) => (isLive(it) ? { ...it, stopAsked: true } : it)),
+  'local.figures': (state, { conversation, key, usage, timing }) =>
+    onAnswer(state, conversation, key, (it) => ({ ...it, usage, timing })),
+  'local.renamed': renamed,
+  'local.removed': removed,
+};
