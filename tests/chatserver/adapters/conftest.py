@@ -50,3 +50,9 @@ async def client(server: RunningStore) -> AsyncIterator[Client]:
 def store(client: Client) -> ValkeyStore:
     """An empty store."""
     return ValkeyStore(client)
+
+
+@pytest.fixture
+def server_url(server: RunningStore) -> str:
+    """Where the server listens, for tests that need more than one client."""
+    return server.url

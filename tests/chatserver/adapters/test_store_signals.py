@@ -1,0 +1,103 @@
+"""The contract of the ports `Signals` and `Registry`."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import replace
+
+import pytest
+
+from chatserver.adapters.valkey import ValkeyStore, connect
+from chatserver.errors import Unavailable
+from chatserver.ports.registry import EngineReport, EngineState, ServedModel
+from chatserver.ports.tapes import Stop, Wake
+from tests.chatserver.adapters.things import BOUND, NOW, SHARD, TENANT, turn
+from tests.stores import running_store
+
+
+async def test_engines_are_woken_by_new_and_by_returned_jobs(store: ValkeyStore) -> None:
+    async with aclosing(store.signals.commands("eng-a")) as listening:  # type: ignore[type-var]
+        assert await anext(listening) is None
+        await store.turns.begin(turn(), queue_bound=BOUND)
+        await store.turns.begin(turn(shard=9), queue_bound=BOUND)
+        assert [await anext(listening) for _ in range(2)] == [Wake(SHARD), Wake(9)]
+        await store.turns.claim("eng-b", lease=30, shard=9)
+        await store.turns.release("eng-b")
+        assert await anext(listening) == Wake(9)
+        await store.turns.claim("eng-b", lease=0.001, shard=9)
+        await asyncio.sleep(0.05)
+        await store.turns.reap()
+        assert await anext(listening) == Wake(9)
+
+
+async def test_a_stop_goes_to_the_engine_that_holds_the_job(store: ValkeyStore) -> None:
+    new = turn()
+    async with (
+        aclosing(store.signals.commands("eng-a")) as own,  # type: ignore[type-var]
+        aclosing(store.signals.commands("eng-b")) as other,  # type: ignore[type-var]
+    ):
+        assert [await anext(own), await anext(other)] == [None, None]
+        await store.turns.begin(new, queue_bound=BOUND)
+        assert [await anext(own), await anext(other)] == [Wake(SHARD)] * 2
+        await store.turns.claim("eng-a", lease=30, shard=SHARD)
+        await store.turns.stop(TENANT, new.response.id, NOW)
+        assert await anext(own) == Stop(new.response.id)
+        await store.turns.begin(turn(), queue_bound=BOUND)
+        assert await anext(other) == Wake(SHARD)
+
+
+async def test_a_lost_connection_ends_a_subscription_and_a_new_one_can_follow() -> None:
+    with running_store() as running:
+        own = await ValkeyStore.open(running.url)
+        listening = own.signals.bundles("web-a")
+        assert await anext(listening) is None
+        running.kill()
+        with pytest.raises(Unavailable):
+            await anext(listening)
+        with pytest.raises(Unavailable):
+            await anext(own.signals.commands("eng-a"))
+        running.start()
+        again = own.signals.bundles("web-a")
+        assert await anext(again) is None
+        await again.aclose()  # type: ignore[attr-defined]
+        await own.close()
+
+
+async def test_a_silent_peer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped process answers nothing and closes nothing; a living one that is merely quiet is kept."""
+    monkeypatch.setattr(connect, "PING_AFTER", 0.1)
+    with running_store() as running:
+        own = await ValkeyStore.open(running.url)
+        listening = own.signals.commands("eng-a")
+        assert await anext(listening) is None
+        waiting = asyncio.ensure_future(anext(listening))
+        await asyncio.sleep(0.5)
+        assert not waiting.done()
+        running.pause()
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(waiting, 2)
+        running.resume()
+        await own.close()
+
+
+MODEL = ServedModel("m", ("alias",), 8192, NOW)
+REPORT = EngineReport("eng-a", EngineState.READY, "fine", 1.5, MODEL, 1, 2, 3, 4)
+
+
+async def test_reports_expire_and_models_stay(store: ValkeyStore) -> None:
+    registry = store.registry
+    await registry.ping()
+    assert await registry.engines() == [] and await registry.models() == []
+    loading = EngineReport("eng-b", EngineState.LOADING, "weights", 2.0)
+    await registry.put(loading, ttl=30)
+    await registry.put(REPORT, ttl=0.05)
+    assert await registry.engines() == [REPORT, loading]
+    await asyncio.sleep(0.1)
+    assert await registry.engines() == [loading]
+    assert await registry.models() == [MODEL]
+    await registry.put(replace(REPORT, model=replace(MODEL, context=9)), ttl=30)
+    await registry.drop("eng-b")
+    await registry.drop("unknown")
+    assert [report.engine_id for report in await registry.engines()] == ["eng-a"]
+    assert await registry.models() == [replace(MODEL, context=9)]
