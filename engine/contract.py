@@ -107,7 +107,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """A snapshot. `kv_used` and `kv_tokens` in tokens; cached prefixes that can be evicted do not count as used."""
+    """A snapshot. `kv_used`, `kv_tokens`: in tokens; cached prefixes that can be evicted are not used."""
 
     ok: bool
     running: int
@@ -121,7 +121,7 @@ class Decoder(Protocol):
     """Turns token ids into text pieces, one piece an id. It holds bytes back until a character is whole."""
 
     def push(self, token: int) -> str:
-        """Return the text that `token` completes: `""` while a character is unfinished. Modifies the decoder."""
+        """Return the text that `token` completes, `""` within a character. Modifies the decoder."""
         ...
 
     def flush(self) -> str:
@@ -140,7 +140,7 @@ class Tokenizer(Protocol):
     template_hash: str
 
     def head(self, instructions: str | None) -> tuple[int, ...]:
-        """Return the ids that every prompt with these system instructions begins with (BOS, system message)."""
+        """Return the ids that every prompt with these instructions begins with (BOS, system message)."""
         ...
 
     def segment(self, role: str, text: str) -> tuple[int, ...]:

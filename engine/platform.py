@@ -29,7 +29,7 @@ def activate() -> str:
     return f"{__name__}:PortableCpuPlatform"
 
 
-class PortableCpuPlatform(CpuDeviceMixin, SRTPlatform):
+class PortableCpuPlatform(CpuDeviceMixin, SRTPlatform):  # pyright: ignore[reportIncompatibleMethodOverride]
     """A CPU of any make. Capabilities stay at their defaults: no Triton launches, no graphs."""
 
     _enum = PlatformEnum.OOT

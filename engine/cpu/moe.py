@@ -23,7 +23,7 @@ def register() -> None:
     BaseFusedOp.register_oot_forward(UnquantizedFusedMoEMethod, forward, "native")
 
 
-def forward(method: Any, layer: torch.nn.Module, dispatch_output: Any) -> Any:
+def forward(method: Any, layer: Any, dispatch_output: Any) -> Any:
     """Run the experts of this rank; SGLang binds it as the method's `forward`.
 
     Layers with biases or unusual activations go to SGLang's own forward.
@@ -39,7 +39,7 @@ def forward(method: Any, layer: torch.nn.Module, dispatch_output: Any) -> Any:
         layer.w2_weight,
         weights,
         ids,
-        layer.moe_runner_config.activation,
+        activation=layer.moe_runner_config.activation,
     )
     return StandardCombineInput(hidden_states=hidden)
 
@@ -50,6 +50,7 @@ def mix(
     w2: torch.Tensor,
     weights: torch.Tensor,
     ids: torch.Tensor,
+    *,
     activation: str = "silu",
 ) -> torch.Tensor:
     """Return the weighted sum of the chosen experts' outputs, without changing the arguments.

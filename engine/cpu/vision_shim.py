@@ -32,7 +32,11 @@ def install() -> bool:
     if _declared:
         return True
     spec = importlib.util.find_spec("torchvision")
-    if spec is None or not spec.submodule_search_locations or _loads(Path(spec.submodule_search_locations[0])):
+    if (
+        spec is None
+        or not spec.submodule_search_locations
+        or _loads(Path(spec.submodule_search_locations[0]))
+    ):
         return False
     import torch.library  # noqa: PLC0415 — seconds of import that a process without torchvision is spared
 

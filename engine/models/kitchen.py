@@ -219,7 +219,8 @@ def _require_disk(models: Path, needed: int) -> None:
     free = shutil.disk_usage(models).free
     if free < needed + _MARGIN:
         raise ModelUnusable(
-            f"{models} has {free // 2**20} MB free, preparing the model needs {(needed + _MARGIN) // 2**20} MB: "
+            f"{models} has {free // 2**20} MB free, preparing the model needs "
+            f"{(needed + _MARGIN) // 2**20} MB: "
             "free some disk space or choose another data folder"
         )
 

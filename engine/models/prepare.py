@@ -42,7 +42,9 @@ def prepare(model: str, data_dir: Path, report: Report) -> Path:
     try:
         return _prepare(model, data_dir.expanduser().resolve(), report)
     except OSError as error:
-        raise ModelUnusable(f"model {model}: {error.strerror or error}: {error.filename or data_dir}") from error
+        raise ModelUnusable(
+            f"model {model}: {error.strerror or error}: {error.filename or data_dir}"
+        ) from error
 
 
 def _prepare(model: str, data_dir: Path, report: Report) -> Path:

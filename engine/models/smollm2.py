@@ -217,5 +217,3 @@ def _small_files(shards: dict[str, tuple[str, ...]]) -> Iterator[tuple[str, obje
     yield "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": places}
     yield "config.json", _CONFIG
     yield "generation_config.json", _GENERATION
-
-

@@ -60,7 +60,12 @@ _CONFIG: dict[str, Any] = {
         "mscale_all_dim": 1.0,
     },
 }
-_FOR_SGLANG = {"moe_layer_freq": 1, "torch_dtype": "float32", "scoring_func": "sigmoid", "topk_method": "noaux_tc"}
+_FOR_SGLANG = {
+    "moe_layer_freq": 1,
+    "torch_dtype": "float32",
+    "scoring_func": "sigmoid",
+    "topk_method": "noaux_tc",
+}
 """What SGLang reads and transformers' class does not write."""
 
 TEMPLATE = (
@@ -94,7 +99,7 @@ def _weights() -> bytes:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        model = DeepseekV3ForCausalLM(_config()).to(torch.float32)
+        model = DeepseekV3ForCausalLM(_config()).float()
     return save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, {"format": "pt"})
 
 

@@ -1,0 +1,21 @@
+"""What SGLang's scheduler processes run first.
+
+A spawned process unpickles its target before its arguments, so this module is imported before
+anything of SGLang's, which is the only moment at which the torchvision shim can be put in place
+there. That is why it works at import, alone in this package.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.cpu import vision_shim
+
+vision_shim.install()
+
+
+def run_scheduler(*args: Any, **kwargs: Any) -> None:
+    """Run SGLang's scheduler process with SGLang's own arguments until it ends."""
+    from sglang.srt.managers.scheduler import run_scheduler_process  # noqa: PLC0415 — after the shim
+
+    run_scheduler_process(*args, **kwargs)

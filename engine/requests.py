@@ -1,0 +1,93 @@
+"""Between the contract's requests and SGLang's: checks, sampling parameters, outputs to chunks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from engine.contract import (
+    REQUEST_ID_LENGTH,
+    Chunk,
+    EngineBusy,
+    EngineError,
+    FinishReason,
+    ModelCard,
+    RequestRefused,
+    Sampling,
+)
+
+
+def check_request(card: ModelCard, request_id: str, ids: Sequence[int], max_tokens: int) -> None:
+    """Raise RequestRefused, with what was expected and what came, if the request can never run."""
+    if len(request_id) != REQUEST_ID_LENGTH:
+        raise RequestRefused(f"request id must have {REQUEST_ID_LENGTH} characters, got {len(request_id)}")
+    if not ids:
+        raise RequestRefused("the prompt is empty")
+    window = min(card.context, card.kv_tokens)
+    if len(ids) + max(max_tokens, 1) > window:
+        raise RequestRefused(
+            f"a prompt of {len(ids)} tokens and an answer of up to {max_tokens} exceed "
+            f"the window of {window} tokens"
+        )
+    low, high = min(ids), max(ids)
+    if low < 0 or high >= card.vocab_size:
+        wrong = low if low < 0 else high
+        raise RequestRefused(f"token id {wrong} is outside of the vocabulary of {card.vocab_size}")
+
+
+@dataclass(slots=True)
+class Progress:
+    """Turns SGLang's outputs of one request into chunks."""
+
+    emitted: int = 0
+    cached: int = 0
+
+    def chunk(self, output: dict[str, Any]) -> Chunk | None:
+        """Return what `output` adds, None if nothing. Raises EngineBusy, RequestRefused. Modifies self."""
+        meta = output["meta_info"]
+        raise_refusal(meta)
+        ids = output.get("output_ids") or ()
+        # A request dropped from the queue repeats its last id; the count tells what is new.
+        fresh = meta.get("completion_tokens", self.emitted + len(ids)) - self.emitted
+        new = tuple(ids[-fresh:]) if fresh > 0 else ()
+        self.emitted += len(new)
+        self.cached = meta.get("cached_tokens", self.cached)
+        finish = meta["finish_reason"]
+        if finish is None:
+            return Chunk(new, self.cached) if new else None
+        return Chunk(new, self.cached, FinishReason(finish["type"]))
+
+
+def raise_refusal(meta: dict[str, Any]) -> None:
+    """Raise what an abort with a status means; an abort without one was asked for."""
+    finish = meta.get("finish_reason")
+    if not finish or finish["type"] != "abort" or not finish.get("status_code"):
+        return
+    message = finish.get("message") or "the scheduler refused the request"
+    if finish["status_code"] == HTTPStatus.BAD_REQUEST:
+        raise RequestRefused(message)
+    if finish["status_code"] == HTTPStatus.SERVICE_UNAVAILABLE:
+        raise EngineBusy(f"{message} Try again in a moment.")
+    raise EngineError(message)
+
+
+def sampling_arguments(sampling: Sampling, end_ids: frozenset[int]) -> dict[str, Any]:
+    """Return SGLang's sampling parameters. Every request gets a seed: see `engine.cpu.sampling`."""
+    seed = sampling.seed if sampling.seed is not None else random.getrandbits(63)
+    return {
+        "max_new_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "stop": list(sampling.stop) or None,
+        "stop_token_ids": None if sampling.ignore_end else sorted(end_ids),
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "ignore_eos": sampling.ignore_end,
+        "sampling_seed": seed,
+        "no_stop_trim": True,
+        "skip_special_tokens": False,
+    }

@@ -1,0 +1,141 @@
+"""SGLang's Engine, fitted to be embedded. Importing this module imports SGLang, which takes seconds.
+
+What is changed, and why:
+
+- No detokenizer process. Ids are what we store and relay; text is made by `engine.tokenizer`. The
+  scheduler sends its ids straight to us: a hop less in each step, and a process less to start. The
+  scheduler keeps its own tokenizer, for stop strings.
+- No signal handlers. SGLang's would take SIGTERM from the host program, and its answer to a dead
+  child is to kill the whole process tree.
+- Shutdown ends the processes that SGLang started, not every child of the host program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from engine.child import run_scheduler  # first: it installs the torchvision shim
+
+_policy = asyncio.get_event_loop_policy()
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # which GPUs and kernels SGLang did not find
+    from sglang.srt.entrypoints.engine import Engine
+    from sglang.srt.managers.io_struct import GenerateReqInput
+    from sglang.srt.utils import kill_process_tree
+asyncio.set_event_loop_policy(_policy)  # SGLang sets uvloop's at import
+
+_KILL_SECONDS = 20.0
+
+
+class Runtime(Engine):
+    """SGLang's Engine without detokenizer, signal handlers and exit hook.
+
+    The constructor blocks until the schedulers are ready. It may run in any thread, but the thread must
+    live as long as the schedulers: Linux ends them when the thread that started them ends (PR_SET_PDEATHSIG).
+    """
+
+    run_scheduler_process_func = staticmethod(run_scheduler)
+
+    def __init__(self, **server_args: Any) -> None:
+        with _own_logging():
+            try:
+                super().__init__(**server_args)
+            finally:
+                atexit.unregister(self.shutdown)  # it would kill every child of the host program
+
+    @classmethod
+    def _launch_scheduler_processes(
+        cls, server_args: Any, port_args: Any, run_scheduler_process_func: Any, **kwargs: Any
+    ) -> Any:
+        port_args.detokenizer_ipc_name = port_args.tokenizer_ipc_name
+        return super()._launch_scheduler_processes(
+            server_args, port_args, run_scheduler_process_func, **kwargs
+        )
+
+    @classmethod
+    def _launch_detokenizer_subprocesses(
+        cls, server_args: Any, port_args: Any, run_detokenizer_process_func: Any
+    ) -> Any:
+        return [], []
+
+    @property
+    def manager(self) -> Any:
+        """Return SGLang's tokenizer manager, the requests' way in and out."""
+        return self.tokenizer_manager
+
+    @property
+    def scheduler_info(self) -> dict[str, Any]:
+        """Return what the first scheduler said when it was ready."""
+        return self._scheduler_init_result.scheduler_infos[0]
+
+    def receive_in(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+        """Start taking the schedulers' messages in `loop`; the task ends only by an error or cancellation.
+
+        It replaces SGLang's `auto_create_handle_loop`, which installs signal handlers.
+        """
+        self.manager.event_loop = loop
+        return loop.create_task(self.manager.handle_loop(), name="sglang-receive")
+
+    def end(self) -> None:
+        """End the schedulers, close the sockets and remove their files. Blocks for up to 20 s."""
+        manager = self.manager
+        if manager._subprocess_watchdog is not None:
+            manager._subprocess_watchdog.stop()
+        for pid in self.get_all_child_pids():
+            kill_process_tree(pid, wait_timeout=_KILL_SECONDS)
+        sockets: tuple[Any, ...] = (
+            manager.recv_from_detokenizer,
+            manager.send_to_scheduler,
+            self.send_to_rpc,
+        )
+        for socket in sockets:
+            if socket is not None:
+                socket.close(linger=0)
+        for name in vars(self.port_args).values():
+            if isinstance(name, str) and name.startswith("ipc://"):
+                Path(name.removeprefix("ipc://")).unlink(missing_ok=True)
+
+
+def generate_input(
+    request_id: str, ids: list[int], sampling: dict[str, Any], salt: str, stream: bool
+) -> GenerateReqInput:
+    """Return SGLang's form of one request. SGLang may modify `ids` and `sampling`: pass copies."""
+    return GenerateReqInput(
+        rid=request_id,
+        input_ids=ids,
+        sampling_params=sampling,
+        stream=stream,
+        cache_salt=salt or None,
+    )
+
+
+@contextlib.contextmanager
+def _own_logging() -> Iterator[None]:
+    """Keep the root logger as the host set it; SGLang's children configure their own."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    for handler in handlers:
+        root.removeHandler(handler)  # SGLang would close it
+    launch = logging.getLogger("sglang.srt.entrypoints.engine")
+    launch.addFilter(_not_about_signals)
+    try:
+        yield
+    finally:
+        launch.removeFilter(_not_about_signals)
+        for handler in root.handlers[:]:
+            root.removeHandler(handler)
+        for handler in handlers:
+            root.addHandler(handler)
+        root.setLevel(level)
+
+
+def _not_about_signals(record: logging.LogRecord) -> bool:
+    """Drop the warning that SGLang's signal handler is missing: that is meant."""
+    return "Signal handler" not in record.msg

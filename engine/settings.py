@@ -1,0 +1,114 @@
+"""How the real engine runs: one frozen class, and what SGLang must find in the environment.
+
+Nothing here imports SGLang or torch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_FULL_WINDOWS = 4
+"""Full windows that the default KV pool holds on a CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What to serve and with how much.
+
+    `context`: window in tokens, None = the model's own. `kv_tokens`: size of the KV pool in tokens,
+    None = 4 windows on a CPU. `max_running`: requests in one batch. `max_queued`: requests that wait
+    inside SGLang before it answers EngineBusy. `prefill_chunk`: prompt tokens a step computes at most.
+    `threads`: of each scheduler process, None = all processors divided by `tp`. `log_level`: of SGLang,
+    on standard error; its warnings are mostly about GPUs that are not there. `start_timeout` in seconds.
+    `extra`: further arguments of SGLang's ServerArgs, which win over everything here.
+    """
+
+    model_path: Path
+    name: str
+    aliases: tuple[str, ...] = ()
+    context: int | None = None
+    kv_tokens: int | None = None
+    dtype: str = "float32"
+    tp: int = 1
+    ep: int = 1
+    threads: int | None = None
+    max_running: int = 32
+    max_queued: int = 256
+    prefill_chunk: int = 2048
+    device: str = "cpu"
+    log_level: str = "error"
+    start_timeout: float = 600.0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def server_args(settings: EngineSettings, context: int) -> dict[str, Any]:
+    """Return the keyword arguments of SGLang's Engine. `context`: the window in tokens."""
+    args: dict[str, Any] = {
+        "model_path": str(settings.model_path),
+        "served_model_name": settings.name,
+        "device": settings.device,
+        "dtype": settings.dtype,
+        "context_length": context,
+        "tp_size": settings.tp,
+        "ep_size": settings.ep,
+        "max_running_requests": settings.max_running,
+        "max_queued_requests": settings.max_queued,
+        "chunked_prefill_size": settings.prefill_chunk,
+        "log_level": settings.log_level,
+        "random_seed": 0,
+        "incremental_streaming_output": True,  # chunks are what is new, not all so far
+        "allow_auto_truncate": False,  # it would cut the end of a prompt
+        "sleep_on_idle": True,  # without it an idle scheduler spins on a whole core
+        "load_snapshot_publish_interval": 1,
+    }
+    if settings.device == "cpu":
+        args |= {
+            "attention_backend": "torch_native",
+            "sampling_backend": "pytorch",
+            "max_total_tokens": settings.kv_tokens or _FULL_WINDOWS * context,
+        }
+    elif settings.kv_tokens is not None:
+        args["max_total_tokens"] = settings.kv_tokens
+    return args | dict(settings.extra)
+
+
+def prepare_environment(settings: EngineSettings, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Set what SGLang and torch read from the environment; must run before either is imported.
+
+    Modifies `environ`. What a user has set stays, but for the platform's name.
+    """
+    environ.setdefault("HF_HUB_OFFLINE", "1")  # a model is a folder here; nothing is fetched
+    environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    environ.setdefault("TQDM_DISABLE", "1")  # the weights' progress bar of a child process
+    environ.setdefault("PYTHONWARNINGS", "ignore")  # child processes: which GPUs SGLang did not find
+    if settings.device != "cpu":
+        return
+    environ["SGLANG_PLATFORM"] = "portable_cpu"
+    environ.setdefault("SGLANG_EXTERNAL_MODEL_PACKAGE", "engine.cpu.models")
+    environ.pop("SGLANG_USE_CPU_ENGINE", None)
+    processors = _processors()
+    threads = settings.threads or max(1, len(processors) // settings.tp)
+    environ.setdefault("OMP_NUM_THREADS", str(threads))
+    if settings.tp > 1:
+        # Without it SGLang wants a NUMA node for each rank.
+        environ.setdefault("SGLANG_CPU_OMP_THREADS_BIND", _bind(processors, settings.tp))
+
+
+def _processors() -> list[int]:
+    """Return the processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _bind(processors: list[int], ranks: int) -> str:
+    """Return the processors of each rank, as in `0,1|2,3`; ranks share them if there are too few."""
+    share = max(1, len(processors) // ranks)
+    groups = [
+        [processors[(rank * share + i) % len(processors)] for i in range(share)] for rank in range(ranks)
+    ]
+    return "|".join(",".join(map(str, group)) for group in groups)

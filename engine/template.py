@@ -1,0 +1,225 @@
+"""A chat template taken apart: from one Jinja template to an opening and a closing text for each role.
+
+The template is rendered with marks as contents; the text between two marks is a *joint*:
+
+    <|im_start|>system\\n S <|im_end|>\\n<|im_start|>user\\n U <|im_end|>\\n<|im_start|>assistant\\n A ...
+                          └───── joint(system → user) ─────┘
+
+Each joint is cut in two, `close(before) + open(after)`, where a special token starts: no token spans
+the cut, so messages can be encoded one by one. A template whose joints do not fit together (it shows
+a message differently when more messages follow) is not append-only and is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NoReturn
+
+import jinja2
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from engine.contract import ModelUnusable
+
+Render = Callable[[Sequence[tuple[str, str]], bool], str | None]
+"""(messages as (role, content), with cue) -> text, None if the template refuses these messages."""
+
+_MARK = "\u2042{}\u2042"
+_CUE = "cue"
+_NEXT = ("user", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapper:
+    """What the template puts around one content, and whether it strips the content first."""
+
+    open: str
+    close: str
+    lstrip: bool = False
+    rstrip: bool = False
+
+    def strip(self, text: str) -> str:
+        """Return `text` as the template shows it."""
+        if self.lstrip:
+            text = text.lstrip()
+        return text.rstrip() if self.rstrip else text
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTemplate:
+    """The texts of a template.
+
+    `plain_head`: what a prompt without system text begins with. `head`: around system text at the
+    beginning. `roles`: around the messages. `cue`: asks for an answer.
+    """
+
+    plain_head: str
+    head: Wrapper
+    roles: Mapping[str, Wrapper]
+    cue: str
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Return every text of the template itself."""
+        wrappers = (self.head, *self.roles.values())
+        return (self.plain_head, self.cue, *(w.open for w in wrappers), *(w.close for w in wrappers))
+
+
+def compile_template(source: str, constants: Mapping[str, str]) -> Render:
+    """Return a renderer as transformers builds one. `constants`: bos_token and the like.
+
+    Raises ModelUnusable if the template does not parse.
+    """
+
+    def refuse(message: str) -> NoReturn:
+        raise jinja2.exceptions.TemplateError(message)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+    )
+    environment.filters["tojson"] = lambda value, **kwargs: json.dumps(value, ensure_ascii=False, **kwargs)
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now().astimezone().strftime(form)
+    try:
+        template = environment.from_string(source)
+    except jinja2.exceptions.TemplateError as error:
+        raise ModelUnusable(f"the chat template does not parse: {error}") from error
+
+    def render(messages: Sequence[tuple[str, str]], cue: bool) -> str | None:
+        shown = [{"role": role, "content": content} for role, content in messages]
+        try:
+            return template.render(messages=shown, add_generation_prompt=cue, **constants)
+        except jinja2.exceptions.TemplateError:
+            return None
+
+    return render
+
+
+def learn(render: Render, specials: Iterable[str]) -> ChatTemplate:
+    """Return the parts of a template. `specials`: strings of special tokens.
+
+    Raises ModelUnusable if it is not append-only or has nowhere to cut.
+    """
+    return _Probe(render, tuple(specials)).learn()
+
+
+class _Probe:
+    """Renders marked conversations and cuts what is between the marks."""
+
+    def __init__(self, render: Render, specials: tuple[str, ...]) -> None:
+        self._render = render
+        self._specials = specials
+
+    def learn(self) -> ChatTemplate:
+        joints = self._joints()
+        roles = {role for role, _ in joints}
+        closes = {role: self._close(role, joints) for role in roles}
+        opens = self._opens(joints, closes)
+        plain = self._between(("user",))[0].removesuffix(opens["user"])
+        wrappers = {role: self._wrapper(role, opens[role], closes[role]) for role in roles & opens.keys()}
+        # A template that collects system texts at the beginning has no place for later ones.
+        wrappers.setdefault("system", wrappers["user"])
+        return ChatTemplate(plain, self._head(plain, opens["user"]), wrappers, opens[_CUE])
+
+    def _joints(self) -> dict[tuple[str, str], str]:
+        """Return (role, next role or cue) -> text between them, for all pairs that the template allows."""
+        joints: dict[tuple[str, str], str] = {}
+        for prefix in ((), ("user", "assistant")):
+            for pair in self._pairs():
+                self._note_joints(joints, (*prefix, *pair))
+        for needed in (("user", "assistant"), ("assistant", "user"), ("user", _CUE)):
+            if needed not in joints:
+                raise ModelUnusable(f"the chat template does not allow {needed[1]} after {needed[0]}")
+        return joints
+
+    def _pairs(self) -> list[tuple[str, ...]]:
+        later_system = [("user", "system", "user"), ("user", "assistant", "system", "user")]
+        if not all(self._in_order(roles) for roles in later_system):
+            later_system = []
+        return [
+            ("user", "assistant", "user"),
+            ("user", "user"),
+            ("user", "assistant", "assistant"),
+            *later_system,
+        ]
+
+    def _note_joints(self, joints: dict[tuple[str, str], str], roles: tuple[str, ...]) -> None:
+        between = self._between(roles, cue=True)
+        if not between:
+            return
+        for pair, text in zip(zip(roles, (*roles[1:], _CUE), strict=True), between[1:], strict=True):
+            if joints.setdefault(pair, text) != text:
+                raise ModelUnusable(
+                    f"the chat template is not append-only: it joins {pair[0]} and {pair[1]} "
+                    f"once as {joints[pair]!r} and once as {text!r}"
+                )
+
+    def _between(self, roles: tuple[str, ...], cue: bool = False) -> list[str]:
+        """Return the texts before, between and after the marks; empty if the template refuses."""
+        marks = [_MARK.format(i) for i in range(len(roles))]
+        text = self._render(list(zip(roles, marks, strict=True)), cue)
+        if text is None:
+            return []
+        parts = []
+        for mark in marks:
+            before, found, text = text.partition(mark)
+            if not found:
+                return []
+            parts.append(before)
+        return [*parts, text]
+
+    def _in_order(self, roles: tuple[str, ...]) -> bool:
+        return bool(self._between(roles, cue=True))
+
+    def _close(self, role: str, joints: Mapping[tuple[str, str], str]) -> str:
+        """Return what ends a message of `role`, whatever follows."""
+        after = [text for (before, _), text in joints.items() if before == role]
+        common = os.path.commonprefix(after)  # noqa: RUF071 — by characters is what is meant
+        cut = max((i for text in after for i in self._starts(text) if i <= len(common)), default=None)
+        if cut is None:
+            raise ModelUnusable(
+                f"the chat template has no special token after a message of {role}: {after[0]!r}"
+            )
+        return common[:cut]
+
+    def _opens(self, joints: Mapping[tuple[str, str], str], closes: Mapping[str, str]) -> dict[str, str]:
+        """Return what begins a message of each role (and an answer), whatever came before."""
+        opens: dict[str, str] = {}
+        for (before, after), text in joints.items():
+            rest = text.removeprefix(closes[before])
+            if opens.setdefault(after, rest) != rest:
+                raise ModelUnusable(
+                    f"the chat template is not append-only: it begins {after} once with {opens[after]!r} "
+                    f"and once with {rest!r}"
+                )
+            if 0 not in self._starts(rest):
+                raise ModelUnusable(
+                    f"the chat template begins {after} with {rest!r}, which is no special token"
+                )
+        return opens
+
+    def _head(self, plain: str, user_open: str) -> Wrapper:
+        between = self._between(("system", "user"))
+        if not between:  # no system role: such models take the text as part of the head
+            return Wrapper(plain, "")
+        if not between[1].endswith(user_open):
+            raise ModelUnusable(
+                f"the chat template begins user after system with {between[1]!r}, expected {user_open!r}"
+            )
+        return self._wrapper("system", between[0], between[1].removesuffix(user_open))
+
+    def _wrapper(self, role: str, opening: str, closing: str) -> Wrapper:
+        """Find out whether the template strips contents of `role`."""
+        mark = _MARK.format(role)
+        roles = {"system": ("system", "user"), "user": ("user",), "assistant": ("user", "assistant")}[role]
+        messages = [(r, f" \n{mark}\n " if r == role else "-") for r in roles]
+        text = self._render(messages, True) or ""
+        return Wrapper(opening, closing, f" \n{mark}" not in text, f"{mark}\n " not in text)
+
+    def _starts(self, text: str) -> set[int]:
+        """Return where special tokens start in `text`."""
+        return {i for special in self._specials for i in range(len(text)) if text.startswith(special, i)}

@@ -1,0 +1,227 @@
+"""The tokenizer of a Hugging Face folder: text to ids and back, and the chat template as segments.
+
+It reads tokenizer.json with the `tokenizers` library and the template with Jinja; transformers is
+not needed. When it is loaded it encodes a sample conversation both ways and refuses a model whose segments
+do not add up to the rendered whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from engine.contract import Decoder, ModelUnusable
+from engine.decoding import ByteDecoder, ByteTable, StreamDecoder
+from engine.models.folder import read_json
+from engine.template import ChatTemplate, Render, Wrapper, compile_template, learn
+
+_CACHED_HEADS = 256
+_ROLES = {"developer": "system"}
+_SAMPLE = (("system", "Be brief.\n"), ("user", "Hi,  è 世 🙂"), ("assistant", "1 22\n\n"), ("user", "\tBye"))
+
+
+class HubTokenizer:
+    """`engine.contract.Tokenizer` over a fast Hugging Face tokenizer.
+
+    `end_ids`: the ids that end an answer. `template_hash`: identifies vocabulary and template.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Mapping[str, Any],
+        template: str,
+        constants: Mapping[str, str],
+        end_ids: frozenset[int],
+    ) -> None:
+        """`vocabulary`: the content of tokenizer.json. `constants`: bos_token and the like.
+
+        Raises ModelUnusable if the template cannot be used in segments.
+        """
+        render = compile_template(template, constants)
+        added = {entry["id"]: entry["content"] for entry in vocabulary["added_tokens"]}
+        self._template = learn(render, added.values())
+        specials = _specials(vocabulary, self._template)
+        self._special_text = re.compile(
+            "|".join(map(re.escape, sorted(specials.values(), key=len, reverse=True)))
+        )
+        self._full = _load(vocabulary)
+        self._plain = _load(_without(vocabulary, specials))
+        self._table = _byte_table(vocabulary, self._full, added, frozenset(specials))
+        self._heads: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        self._plain_head = self._encode(self._template.plain_head)
+        self._cue = self._encode(self._template.cue)
+        self._close = self._encode(self._template.roles["assistant"].close)
+        self.end_ids = end_ids | set(self._close[:1]) & specials.keys()
+        self.template_hash = _hash(vocabulary, template, constants)
+        self._check(render)
+
+    @classmethod
+    def load(cls, folder: Path) -> HubTokenizer:
+        """Return the tokenizer of a model folder. Raises ModelUnusable naming the file that is wrong."""
+        vocabulary = read_json(folder / "tokenizer.json")
+        config = read_json(folder / "tokenizer_config.json")
+        constants = {
+            name: _content(value)
+            for name, value in config.items()
+            if name.endswith("_token") and isinstance(_content(value), str)
+        }
+        try:
+            return cls(
+                vocabulary,
+                _template_source(folder, config),
+                constants,
+                _end_ids(folder, vocabulary, constants),
+            )
+        except ModelUnusable as error:
+            raise ModelUnusable(f"{folder}: {error}") from error
+
+    def head(self, instructions: str | None) -> tuple[int, ...]:
+        """Return the ids that every prompt with these system instructions begins with."""
+        if instructions is None:
+            return self._plain_head
+        found = self._heads.get(instructions)
+        if found is None:
+            found = self._wrap(self._template.head, instructions)
+            self._heads[instructions] = found
+            if len(self._heads) > _CACHED_HEADS:
+                self._heads.popitem(last=False)
+        else:
+            self._heads.move_to_end(instructions)
+        return found
+
+    def segment(self, role: str, text: str) -> tuple[int, ...]:
+        """Return the ids of one whole message.
+
+        A template that allows system text only at the beginning gets a later one as a user message.
+        """
+        return self._wrap(self._template.roles[_ROLES.get(role, role)], text)
+
+    def cue(self) -> tuple[int, ...]:
+        """Return the ids that ask the model for an answer."""
+        return self._cue
+
+    def tail(self, emitted: Sequence[int]) -> tuple[int, ...]:
+        """Return the ids that close an answer: the end token if `emitted` lacks it, and what follows it."""
+        if emitted and self._close and emitted[-1] == self._close[0]:
+            return self._close[1:]
+        return self._close
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Return the ids of plain text; special-token strings are not interpreted."""
+        return tuple(self._plain.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of `ids` without special tokens."""
+        if self._table is not None:
+            return self._table.decode(ids)
+        return self._full.decode(list(ids), skip_special_tokens=True)
+
+    def decoder(self) -> Decoder:
+        """Return a fresh decoder that skips special tokens."""
+        return ByteDecoder(self._table) if self._table is not None else StreamDecoder(self._full)
+
+    def _wrap(self, wrapper: Wrapper, text: str) -> tuple[int, ...]:
+        text = wrapper.strip(text)
+        if self._special_text.search(text):
+            return self._encode(wrapper.open) + self.encode(text) + self._encode(wrapper.close)
+        return self._encode(wrapper.open + text + wrapper.close)
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        """Return the ids of template text; special-token strings are special tokens."""
+        return tuple(self._full.encode(text, add_special_tokens=False).ids)
+
+    def _check(self, render: Render) -> None:
+        """Compare segments with the whole. Raises ModelUnusable."""
+        for sample in (_SAMPLE, _SAMPLE[1:]):
+            whole = render(sample, True)
+            if whole is None:
+                continue  # a template without system role
+            system = sample[0][1] if sample[0][0] == "system" else None
+            messages = sample if system is None else sample[1:]
+            parts = self.head(system) + tuple(i for m in messages for i in self.segment(*m)) + self.cue()
+            if parts != self._encode(whole):
+                raise ModelUnusable(
+                    "the chat template is not append-only: encoding by messages changes the ids"
+                )
+        self._heads.clear()
+
+
+def _load(vocabulary: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    try:
+        tokenizer = tokenizers.Tokenizer.from_str(json.dumps(vocabulary))
+    except Exception as error:  # the library raises bare Exception
+        raise ModelUnusable(f"tokenizer.json cannot be read: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _specials(vocabulary: Mapping[str, Any], template: ChatTemplate) -> dict[int, str]:
+    """Return the tokens that text must not turn into: special ones, and added ones that the template uses.
+
+    DeepSeek's role tokens, for one, are added tokens that are not marked as special.
+    """
+    used = "\n".join(template.texts)
+    return {
+        entry["id"]: entry["content"]
+        for entry in vocabulary["added_tokens"]
+        if entry["special"] or (entry["content"].strip() and entry["content"] in used)
+    }
+
+
+def _without(vocabulary: Mapping[str, Any], specials: Mapping[int, str]) -> dict[str, Any]:
+    kept = [entry for entry in vocabulary["added_tokens"] if entry["id"] not in specials]
+    return {**vocabulary, "added_tokens": kept, "post_processor": None}
+
+
+def _byte_table(
+    vocabulary: Mapping[str, Any],
+    tokenizer: tokenizers.Tokenizer,
+    added: Mapping[int, str],
+    specials: frozenset[int],
+) -> ByteTable | None:
+    decoder = vocabulary.get("decoder") or {}
+    kinds = [step.get("type") for step in decoder.get("decoders", [decoder])]
+    return ByteTable(tokenizer.id_to_token, added, specials) if kinds == ["ByteLevel"] else None
+
+
+def _template_source(folder: Path, config: Mapping[str, Any]) -> str:
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    source = config.get("chat_template")
+    if isinstance(source, list):  # named templates
+        source = {entry.get("name"): entry.get("template") for entry in source}.get("default")
+    if not isinstance(source, str):
+        raise ModelUnusable(
+            "no chat template: expected chat_template.jinja or chat_template in tokenizer_config.json"
+        )
+    return source
+
+
+def _end_ids(folder: Path, vocabulary: Mapping[str, Any], constants: Mapping[str, str]) -> frozenset[int]:
+    """Return every id that the folder's files call an end."""
+    ends: set[int] = {
+        e["id"] for e in vocabulary["added_tokens"] if e["content"] == constants.get("eos_token")
+    }
+    for name in ("config.json", "generation_config.json"):
+        path = folder / name
+        value = read_json(path).get("eos_token_id") if path.is_file() else None
+        ends.update(value if isinstance(value, list) else [value] if isinstance(value, int) else [])
+    return frozenset(ends)
+
+
+def _content(value: Any) -> Any:
+    return value.get("content") if isinstance(value, dict) else value
+
+
+def _hash(vocabulary: Mapping[str, Any], template: str, constants: Mapping[str, str]) -> str:
+    content = json.dumps([vocabulary, template, dict(sorted(constants.items()))], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
