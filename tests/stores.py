@@ -18,17 +18,21 @@ READY_WITHIN = 20.0
 
 
 class RunningStore:
-    """One server process on a unix socket, in a folder of its own. `kill` and `restart` are for crash tests."""
+    """One server process on a unix socket, in a folder of its own. `kill`, `restart`: for crash tests."""
 
-    def __init__(self, data_dir: Path, binary: Path | None = None) -> None:
+    def __init__(self, data_dir: Path, binary: Path | None = None, log: Path | None = None) -> None:
         self.data_dir = data_dir
-        self.log = data_dir / "store.log"
+        self.log = log or data_dir.with_suffix(".log")
         self._prepared: EmbeddedStore = prepare(data_dir, binary=binary)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         return self._prepared.url
+
+    @property
+    def socket(self) -> Path:
+        return self._prepared.socket
 
     @property
     def pid(self) -> int:
@@ -48,7 +52,7 @@ class RunningStore:
             time.sleep(0.01)
 
     def kill(self) -> None:
-        """Kill −9, as a crash would."""
+        """SIGKILL, as a crash would."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(10)
@@ -65,6 +69,10 @@ class RunningStore:
         self.kill()
         self.start()
 
+    def forget(self) -> None:
+        """Let go of the folder as a killed supervisor would: the store lives on."""
+        self._prepared.release()
+
     def close(self) -> None:
         self.kill()
         self._prepared.release()
@@ -74,7 +82,7 @@ class RunningStore:
 def running_store(binary: Path | None = None) -> Iterator[RunningStore]:
     """A started store in a temporary folder; it is killed and the folder removed at the end."""
     with tempfile.TemporaryDirectory(prefix="chatserver-store-") as folder:
-        store = RunningStore(Path(folder), binary)
+        store = RunningStore(Path(folder) / "data", binary)
         try:
             store.start()
             yield store

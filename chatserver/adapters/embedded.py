@@ -31,29 +31,30 @@ UMASK = 0o077
 _PING = b"*1\r\n$4\r\nPING\r\n"
 _POLL = 0.02
 _TRY = 0.5
-_OPTIONS = {
-    "port": "0",
-    "unixsocketperm": "700",
-    "daemonize": "no",
-    "databases": "1",
-    "appendonly": "yes",
-    # written before a reply is sent, so a killed server loses nothing; a power cut costs up to a second
-    "appendfsync": "everysec",
-    "aof-load-truncated": "yes",
-    "auto-aof-rewrite-percentage": "100",
-    "auto-aof-rewrite-min-size": "64mb",
-    "save": "",
-    "maxmemory-policy": "noeviction",
-    "maxclients": "1000",
-    "stream-node-max-bytes": "4096",
-    "stream-node-max-entries": "100",
-    "hash-max-listpack-entries": "64",
-    "hash-max-listpack-value": "64",
+_OPTIONS = (
+    ("port", "0"),
+    ("unixsocketperm", "700"),
+    ("daemonize", "no"),
+    ("databases", "1"),
+    ("appendonly", "yes"),
+    # written before a reply is sent, so a killed store loses nothing; a power cut costs up to a second.
+    # (Only while the disk is slower than that does Valkey hold writes back, for 2 s at most.)
+    ("appendfsync", "everysec"),
+    ("aof-load-truncated", "yes"),
+    ("auto-aof-rewrite-percentage", "100"),
+    ("auto-aof-rewrite-min-size", "64mb"),
+    ("save", ""),
+    ("maxmemory-policy", "noeviction"),
+    ("maxclients", "1000"),
+    ("stream-node-max-bytes", "4096"),
+    ("stream-node-max-entries", "100"),
+    ("hash-max-listpack-entries", "64"),
+    ("hash-max-listpack-value", "64"),
     # a subscriber that stops reading is cut off before it costs memory; it resumes from the tape
-    "client-output-buffer-limit": "pubsub 32mb 8mb 20",
-    "loglevel": "notice",
-    "logfile": "",
-}
+    ("client-output-buffer-limit", "pubsub", "32mb", "8mb", "20"),
+    ("loglevel", "notice"),
+    ("logfile", ""),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +91,9 @@ def prepare(data_dir: Path, *, binary: Path | None = None) -> EmbeddedStore:
         _make_private(private)
     lock = _lock(folder)
     socket.unlink(missing_ok=True)  # left by a killed server; the lock says that none is running
-    options = {**_OPTIONS, "dir": str(folder), "unixsocket": str(socket)}
-    argv = [str(binary)]
-    for name, value in options.items():
-        argv += [f"--{name}", *(value.split(" ") if value else [""])]
+    argv = [str(binary), "--dir", str(folder), "--unixsocket", str(socket)]
+    for name, *values in _OPTIONS:
+        argv += [f"--{name}", *values]
     return EmbeddedStore(tuple(argv), socket, folder, lock)
 
 

@@ -65,14 +65,14 @@ class Client:
             i: (self._homes[s], (command,)) for i, (s, command) in enumerate(commands)
         }
         for attempt in range(ATTEMPTS):
+            if attempt > 1:
+                await asyncio.sleep(min(0.01 * 2**attempt, 1.0))
             lost = await self._send(todo, replies)
             if lost and not (again and attempt == 0):
                 raise self._unreachable(lost)
             refused = {i: reply for i in todo if isinstance(reply := replies[i], ResponseError | LinkLost)}
             if not refused:
                 return replies
-            if attempt:
-                await asyncio.sleep(min(0.02 * 2**attempt, 1.0))
             await self._reroute(list(refused.values()))
             todo = {i: self._next(error, *commands[i]) for i, error in refused.items()}
         raise self._unreachable("the cluster did not settle")

@@ -1,4 +1,4 @@
-"""One contract, two servers: the embedded Valkey, and Debian's Redis where it is installed."""
+"""One contract, three stores: the embedded Valkey, Debian's Redis where it is installed, a cluster."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from chatserver.adapters.valkey import ValkeyStore, keys
 from chatserver.adapters.valkey.client import Client, connect
 from chatserver.adapters.valkey.connect import Reply
 from chatserver.adapters.valkey.scripts import Command
-from tests.stores import RunningStore, running_store
+from chatserver.domain.ids import SHARDS
+from tests.clusters import running_cluster
+from tests.stores import running_store
 
 REDIS = shutil.which("redis-server")
 _no_redis = pytest.mark.skipif(REDIS is None, reason="no redis-server on this machine")
@@ -29,18 +31,22 @@ class OneSlot(Client):
         return await super().pipeline(commands, again=again)
 
 
-@pytest.fixture(scope="session", params=["valkey", pytest.param("redis", marks=_no_redis)])
-def server(request: pytest.FixtureRequest) -> Iterator[RunningStore]:
-    """A server for the whole session."""
-    with running_store(Path(REDIS) if request.param == "redis" and REDIS else None) as running:
-        yield running
+@pytest.fixture(scope="session", params=["valkey", pytest.param("redis", marks=_no_redis), "cluster"])
+def server_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where a server listens that runs for the whole session."""
+    if request.param == "cluster":
+        with running_cluster() as cluster:
+            yield cluster.url
+    else:
+        with running_store(Path(REDIS) if request.param == "redis" and REDIS else None) as running:
+            yield running.url
 
 
 @pytest.fixture
-async def client(server: RunningStore) -> AsyncIterator[Client]:
-    """A client of an empty server."""
-    opened = await connect(server.url)
-    await opened.run(0, ("FLUSHALL",))
+async def client(server_url: str) -> AsyncIterator[Client]:
+    """A client of an empty store."""
+    opened = await connect(server_url)
+    await opened.pipeline([(shard, ("FLUSHALL",)) for shard in range(SHARDS)])
     opened.__class__ = OneSlot
     yield opened
     await opened.close()
@@ -50,9 +56,3 @@ async def client(server: RunningStore) -> AsyncIterator[Client]:
 def store(client: Client) -> ValkeyStore:
     """An empty store."""
     return ValkeyStore(client)
-
-
-@pytest.fixture
-def server_url(server: RunningStore) -> str:
-    """Where the server listens, for tests that need more than one client."""
-    return server.url

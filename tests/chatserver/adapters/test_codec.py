@@ -125,9 +125,8 @@ def test_body(body: Delta) -> None:
 
 @given(st.lists(st.tuples(word, st.lists(records, max_size=3)), max_size=4))
 def test_bundle(parts: list[tuple[str, list[Record]]]) -> None:
-    sections = [
-        frames.section(tape, [(r.last, frames.encode_body(r.body)) for r in written]) for tape, written in parts
-    ]
+    encoded = [(tape, [(r.last, frames.encode_body(r.body)) for r in written]) for tape, written in parts]
+    sections = [frames.section(tape, bodies) for tape, bodies in encoded]
     assert frames.split(frames.join(sections)) == parts
     wanted = parts[:1]
     names = {tape for tape, _ in wanted}

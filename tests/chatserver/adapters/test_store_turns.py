@@ -217,9 +217,7 @@ async def test_jobs_are_claimed_oldest_first(store: ValkeyStore) -> None:
         await begin(store, new)
     assert await store.turns.waiting() == 3
     first = await claim(store)
-    assert first == replace(
-        made[0].response, status=Status.IN_PROGRESS, claim=1, owner="eng-a"
-    )
+    assert first == replace(made[0].response, status=Status.IN_PROGRESS, claim=1, owner="eng-a")
     assert [(await claim(store)).id for _ in range(2)] == [new.response.id for new in made[1:]]
     assert await store.turns.claim("eng-a", lease=30, shard=SHARD) is None
     assert await store.turns.claim("eng-a", lease=30) is None
@@ -286,9 +284,7 @@ async def test_a_lease_that_ran_out_is_reaped(store: ValkeyStore) -> None:
     assert (await claim(store, "eng-b")).id == second.id
 
 
-async def test_many_leases_are_reaped_in_steps(
-    store: ValkeyStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_many_leases_are_reaped_in_steps(store: ValkeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns_module, "REAP_STEP", 2)
     for _ in range(5):
         await begin(store, turn())
@@ -297,7 +293,8 @@ async def test_many_leases_are_reaped_in_steps(
     assert await store.turns.reap() == 5
 
 
-async def test_a_job_whose_response_was_removed_by_hand_is_skipped(store: ValkeyStore, client: Client) -> None:
+async def test_a_job_whose_response_is_gone_is_skipped(store: ValkeyStore, client: Client) -> None:
+    """An operator may have removed it by hand."""
     made = [turn() for _ in range(3)]
     for new in made:
         await begin(store, new)
@@ -396,7 +393,7 @@ async def test_a_refused_turn_takes_its_input_back(store: ValkeyStore) -> None:
     await begin(store, turn(own, parent=head, texts=("too", "long")))
     claimed = await claim(store)
     outcome, records = refusal(claimed)
-    ids = {item_id: (1,) for item_id in claimed.inputs}
+    ids = dict.fromkeys(claimed.inputs, (1,))
     assert await store.turns.finish(claimed, outcome, records, ids, discard_inputs=True)
     assert await texts(store, own) == ["hello", "hi"]
     assert own

@@ -1,0 +1,152 @@
+"""The client: scripts, lost answers, errors of the store, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from importlib.resources import files
+
+import pytest
+
+from chatserver.adapters.valkey import ValkeyStore
+from chatserver.adapters.valkey import connect as links
+from chatserver.adapters.valkey.client import Client, connect
+from chatserver.adapters.valkey.scripts import script
+from chatserver.domain.ids import SHARDS
+from chatserver.errors import StartupError, Unavailable
+from tests.chatserver.adapters.things import BOUND, SHARD, TENANT, opening, turn
+from tests.stores import running_store
+
+
+async def test_scripts_are_brought_to_a_server_that_lacks_them(store: ValkeyStore, client: Client) -> None:
+    """Also in the middle of a pipeline, where the other commands must not run twice."""
+    await client.run(0, ("SCRIPT", "FLUSH"))
+    new = turn()
+    await store.turns.begin(new, queue_bound=BOUND)
+    claimed = await store.turns.claim("eng-a", lease=30)
+    assert claimed is not None
+    await client.run(0, ("SCRIPT", "FLUSH"))
+    watch = script("watch").command(("chat:{s03}:r:x",), "web", 1, 9)
+    replies = await client.pipeline([(SHARD, ("INCR", "chat:{s03}:n")), (SHARD, watch), (0, ("PING",))])
+    assert replies == [1, 0, b"PONG"]
+    assert await client.run(SHARD, ("GET", "chat:{s03}:n")) == b"1"
+    assert (await store.tapes.commit([opening(claimed)]))[0].ok
+
+
+def test_every_script_says_what_it_does() -> None:
+    """The header names keys, arguments or none, and the result."""
+    for path in files("chatserver.adapters.valkey").joinpath("lua").iterdir():
+        head = path.read_text().split("\n\n")[0]
+        assert "-- KEYS" in head and "-- ARGV" in head and "-- Result" in head, path.name
+
+
+async def test_a_refused_step_is_unavailable_and_logged(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line in the log says which step and why; the client's message carries no internals."""
+    await client.run(SHARD, ("SET", "chat:{s03}:jobs", "not a zset"))
+    with caplog.at_level(logging.ERROR), pytest.raises(Unavailable, match="claim") as refused:
+        await ValkeyStore(client).turns.claim("eng-a", lease=1, shard=SHARD)
+    assert "WRONGTYPE" in caplog.text and "WRONGTYPE" not in refused.value.message
+
+
+async def test_a_full_store_is_unavailable() -> None:
+    with running_store() as running:
+        own = await connect(running.url)
+        await own.run(0, ("CONFIG", "SET", "maxmemory", "1"))
+        with pytest.raises(Unavailable):
+            await ValkeyStore(own).turns.begin(turn(), queue_bound=BOUND)
+        await own.run(0, ("CONFIG", "SET", "maxmemory", "0"))
+        await own.close()
+
+
+async def test_no_server_is_a_startup_error_that_hides_the_password() -> None:
+    for url in ("redis://user:secret@127.0.0.1:1/0", "unix:///nonexistent/store.sock", "redis://127.0.0.1:x"):
+        with pytest.raises(StartupError) as refused:
+            await ValkeyStore.open(url)
+        message = str(refused.value)
+        assert "cannot reach Redis at" in message and "unset CHATSERVER_REDIS_URL" in message
+        assert "secret" not in message and "\n" not in message
+
+
+async def test_a_server_that_goes_and_comes_back() -> None:
+    """While it is away every call is Unavailable with a time to retry; then the same client goes on."""
+    with running_store() as running:
+        own = await ValkeyStore.open(running.url)
+        await own.registry.ping()
+        running.kill()
+        with pytest.raises(Unavailable) as refused:
+            await own.registry.ping()
+        assert refused.value.retry_after
+        running.start()
+        await asyncio.gather(*(own.registry.ping() for _ in range(50)))
+        running.restart()
+        await own.registry.ping()
+        await own.turns.claim("eng-a", lease=1, shard=0)  # not repeatable: needs a living one
+        await own.close()
+        await own.close()
+        with pytest.raises(Unavailable):
+            await own.registry.ping()
+
+
+async def test_a_lost_answer_is_asked_for_again_where_that_is_safe(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repeatable step survives one broken connection, a claim does not try."""
+    store = ValkeyStore(client)
+    received = links._reply
+    left = 1
+
+    async def lose(connection: links.AbstractConnection) -> links.Reply:
+        nonlocal left
+        reply = await received(connection)  # the server did its work
+        if left:
+            left -= 1
+            raise ConnectionResetError("reset")
+        return reply
+
+    def broken(times: int) -> None:
+        nonlocal left
+        left = times
+
+    monkeypatch.setattr(links, "_reply", lose)
+    new = turn()
+    await store.turns.begin(new, queue_bound=BOUND)
+    assert await store.turns.waiting() == 1
+    broken(1)
+    assert await store.turns.get(TENANT, new.response.id) == new.response
+    broken(9)
+    with pytest.raises(Unavailable):
+        await store.turns.get(TENANT, new.response.id)
+    broken(1)
+    with pytest.raises(Unavailable):
+        await store.turns.claim("eng-a", lease=1, shard=SHARD)
+
+
+async def test_a_server_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_store() as running:
+        own = await connect(running.url)
+        running.pause()
+        with pytest.raises(links.LinkLost, match=r"no answer within 0\.1 s"):
+            await own._seed.exchange([("PING",)], timeout=0.1)
+        running.resume()
+        assert await own.run(0, ("PING",)) == b"PONG"
+        await own.close()
+
+
+async def test_a_cancelled_call_leaves_no_answer_behind(client: Client) -> None:
+    """The next caller on that connection gets its own answer, not the cancelled one's."""
+    for delay in range(30):
+        task = asyncio.ensure_future(client.run(0, ("ECHO", "cancelled")))
+        for _ in range(delay):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert await client.run(0, ("ECHO", "mine")) == b"mine"
+    assert len(client._seed._free) <= links.CONNECTIONS
+
+
+async def test_connections_are_bounded(client: Client) -> None:
+    """A thousand calls at once share the connections of one process."""
+    await asyncio.gather(*(client.run(i % SHARDS, ("PING",)) for i in range(1000)))
+    assert len(client._seed._free) <= links.CONNECTIONS

