@@ -37,7 +37,9 @@ class Program:
         MODELS.mkdir(parents=True, exist_ok=True)
         if not (data_dir / "models").exists():
             (data_dir / "models").symlink_to(MODELS)
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("CHATSERVER_", "SCRIPTED_", "REDIS_"))}
+        inherited = {
+            k: v for k, v in os.environ.items() if not k.startswith(("CHATSERVER_", "SCRIPTED_", "REDIS_"))
+        }
         self._environment = {
             **inherited,
             "CHATSERVER_PORT": str(self.port),
@@ -51,7 +53,11 @@ class Program:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "chatserver", "serve"],
-                cwd=ROOT, env=self._environment, stdout=log, stderr=log, start_new_session=True,
+                cwd=ROOT,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         return self
 

@@ -24,7 +24,9 @@ def new_id(kind: str, shard: int, entropy: bytes) -> str:
     if kind not in KINDS:
         raise ValueError(f"kind: expected one of {KINDS}, got {kind!r}")
     if not 0 <= shard < SHARDS or len(entropy) != ENTROPY_BYTES:
-        raise ValueError(f"expected shard < {SHARDS} and {ENTROPY_BYTES} bytes, got {shard} and {len(entropy)}")
+        raise ValueError(
+            f"expected shard < {SHARDS} and {ENTROPY_BYTES} bytes, got {shard} and {len(entropy)}"
+        )
     return f"{kind}_{shard:02x}{entropy.hex()}"
 
 

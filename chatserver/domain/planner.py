@@ -121,15 +121,17 @@ def _pinned(segments: Sequence[Segment]) -> int:
 
 def _turn_starts(segments: Sequence[Segment], pinned: int) -> list[int]:
     """Return where the context may begin: at a user message that follows something else, and at the first segment."""
-    starts = [pinned]
-    for index in range(pinned + 1, len(segments)):
-        if segments[index].role is Role.USER and segments[index - 1].role is not Role.USER:
-            starts.append(index)
-    return starts
+    return [pinned] + [
+        index
+        for index in range(pinned + 1, len(segments))
+        if segments[index].role is Role.USER and segments[index - 1].role is not Role.USER
+    ]
 
 
 def _stored_start(segments: Sequence[Segment], starts: Sequence[int], cut: str | None) -> int:
-    return next((start for start in starts if start < len(segments) and segments[start].item_id == cut), starts[0])
+    return next(
+        (start for start in starts if start < len(segments) and segments[start].item_id == cut), starts[0]
+    )
 
 
 def _suffix_lengths(segments: Sequence[Segment]) -> list[int]:

@@ -1,7 +1,7 @@
 """Responses: one answer, its parameters, its state and its account.
 
-    queued ──> in_progress ──> completed | incomplete | cancelled | failed
-       └──────────────────────────────────────> cancelled | failed
+queued ──> in_progress ──> completed | incomplete | cancelled | failed
+   └──────────────────────────────────────> cancelled | failed
 """
 
 from __future__ import annotations

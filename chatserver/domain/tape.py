@@ -35,7 +35,7 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """An engine admitted the prompt of `prompt` tokens. `claim` > 1: it continues after a crash; text goes on as it was."""
+    """An engine admitted the prompt of `prompt` tokens. `claim` > 1: it goes on after a crash, where the text stopped."""
 
     prompt: int
     claim: int = 1
@@ -59,7 +59,9 @@ class Delta:
 
     def __post_init__(self) -> None:
         if not self.pieces or len(self.pieces) != len(self.ids):
-            raise ValueError(f"expected as many pieces as ids, ≥ 1; got {len(self.pieces)} and {len(self.ids)}")
+            raise ValueError(
+                f"expected as many pieces as ids, ≥ 1; got {len(self.pieces)} and {len(self.ids)}"
+            )
 
     @property
     def width(self) -> int:

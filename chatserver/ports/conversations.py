@@ -32,7 +32,7 @@ class Conversations(Protocol):
         ...
 
     async def delete(self, tenant: str, conversation_id: str) -> None:
-        """Remove the conversation, its items and ids, its responses and their tapes. Raises NotFound, Conflict (a turn runs)."""
+        """Remove it, its items and ids, its responses and their tapes. Raises NotFound, Conflict (a turn runs)."""
         ...
 
     async def list(
@@ -41,7 +41,9 @@ class Conversations(Protocol):
         """Return up to `limit` conversations by time of last change, from the one after `after` on."""
         ...
 
-    async def append(self, tenant: str, conversation_id: str, items: Sequence[Item], now: int) -> Conversation:
+    async def append(
+        self, tenant: str, conversation_id: str, items: Sequence[Item], now: int
+    ) -> Conversation:
         """Add items under the head, first to last, and move the head. Raises NotFound, Conflict (a turn runs)."""
         ...
 

@@ -43,7 +43,7 @@ class EngineReport:
 
 
 class Registry(Protocol):
-    """Reports expire when their engine stops renewing them; models are remembered, so that a restart is not «unknown model»."""
+    """Reports expire when their engine stops renewing them; models are remembered: a restart unlearns none."""
 
     async def put(self, report: EngineReport, *, ttl: float) -> None:
         """Publish a report for `ttl` seconds; its model is remembered for good."""

@@ -51,7 +51,7 @@ class Tapes(Protocol):
         ...
 
     async def read(self, response_id: str, after: int, *, limit: int = 1000) -> list[Record]:
-        """Return up to `limit` records with `last` > `after`, the first possibly half seen. Raises NotFound if there is no tape."""
+        """Return up to `limit` records with `last` > `after`, the first maybe half seen. Raises NotFound: no tape."""
         ...
 
 

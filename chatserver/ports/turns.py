@@ -70,7 +70,7 @@ class Turns(Protocol):
         ...
 
     async def claim(self, engine_id: str, *, lease: float, shard: int | None = None) -> Response | None:
-        """Take the oldest waiting job (of one shard, or of any) for `lease` seconds, or None. Raises the claim number by 1."""
+        """Take the oldest waiting job (of one shard, or of any) for `lease` seconds, or None; its claim number grows by 1."""
         ...
 
     async def renew(self, engine_id: str, response_ids: Sequence[str], *, lease: float) -> list[str]:

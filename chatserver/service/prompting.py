@@ -1,7 +1,9 @@
-"""From a response to the ids that are sent: stored ids are reused, only what is new is encoded.
+"""From a response to the ids that are sent.
 
     prompt = head · pinned items · kept items · cue
              └ cached by tokenizer   └ ids as stored, so the KV cache serves them
+
+Stored ids are reused, only what is new is encoded.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from chatserver.domain.item import Item, Role, StoredItem
-from chatserver.domain.planner import DoesNotFit, Segment, Window, plan
+from chatserver.domain.planner import DoesNotFit, Plan, Segment, Window, plan
 from chatserver.domain.response import Ledger, Params, Response, Truncation
 from chatserver.errors import ContextTooLong, NotFound
 from chatserver.ports.conversations import Conversations
@@ -75,8 +77,11 @@ class PromptBuilder:
         prompt = (*head, *(token for index in kept for token in ids[index]), *cue)
         return Prompt(
             ids=prompt,
-            max_output=min(response.params.max_output_tokens or self._default_output(response.params), window.room - len(prompt)),
-            ledger=self._ledger(response.params, window, segments, kept, len(prompt), chosen.cut),
+            max_output=min(
+                response.params.max_output_tokens or self._default_reserve,
+                window.room - len(prompt),
+            ),
+            ledger=self._ledger(response.params, window, segments, kept, chosen),
             encoded=encoded,
         )
 
@@ -99,7 +104,7 @@ class PromptBuilder:
     async def _encode(self, item: Item) -> tuple[int, ...]:
         return await self._off_loop(item.text, lambda: self._tokenizer.segment(item.role.value, item.text))
 
-    async def _off_loop(self, text: str, encode) -> tuple[int, ...]:  # noqa: ANN001
+    async def _off_loop(self, text: str, encode) -> tuple[int, ...]:
         return await asyncio.to_thread(encode) if len(text) > ENCODE_IN_THREAD else encode()
 
     async def _last_cut(self, response: Response, stored: Sequence[StoredItem]) -> str | None:
@@ -123,9 +128,6 @@ class PromptBuilder:
             reserve = min(params.max_output_tokens or self._default_reserve, self._card.context // 4)
         return Window(self._card.context, self._card.kv_tokens, reserve)
 
-    def _default_output(self, params: Params) -> int:
-        return self._default_reserve
-
     def _too_long(self, error: DoesNotFit, window: Window) -> ContextTooLong:
         advice = (
             "shorten the newest message" if error.single else "shorten the input or set truncation to auto"
@@ -137,17 +139,22 @@ class PromptBuilder:
         )
 
     def _ledger(
-        self, params: Params, window: Window, segments: Sequence[Segment], kept: Sequence[int], sent: int, cut: str | None
+        self,
+        params: Params,
+        window: Window,
+        segments: Sequence[Segment],
+        kept: Sequence[int],
+        chosen: Plan,
     ) -> Ledger:
         keep = set(kept)
         return Ledger(
             window=self._card.context,
-            sent=sent,
+            sent=chosen.sent,
             reserve=window.reserve,
             policy=params.truncation.value,
             kept=tuple(segments[i].item_id for i in kept),
             dropped=tuple(s.item_id for i, s in enumerate(segments) if i not in keep),
-            cut=cut,
+            cut=chosen.cut,
             template_hash=self._card.template_hash,
         )
 

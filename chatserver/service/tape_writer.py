@@ -119,7 +119,7 @@ class TapeWriter:
             if not tape.records:
                 tape.settled.set()
 
-    async def _insist(self, batch: list[Append]):  # noqa: ANN202 - the port's type
+    async def _insist(self, batch: list[Append]):
         # Sending a batch again is safe: the store drops records it already has.
         deadline = asyncio.get_running_loop().time() + self._give_up
         for attempt in range(10_000):

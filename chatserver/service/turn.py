@@ -1,8 +1,8 @@
 """One turn in the engine role: plan, generate, write the tape, end it.
 
-    claimed ─> prompt ─> Started ─> ItemOpened ─> Delta* ─> ItemClosed · Ended
-                 │           └── after a crash: Started again, then the deltas that are missing
-                 └── refused: Ended(failed); the input is taken back, so that the conversation stays usable
+claimed ─> prompt ─> Started ─> ItemOpened ─> Delta* ─> ItemClosed · Ended
+             │           └── after a crash: Started again, then the deltas that are missing
+             └── refused: Ended(failed); the input is taken back, so that the conversation stays usable
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from chatserver.service.prompting import Prompt, PromptBuilder
 from chatserver.service.tape_writer import TapeWriter
 from engine.contract import (
     REQUEST_ID_LENGTH,
-    Chunk,
     Engine,
     EngineBusy,
     EngineError,
@@ -175,11 +174,15 @@ class Turn:
         progress = self._progress
         if self._stop_asked or self._lost:
             return Finish.STOPPED
-        if progress.ids and progress.ids[-1] in self._parts.engine.card.end_ids and not self._response.params.ignore_end:
+        if (
+            progress.ids
+            and progress.ids[-1] in self._parts.engine.card.end_ids
+            and not self._response.params.ignore_end
+        ):
             return Finish.STOP
         return Finish.LENGTH if left <= 0 else None
 
-    def _replayed_decoder(self):  # noqa: ANN202 - a Decoder
+    def _replayed_decoder(self):
         decoder = self._parts.engine.tokenizer.decoder()
         for token in self._progress.ids:
             decoder.push(token)
@@ -189,7 +192,7 @@ class Turn:
         # What is on the tape is final: only text after it can still begin a stop string.
         return StopFilter(self._response.params.stop)
 
-    async def _chunks(self, prompt: Prompt, left: int):  # noqa: ANN202 - AsyncIterator[Chunk]
+    async def _chunks(self, prompt: Prompt, left: int):
         params, progress = self._response.params, self._progress
         sampling = Sampling(
             max_tokens=left,
@@ -218,7 +221,7 @@ class Turn:
         finally:
             self._generating = False
 
-    async def _patiently(self, request: GenerateRequest):  # noqa: ANN202 - AsyncIterator[Chunk]
+    async def _patiently(self, request: GenerateRequest):
         """Generate, trying again for a while when the engine's own queue is full."""
         for delay in (*BUSY_DELAYS, None):
             try:
@@ -261,7 +264,9 @@ class Turn:
             response_id=self._response.id,
             created_at=int(time.time()),
         )
-        usage = Usage(prompt=len(prompt.ids), cached=min(self._cached, len(prompt.ids)), output=len(progress.ids))
+        usage = Usage(
+            prompt=len(prompt.ids), cached=min(self._cached, len(prompt.ids)), output=len(progress.ids)
+        )
         outcome = Outcome(
             status, finish, usage, item, self._timing(), prompt.ledger, completed_at=int(time.time())
         )
@@ -318,7 +323,12 @@ class Turn:
             self._progress.last += body.width
             records.append(Record(self._progress.last, body))
         kept = await self._parts.turns.finish(
-            self._response, outcome, records, encoded, template_hash=template_hash, discard_inputs=discard_inputs
+            self._response,
+            outcome,
+            records,
+            encoded,
+            template_hash=template_hash,
+            discard_inputs=discard_inputs,
         )
         if not kept:
             log.warning("turn %s was taken over by another engine before it ended", self._response.id)

@@ -1,13 +1,14 @@
 """The engine role: claims jobs, runs their turns, keeps its leases, says how it is.
 
-    commands (wake, stop) ─┐
-    claim ── Turn ── Turn ──┼── leases renewed · other engines' lost jobs reaped · report renewed
-    tape writer ───────────┘
+commands (wake, stop) ─┐
+claim ── Turn ── Turn ──┼── leases renewed · other engines' lost jobs reaped · report renewed
+tape writer ───────────┘
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import dataclass, replace
@@ -67,7 +68,9 @@ class Worker:
 
         Call it while `run()` still runs (turns need the writer); nothing new is claimed from now on.
         """
-        self._report = replace(self._report, state=EngineState.DRAINING, detail="finishing answers", since=time.time())
+        self._report = replace(
+            self._report, state=EngineState.DRAINING, detail="finishing answers", since=time.time()
+        )
         tasks = [task for _, task in self._running.values()]
         if tasks:
             log.info("finishing %d answers (at most %.0f s)", len(tasks), self._limits.drain)
@@ -116,10 +119,8 @@ class Worker:
             self._begin(response)
 
     async def _wait_for_work(self) -> None:
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), SCAN_INTERVAL)
-        except TimeoutError:
-            pass
         self._wake.clear()
 
     def _begin(self, response: Response) -> None:

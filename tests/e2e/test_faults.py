@@ -105,7 +105,9 @@ def test_conversations_survive_a_restart_of_everything(tmp_path):
         program.wait_ready(60)
         client = client_of(program)
         conversation = client.conversations.create(metadata={"topic": "tides"})
-        first = client.responses.create(model="scripted", conversation=conversation.id, input="Hi", max_output_tokens=20)
+        first = client.responses.create(
+            model="scripted", conversation=conversation.id, input="Hi", max_output_tokens=20
+        )
         pids = [program.pid(role) for role in ("store", "engine", "web")]
         assert program.stop() == 0
         for pid in pids:
@@ -116,7 +118,9 @@ def test_conversations_survive_a_restart_of_everything(tmp_path):
         client = client_of(program)
         assert client.conversations.retrieve(conversation.id).metadata == {"topic": "tides"}
         assert client.responses.retrieve(first.id).output_text == first.output_text
-        client.responses.create(model="scripted", conversation=conversation.id, input="More", max_output_tokens=20)
+        client.responses.create(
+            model="scripted", conversation=conversation.id, input="More", max_output_tokens=20
+        )
         items = client.conversations.items.list(conversation.id, order="asc").data
         assert [item.role for item in items] == ["user", "assistant", "user", "assistant"]
 
@@ -142,7 +146,9 @@ def test_sigterm_of_web_tells_readers_to_come_back(scripted):
         read(stream, term)
     except (openai.APIError, httpx.HTTPError):
         pass
-    rest, _, last = read(client.responses.retrieve(state["id"], stream=True, starting_after=state["position"]))
+    rest, _, last = read(
+        client.responses.retrieve(state["id"], stream=True, starting_after=state["position"])
+    )
     assert state["text"] + rest == expected == last.response.output_text
 
 
@@ -173,7 +179,7 @@ def test_a_second_turn_on_a_busy_conversation_is_a_409(scripted):
         (["--port", "99999999"], "port"),
         (["--data-dir", "/proc/nowhere"], "/proc/nowhere"),
         (["--redis-url", "redis://127.0.0.1:1"], "127.0.0.1:1"),
-        (["--host", "0.0.0.0"], "CHATSERVER_API_KEYS"),  # noqa: S104 - refused, that is the test
+        (["--host", "0.0.0.0"], "CHATSERVER_API_KEYS"),
         (["--no-such-option"], "--no-such-option"),
     ],
 )
@@ -182,7 +188,11 @@ def test_what_cannot_start_says_why_in_one_line(tmp_path, arguments, words):
     base = ["--data-dir", str(tmp_path / "data"), "--model", "scripted", "--port", "0"]
     done = subprocess.run(
         [sys.executable, "-m", "chatserver", "serve", *base, *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode != 0
     assert words in done.stderr
@@ -193,9 +203,23 @@ def test_what_cannot_start_says_why_in_one_line(tmp_path, arguments, words):
 def test_a_port_in_use_says_so(scripted, tmp_path):
     """The port of a running server: one line that says what to do."""
     done = subprocess.run(
-        [sys.executable, "-m", "chatserver", "serve", "--port", str(scripted.port), "--model", "scripted",
-         "--data-dir", str(tmp_path / "other")],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        [
+            sys.executable,
+            "-m",
+            "chatserver",
+            "serve",
+            "--port",
+            str(scripted.port),
+            "--model",
+            "scripted",
+            "--data-dir",
+            str(tmp_path / "other"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode != 0
     assert str(scripted.port) in done.stderr and "PORT" in done.stderr
@@ -216,7 +240,9 @@ def test_a_port_in_use_says_so(scripted, tmp_path):
 )
 def test_bad_input_gets_an_openai_error_that_names_the_field(scripted, body, status, param):
     """Every malformed request: the right status, all four keys, the field."""
-    response = httpx.post(f"{scripted.url}/v1/responses", content=body, headers={"content-type": "application/json"})
+    response = httpx.post(
+        f"{scripted.url}/v1/responses", content=body, headers={"content-type": "application/json"}
+    )
     error = response.json()["error"]
     assert (response.status_code, error["param"]) == (status, param), error
     assert set(error) == {"message", "type", "param", "code"}
@@ -229,7 +255,10 @@ async def test_fifty_answers_at_once_are_whole(scripted):
     async def one(number: int) -> tuple[str, str]:
         text, last = "", -1
         stream = await client.responses.create(
-            model="scripted", input=f"Question {number}", max_output_tokens=40, stream=True,
+            model="scripted",
+            input=f"Question {number}",
+            max_output_tokens=40,
+            stream=True,
             extra_body={"ignore_eos": True},
         )
         async for event in stream:

@@ -1,5 +1,6 @@
 """The main job on real input: real SGLang, real model, real Valkey, the official SDK."""
 
+import itertools
 import re
 import threading
 
@@ -30,7 +31,7 @@ def collect(stream) -> tuple[str, object]:
 
 def check_turns(usages) -> None:
     """Each turn must find the whole of the turn before in the cache, but for the last token."""
-    for before, after in zip(usages, usages[1:], strict=False):
+    for before, after in itertools.pairwise(usages):
         assert after.input_tokens_details.cached_tokens >= before.input_tokens + before.output_tokens - 1
 
 
@@ -42,8 +43,12 @@ def test_three_turns_over_http_reuse_the_cache(real):
     for question in QUESTIONS:
         text, last = collect(
             client.responses.create(
-                model=MODEL, conversation=conversation.id, input=question, stream=True,
-                temperature=0, max_output_tokens=60,
+                model=MODEL,
+                conversation=conversation.id,
+                input=question,
+                stream=True,
+                temperature=0,
+                max_output_tokens=60,
             )
         )
         assert last.type in ("response.completed", "response.incomplete"), last
@@ -81,10 +86,16 @@ def test_three_turns_over_websocket_reuse_the_cache(real):
 def test_previous_response_id_continues_and_branches(real):
     """`previous_response_id` continues an answer; using one twice makes two branches with one cached prefix."""
     client = client_of(real)
-    first = client.responses.create(model=MODEL, input="My name is Ada. Say hello.", temperature=0, max_output_tokens=30)
+    first = client.responses.create(
+        model=MODEL, input="My name is Ada. Say hello.", temperature=0, max_output_tokens=30
+    )
     branches = [
         client.responses.create(
-            model=MODEL, previous_response_id=first.id, input="What is my name?", temperature=0, max_output_tokens=30
+            model=MODEL,
+            previous_response_id=first.id,
+            input="What is my name?",
+            temperature=0,
+            max_output_tokens=30,
         )
         for _ in range(2)
     ]
@@ -97,7 +108,10 @@ def test_chat_completions_stream_and_not_agree(real):
     """The stateless door: streamed and whole answers are the same, usage counts hit and miss."""
     client = client_of(real)
     ask = {
-        "model": MODEL, "messages": [{"role": "user", "content": "Say one word."}], "temperature": 0, "max_tokens": 20
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "Say one word."}],
+        "temperature": 0,
+        "max_tokens": 20,
     }
     whole = client.chat.completions.create(**ask)
     text, usage = "", None
@@ -136,8 +150,12 @@ def test_stop_keeps_the_part_and_the_next_turn_hits_it(real):
     client = client_of(real)
     conversation = client.conversations.create()
     stream = client.responses.create(
-        model=MODEL, conversation=conversation.id, input="Tell me a long story about the sea.", stream=True,
-        temperature=0, max_output_tokens=400,
+        model=MODEL,
+        conversation=conversation.id,
+        input="Tell me a long story about the sea.",
+        stream=True,
+        temperature=0,
+        max_output_tokens=400,
     )
     text, deltas = "", 0
     for event in stream:
@@ -158,7 +176,10 @@ def test_stop_keeps_the_part_and_the_next_turn_hits_it(real):
 
 
 STORY = {
-    "model": MODEL, "input": "Tell me a story about a lighthouse keeper.", "temperature": 0, "max_output_tokens": 120
+    "model": MODEL,
+    "input": "Tell me a story about a lighthouse keeper.",
+    "temperature": 0,
+    "max_output_tokens": 120,
 }
 
 
@@ -190,7 +211,7 @@ def test_a_restarted_web_process_resumes_in_mid_answer(real):
     expected = undisturbed(client)
     text, deltas, position, response_id = "", 0, -1, ""
     killed = 0
-    with pytest.raises(Exception):  # noqa: B017, PT011 - whatever the SDK makes of a cut connection
+    with pytest.raises(Exception):  # noqa: B017 - whatever the SDK makes of a cut connection
         for event in client.responses.create(**STORY, stream=True):
             position = event.sequence_number
             if event.type == "response.created":

@@ -87,7 +87,9 @@ def test_every_plan_fits_keeps_the_head_and_accounts_for_all(segments, policy, r
         assert segments[chosen.start].role is Role.USER
 
 
-@given(st.lists(st.tuples(st.integers(1, 80), st.integers(1, 80)), min_size=5, max_size=60), st.floats(0.3, 0.9))
+@given(
+    st.lists(st.tuples(st.integers(1, 80), st.integers(1, 80)), min_size=5, max_size=60), st.floats(0.3, 0.9)
+)
 def test_over_a_whole_conversation_cuts_only_move_forward_and_only_when_full(turns, ratio):
     """A cut moves only when the prompt no longer fits from the stored one, and never backwards."""
     cut, start = None, 0

@@ -33,7 +33,10 @@ def test_a_stop_over_several_tokens_is_trimmed():
     assert matched == "END"
 
 
-@given(st.lists(st.text("abE", max_size=3), max_size=30), st.lists(st.text("abE", min_size=1, max_size=3), max_size=3))
+@given(
+    st.lists(st.text("abE", max_size=3), max_size=30),
+    st.lists(st.text("abE", min_size=1, max_size=3), max_size=3),
+)
 def test_the_text_ends_before_the_first_stop_string(pieces, stops):
     """Over any cutting: released text = the text up to the first stop string; every token is released once."""
     released, matched = run(pieces, tuple(stops))

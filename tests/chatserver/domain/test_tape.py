@@ -9,7 +9,12 @@ from chatserver.domain.tape import Accepted, Cursor, Delta, Gap, ItemOpened, Que
 
 def tape(pieces: list[str], sizes: list[int]) -> list[Record]:
     """A tape of these pieces, cut into deltas of these sizes."""
-    records = [Record(0, Accepted()), Record(1, Queued()), Record(2, Started(5)), Record(4, ItemOpened("msg"))]
+    records = [
+        Record(0, Accepted()),
+        Record(1, Queued()),
+        Record(2, Started(5)),
+        Record(4, ItemOpened("msg")),
+    ]
     position, last = 0, 4
     for size in [*sizes, len(pieces)]:
         part = pieces[position : position + size]
@@ -45,7 +50,9 @@ def test_duplicates_change_nothing(content, data):
     records = tape(*content)
     cursor, got = Cursor(), []
     for index, record in enumerate(records):
-        for repeated in data.draw(st.lists(st.sampled_from(records[: index + 1]), max_size=3)) if index else []:
+        for repeated in (
+            data.draw(st.lists(st.sampled_from(records[: index + 1]), max_size=3)) if index else []
+        ):
             taken = cursor.take(repeated) if repeated.last <= cursor.after else None
             assert taken is None
         got.append(cursor.take(record))
