@@ -10,7 +10,7 @@ a *chunk* is what one scheduler step added. Ids are the truth, text is derived f
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -192,7 +192,7 @@ class Engine(Protocol):
         """Load the model. `report` gets one short line for each phase. Raises ModelUnusable, EngineError."""
         ...
 
-    def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         """Run one request, yielding a chunk per scheduler step; the last has `finish`.
 
         Feeding `ids + answer[:k]` continues a greedy or seeded answer at its k-th token: the ground

@@ -1,13 +1,12 @@
 """From token ids to text, one piece an id.
 
-Byte-level vocabularies (GPT-2's scheme: Llama 3, DeepSeek, Qwen, SmolLM) are decoded here: an id is
-some bytes, and an incremental UTF-8 decoder holds back unfinished characters. Other vocabularies go
+Byte-level vocabularies (GPT-2's scheme: Llama 3, DeepSeek, Qwen, SmolLM) have a table here, id to
+bytes, and are decoded by `engine.decoding_bytes`. Other vocabularies go
 through the stream decoder of the `tokenizers` library.
 """
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Callable, Mapping, Sequence
 
 import tokenizers
@@ -42,24 +41,6 @@ class ByteTable:
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids`; unfinished characters become U+FFFD."""
         return b"".join([self[token] for token in ids]).decode("utf-8", "replace")
-
-
-class ByteDecoder:
-    """`engine.contract.Decoder` over a byte table; a push costs under a microsecond."""
-
-    __slots__ = ("_decode", "_table")
-
-    def __init__(self, table: ByteTable) -> None:
-        self._table = table
-        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-
-    def push(self, token: int) -> str:
-        """Return the text that `token` completes."""
-        return self._decode(self._table[token])
-
-    def flush(self) -> str:
-        """Return what is held back, unfinished bytes as U+FFFD."""
-        return self._decode(b"", True)
 
 
 class StreamDecoder:

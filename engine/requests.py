@@ -1,41 +1,20 @@
-"""Between the contract's requests and SGLang's: checks, sampling parameters, outputs to chunks."""
+"""Between the contract's requests and SGLang's: sampling parameters, outputs to chunks."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 from engine.contract import (
-    REQUEST_ID_LENGTH,
     Chunk,
     EngineBusy,
     EngineError,
     FinishReason,
-    ModelCard,
     RequestRefused,
     Sampling,
 )
-
-
-def check_request(card: ModelCard, request_id: str, ids: Sequence[int], max_tokens: int) -> None:
-    """Raise RequestRefused, with what was expected and what came, if the request can never run."""
-    if len(request_id) != REQUEST_ID_LENGTH:
-        raise RequestRefused(f"request id must have {REQUEST_ID_LENGTH} characters, got {len(request_id)}")
-    if not ids:
-        raise RequestRefused("the prompt is empty")
-    window = min(card.context, card.kv_tokens)
-    if len(ids) + max(max_tokens, 1) > window:
-        raise RequestRefused(
-            f"a prompt of {len(ids)} tokens and an answer of up to {max_tokens} exceed "
-            f"the window of {window} tokens"
-        )
-    low, high = min(ids), max(ids)
-    if low < 0 or high >= card.vocab_size:
-        wrong = low if low < 0 else high
-        raise RequestRefused(f"token id {wrong} is outside of the vocabulary of {card.vocab_size}")
 
 
 @dataclass(slots=True)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.contract import ModelUnusable
+
 _FULL_WINDOWS = 4
 """Full windows that the default KV pool holds on a CPU."""
 
@@ -43,6 +45,22 @@ class EngineSettings:
     log_level: str = "error"
     start_timeout: float = 600.0
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def window(settings: EngineSettings, config: dict[str, Any]) -> int:
+    """Return the window to ask SGLang for. Raises ModelUnusable if the model's is smaller."""
+    longest = config.get("max_position_embeddings")
+    if settings.context is None:
+        if not isinstance(longest, int):
+            raise ModelUnusable(
+                f"{settings.model_path / 'config.json'} has no max_position_embeddings: set the context"
+            )
+        return longest
+    if isinstance(longest, int) and settings.context > longest:
+        raise ModelUnusable(
+            f"a context of {settings.context} tokens was asked for, {settings.name} has {longest}"
+        )
+    return settings.context
 
 
 def server_args(settings: EngineSettings, context: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from engine.checks import check_request
 from engine.contract import (
     Chunk,
     EngineError,
@@ -31,8 +32,8 @@ from engine.contract import (
     Tokenizer,
 )
 from engine.models import folder
-from engine.requests import Progress, check_request, raise_refusal, sampling_arguments
-from engine.settings import EngineSettings, prepare_environment, server_args
+from engine.requests import Progress, raise_refusal, sampling_arguments
+from engine.settings import EngineSettings, prepare_environment, server_args, window
 from engine.tokenizer import HubTokenizer
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class SglangEngine:
         config = folder.read_json(settings.model_path / "config.json")
         tokenizer = await loop.run_in_executor(self._launcher, HubTokenizer.load, settings.model_path)
         self._tokenizer = tokenizer
-        context = _context(settings, config)
+        context = window(settings, config)
         prepare_environment(settings)
         self._lost = loop.create_future()
         self._watch_schedulers(loop)
@@ -268,22 +269,6 @@ class SglangEngine:
         if error is not None:
             raise EngineError(f"{phase}: {_first_line(error)}") from error
         return launching.result()
-
-
-def _context(settings: EngineSettings, config: dict[str, Any]) -> int:
-    """Return the window to ask SGLang for. Raises ModelUnusable if the model's is smaller."""
-    longest = config.get("max_position_embeddings")
-    if settings.context is None:
-        if not isinstance(longest, int):
-            raise ModelUnusable(
-                f"{settings.model_path / 'config.json'} has no max_position_embeddings: set the context"
-            )
-        return longest
-    if isinstance(longest, int) and settings.context > longest:
-        raise ModelUnusable(
-            f"a context of {settings.context} tokens was asked for, {settings.name} has {longest}"
-        )
-    return settings.context
 
 
 def _card(

@@ -18,7 +18,8 @@ from typing import Any
 import tokenizers
 
 from engine.contract import Decoder, ModelUnusable
-from engine.decoding import ByteDecoder, ByteTable, StreamDecoder
+from engine.decoding import ByteTable, StreamDecoder
+from engine.decoding_bytes import ByteDecoder
 from engine.models.folder import read_json
 from engine.template import ChatTemplate, Render, Wrapper, compile_template, learn
 

@@ -1,0 +1,85 @@
+"""The scripted engine's tokenizer: whole words where it knows them, bytes for everything else.
+
+    0-255      one byte
+    256, 257   <|im_start|> and <|im_end|>, never made from text
+    258-...    pieces: words with and without a space before them, and some Markdown
+
+Any Unicode text survives encode and decode. Messages are laid out as in ChatML.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+from engine.contract import Decoder
+from engine.decoding_bytes import ByteDecoder
+from engine.scripted_words import OPENERS, WORDS
+
+START = 256
+END = 257
+_FIRST_PIECE = 258
+
+MARKDOWN = ("\n\n", "\n- ", "## ", " **important**", " **note**", " `value`", " *really*", "```", "\n")
+_ROLES = ("system", "user", "assistant")
+PIECES: tuple[str, ...] = tuple(
+    dict.fromkeys((*MARKDOWN, *_ROLES, *WORDS, *OPENERS, *(f" {word}" for word in (*WORDS, *OPENERS))))
+)
+IDS: dict[str, int] = {piece: _FIRST_PIECE + i for i, piece in enumerate(PIECES)}
+VOCABULARY = _FIRST_PIECE + len(PIECES)
+
+_WORD = re.compile(r" ?[A-Za-z]+|\n\n|.", re.DOTALL)
+_DEFAULT_SYSTEM = "You are a scripted assistant."
+BYTES: tuple[bytes, ...] = (
+    *(bytes((i,)) for i in range(256)),
+    b"",
+    b"",
+    *(piece.encode() for piece in PIECES),
+)
+
+
+class ScriptedTokenizer:
+    """`engine.contract.Tokenizer` of the scripted engine."""
+
+    template_hash = hashlib.sha256("\0".join(PIECES).encode()).hexdigest()[:16]
+
+    def head(self, instructions: str | None) -> tuple[int, ...]:
+        """Return the ids that every prompt with these instructions begins with."""
+        return self.segment("system", _DEFAULT_SYSTEM if instructions is None else instructions)
+
+    def segment(self, role: str, text: str) -> tuple[int, ...]:
+        """Return the ids of one whole message."""
+        name = "system" if role == "developer" else role
+        return (START, *self.encode(f"{name}\n"), *self.encode(text), END, *_NEWLINE)
+
+    def cue(self) -> tuple[int, ...]:
+        """Return the ids that ask for an answer."""
+        return (START, *self.encode("assistant\n"))
+
+    def tail(self, emitted: Sequence[int]) -> tuple[int, ...]:
+        """Return the ids that close an answer."""
+        return _NEWLINE if emitted and emitted[-1] == END else (END, *_NEWLINE)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Return the ids of plain text."""
+        ids: list[int] = []
+        for match in _WORD.finditer(text):
+            piece = match.group()
+            known = IDS.get(piece)
+            if known is None:
+                ids.extend(piece.encode("utf-8", "replace"))
+            else:
+                ids.append(known)
+        return tuple(ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of `ids` without special tokens."""
+        return b"".join([BYTES[i] for i in ids]).decode("utf-8", "replace")
+
+    def decoder(self) -> Decoder:
+        """Return a fresh decoder."""
+        return ByteDecoder(BYTES)
+
+
+_NEWLINE = (IDS["\n"],)
