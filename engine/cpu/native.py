@@ -1,0 +1,119 @@
+"""Native kernels without a compiler: numba's LLVM, run on torch's own OpenMP threads.
+
+A kernel is a function `kernel(words)` over one array of int64: addresses, sizes, and the bits of floats
+(`engine.cpu.simd` has its vocabulary). It runs once on every thread of the team; the threads take units of
+work from shared counters. Torch's OpenMP runtime is used rather than numba's own threads, because two pools
+of threads that wait actively on the same cores slow each other down.
+
+Compiled code is kept on disk, in a folder named after the kernels' source: a later start only loads it.
+Where numba or the OpenMP runtime is missing, `team()` returns None and the callers stay on torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CACHE_VARIABLE = "ENGINE_KERNEL_CACHE"
+"""Environment variable: the folder for compiled kernels. Default: `kernels` in the user's cache folder."""
+
+_SYMBOLS = ("omp_get_thread_num",)
+
+COUNTER_WORDS = 16
+"""Words of the counters of one phase (`take` and `done` in `engine.cpu.simd`): two cache lines."""
+
+Kernel = Callable[..., None]
+
+
+class Team:
+    """The threads of torch's OpenMP runtime."""
+
+    def __init__(self, runtime: ctypes.CDLL) -> None:
+        self.compile_seconds = 0.0
+        self._parallel = runtime.GOMP_parallel
+        self._parallel.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+        self._parallel.restype = None
+        self._kept: list[Any] = []
+
+    def compile(self, kernel: Kernel) -> Any:
+        """Return the address of `kernel` (int), compiled now or loaded from the cache."""
+        from numba import cfunc, types  # noqa: PLC0415 — only where kernels run
+
+        begin = time.perf_counter()
+        _use_cache_folder()
+        signature = types.void(types.CPointer(types.int64))
+        compiled = cfunc(signature, cache=True)(kernel)
+        self._kept.append(compiled)  # the code is freed with the object
+        self.compile_seconds += time.perf_counter() - begin
+        return compiled.address
+
+    def run(self, address: int, words: int, threads: int) -> None:
+        """Run a compiled kernel on `threads` threads and wait. `words`: address of its array."""
+        self._parallel(address, words, threads, 0)
+
+
+@cache
+def team() -> Team | None:
+    """Return the team, or None if this machine cannot run native kernels."""
+    path = _openmp()
+    if path is None or find_spec("numba") is None:
+        return None
+    runtime = ctypes.CDLL(path)
+    if not all(hasattr(runtime, name) for name in (*_SYMBOLS, "GOMP_parallel")):
+        return None
+    from llvmlite import binding  # noqa: PLC0415 — comes with numba
+
+    for name in _SYMBOLS:
+        binding.add_symbol(name, ctypes.cast(getattr(runtime, name), ctypes.c_void_p).value)
+    return Team(runtime)
+
+
+def threads() -> int:
+    """Return how many threads torch computes with."""
+    return torch.get_num_threads()
+
+
+def _openmp() -> str | None:
+    """Return the OpenMP runtime that torch has loaded into this process (Linux)."""
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        return None
+    torch.get_num_threads()  # torch is loaded, and with it the runtime
+    for line in maps.read_text().splitlines():
+        path = line.rpartition(" ")[2]
+        if Path(path).name.startswith(("libgomp", "libomp", "libiomp")):
+            return path
+    return None
+
+
+@cache
+def _use_cache_folder() -> None:
+    """Point numba at our folder; without a folder to write to, numba caches beside the source or fails."""
+    from numba import config  # noqa: PLC0415
+
+    root = Path(os.environ.get(CACHE_VARIABLE) or _user_cache() / "chatserver" / "kernels")
+    folder = root / source_hash()
+    folder.mkdir(parents=True, exist_ok=True)
+    config.CACHE_DIR = str(folder)  # pyright: ignore[reportAttributeAccessIssue] — set at run time
+
+
+@cache
+def source_hash() -> str:
+    """Return a name for the present kernels: numba looks at one file only when it checks its cache."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
