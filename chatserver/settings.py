@@ -1,6 +1,7 @@
 """Settings: one frozen class, one reader, one table.
 
 Every setting is `CHATSERVER_<NAME>` in the environment and `--<name>` on the command line (which wins).
+Platforms that hand out a Redis call it REDIS_URL: that is read too, where CHATSERVER_REDIS_URL is not set.
 An unknown CHATSERVER_ variable or a value that does not parse is a StartupError that names it.
 """
 
@@ -9,8 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from chatserver.errors import StartupError
 
@@ -59,10 +61,15 @@ def read(environ: Mapping[str, str] | None = None, **overrides: object) -> Setti
         if variable in known and text != "":
             found[known[variable]] = _parse(known[variable], text, variable)
         elif variable.startswith(PREFIX) and variable not in known and variable not in _FOREIGN:
-            raise StartupError(f"{variable}: unknown setting; known are {', '.join(sorted(known))}", exit_code=2)
+            near = get_close_matches(variable, known, n=3) or sorted(known)
+            raise StartupError(f"{variable}: unknown setting; did you mean {' or '.join(near)}?", exit_code=2)
+    if "redis_url" not in found and environ.get("REDIS_URL"):
+        found["redis_url"] = _parse("redis_url", environ["REDIS_URL"], "REDIS_URL")
     for name, value in overrides.items():
         if value is not None:
-            found[name] = _parse(name, value, f"--{name.replace('_', '-')}") if isinstance(value, str) else value
+            found[name] = (
+                _parse(name, value, f"--{name.replace('_', '-')}") if isinstance(value, str) else value
+            )
     settings = replace(Settings(), **found)
     return replace(settings, data_dir=settings.data_dir.expanduser().absolute())
 
@@ -78,6 +85,31 @@ def environment(settings: Settings) -> dict[str, str]:
             ",".join(f"{t}:{k}" for t, k in value) if field.name == "api_keys" else str(value)
         )
     return result
+
+
+class Option(NamedTuple):
+    """One setting, as the command line and the documents show it. `default`: as one types it, or empty."""
+
+    name: str
+    flag: str
+    variable: str
+    expected: str
+    default: str
+
+
+def options() -> list[Option]:
+    """Return every setting, in the order of `Settings`."""
+    defaults = environment(Settings())
+    return [
+        Option(
+            field.name,
+            f"--{field.name.replace('_', '-')}",
+            _variable(field.name),
+            _PARSERS[field.name][1],
+            defaults.get(_variable(field.name), ""),
+        )
+        for field in fields(Settings)
+    ]
 
 
 _FOREIGN = frozenset({"CHATSERVER_TEST_DATA"})

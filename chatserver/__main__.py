@@ -1,0 +1,92 @@
+"""The command line: `chatserver serve`, or one role at a time.
+
+Nothing heavy is imported before the command is known, so that `--version` and a mistyped option answer
+at once. Every error is one line on stderr, `chatserver: <what to do>`; the exit code is 2 for a wrong
+setting, 3 for what a restart cannot mend, 1 for the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from chatserver.errors import ChatServerError, StartupError
+from chatserver.settings import Settings, options, read
+
+COMMANDS = {
+    "serve": "run everything on this machine: store, engine and web, restarted when they die",
+    "web": "run only the web role: HTTP, SSE, WebSocket and the page",
+    "engine": "run only the engine role: the model",
+    "store": "run only the embedded store",
+}
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = _parser()
+    chosen = vars(parser.parse_args(arguments))
+    command = chosen.pop("command")
+    try:
+        settings = read(**chosen)
+        _run(command, settings)
+    except ChatServerError as error:
+        return _fail(error.message, error.exit_code if isinstance(error, StartupError) else 1)
+    except ModuleNotFoundError as error:
+        name = (error.name or "a package").partition(".")[0]
+        if name in ("chatserver", "engine"):
+            raise  # our own mistake: the traceback says where
+        return _fail(f"{name} is not installed; run: make setup", 3)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
+def _run(command: str, settings: Settings) -> None:
+    import uvloop  # noqa: PLC0415 - see the module
+
+    from chatserver import app  # noqa: PLC0415
+
+    if command == "store":
+        app.run_store(settings)
+        return
+    roles = {"serve": app.run_serve, "web": app.run_web, "engine": app.run_engine}
+    uvloop.run(roles[command](settings))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line, in place of the whole usage."""
+        raise SystemExit(_fail(f"{message}; see {self.prog} --help", 2))
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version  # noqa: PLC0415 - only here, and not quick
+
+        print(f"chatserver {version('chatserver')}")
+        parser.exit()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="chatserver", description="A streaming chat server.", allow_abbrev=False)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    for name, help_ in COMMANDS.items():
+        command = commands.add_parser(name, help=help_, description=help_, allow_abbrev=False)
+        for option in options():
+            default = f" (default: {option.default})" if option.default else ""
+            text = f"{option.expected}{default}; or {option.variable}".replace("%", "%%")
+            command.add_argument(option.flag, dest=option.name, metavar=option.name.upper(), help=text)
+    return parser
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"chatserver: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
