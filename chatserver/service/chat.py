@@ -237,10 +237,13 @@ class Chat:
             )
         return response, self._hub.follow(response_id, after)
 
-    async def attach(self, response: Response, *, fresh: bool) -> Reader:
-        """Return a reader, from the start, of what `respond` or `complete` just returned."""
+    async def attach(self, response: Response, *, fresh: bool, resumable: bool) -> Reader:
+        """Return a reader, from the start, of what `respond` or `complete` just returned.
+
+        `resumable`: its client can come back for the rest when this process has to stop.
+        """
         if fresh:
-            return self._hub.follow(response.id, watched=True)
+            return self._hub.follow(response.id, watched=True, dismissible=resumable)
         return (await self.read(response.tenant, response.id))[1]
 
     async def opening(self, reader: Reader, *, patience: float = REFUSAL_PATIENCE) -> list[Record]:

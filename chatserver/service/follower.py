@@ -25,12 +25,15 @@ BACK_OFF = (0.05, 2.0)
 """First and longest pause between attempts to reach the store, in seconds."""
 PAGE = 1000
 """Records in one read."""
+SLOW_READER = "slow_reader"
+RESTARTING = "server_restarting"
+"""Codes of the errors that end a reader, not its answer."""
 
 T = TypeVar("T")
 
 
 class Follower:
-    """One reader's place on one tape. Not for use by two tasks at once; `batch` may be cancelled without loss."""
+    """One reader's place on one tape. Not for two tasks at once; `batch` may be cancelled without loss."""
 
     def __init__(
         self,
@@ -50,7 +53,7 @@ class Follower:
         self._waiting: deque[Record] = deque()
         self._texts = 0
         self._tokens = 0
-        self._too_slow = False
+        self._over: Unavailable | None = None
         self._news = asyncio.Event()
         self._must_watch = not watched
         self._must_read = True
@@ -67,7 +70,7 @@ class Follower:
         return self._cursor.ended
 
     async def batch(self, timeout: float | None = None) -> list[Record]:
-        """Return all that is new, adjacent deltas merged; [] after `timeout` seconds, or once the tape has ended.
+        """Return all that is new, adjacent deltas merged; [] after `timeout` seconds or once the tape ended.
 
         Raises Unavailable (the reader was too slow, or the store does not answer: come back and resume
         from `after`), NotFound (no such tape, any more).
@@ -102,8 +105,8 @@ class Follower:
         await self.aclose()
 
     def offer(self, records: list[Record]) -> None:
-        """Put announced records into the buffer. Never blocks; past the bound it empties it and ends the reader."""
-        if self._too_slow or self._closed:
+        """Put announced records into the buffer. Never blocks; past the bound it ends the reader."""
+        if self._over or self._closed:
             return
         for record in records:
             self._waiting.append(record)
@@ -111,9 +114,22 @@ class Follower:
             self._texts += texts
             self._tokens += tokens
         if self._texts > MAX_TEXT or self._tokens > MAX_TOKENS:
-            self._clear()
-            self._too_slow = True
+            self.dismiss(
+                Unavailable(
+                    f"The answer is over {MAX_TEXT // 1024} KiB ahead of what was read: come back and resume after "
+                    f"sequence number {self.after}.",
+                    code=SLOW_READER,
+                    retry_after=0.1,
+                )
+            )
         self._news.set()
+
+    def dismiss(self, error: Unavailable) -> None:
+        """Empty the buffer and make the next `batch` raise `error`, which says when to come back."""
+        if self._over is None and not self._closed:
+            self._over = error
+            self._clear()
+            self._news.set()
 
     def resync(self) -> None:
         """Read the store again, and watch again: announcements may have been lost."""
@@ -141,13 +157,8 @@ class Follower:
     def _take(self) -> list[Record]:
         """Return what is new in the buffer, and empty it. A gap makes the next step a read."""
         self._news.clear()
-        if self._too_slow:
-            raise Unavailable(
-                f"The answer is {MAX_TEXT // 1024} KiB ahead of what was read: come back and resume after "
-                f"sequence number {self.after}.",
-                code="slow_reader",
-                retry_after=0.1,
-            )
+        if self._over is not None:
+            raise self._over
         if self._must_read:
             # The buffer stays: what was announced after the watch may be newer than the read.
             return []
@@ -200,7 +211,7 @@ def join(records: list[Record]) -> list[Record]:
 
 
 async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
-    """Await `ask()`, again and again for PATIENCE seconds while the store does not answer. Raises Unavailable."""
+    """Await `ask()`, for PATIENCE seconds again while the store does not answer. Raises Unavailable."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PATIENCE
     pauses = pause_lengths()

@@ -16,7 +16,7 @@ import logging
 
 from chatserver.errors import Unavailable
 from chatserver.ports.tapes import Bundle, Signals, Tapes
-from chatserver.service.follower import Follower, pause_lengths
+from chatserver.service.follower import RESTARTING, Follower, pause_lengths
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,8 @@ class Hub:
         self._tapes = tapes
         self._signals = signals
         self._followers: dict[str, set[Follower]] = {}
+        self._staying: set[Follower] = set()
+        self._dismissal: Unavailable | None = None
         self._lingering: dict[str, asyncio.TimerHandle] = {}
         self._unwatching: set[asyncio.Task[None]] = set()
         self._listening: asyncio.Task[None] | None = None
@@ -54,10 +56,13 @@ class Hub:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def follow(self, response_id: str, after: int = -1, *, watched: bool = False) -> Follower:
+    def follow(
+        self, response_id: str, after: int = -1, *, watched: bool = False, dismissible: bool = True
+    ) -> Follower:
         """Return a follower of a tape from position `after` on; close it in the end.
 
         `watched`: the watch stands already, because the turn was begun with this hub as its watcher.
+        `dismissible`: the reader can resume elsewhere, so `dismiss` may end it.
         """
         follower = Follower(
             self._tapes, response_id, after, web_id=self.web_id, watched=watched, leave=self._leave
@@ -66,7 +71,21 @@ class Hub:
         if timer is not None:
             timer.cancel()
         self._followers.setdefault(response_id, set()).add(follower)
+        if not dismissible:
+            self._staying.add(follower)
+        elif self._dismissal is not None:
+            follower.dismiss(self._dismissal)
         return follower
+
+    def dismiss(self, message: str) -> None:
+        """End every reader, now and from now on, with a hint to come back: this process is about to stop.
+
+        Readers that cannot resume, of answers that are sent as a whole, stay.
+        """
+        self._dismissal = Unavailable(message, code=RESTARTING, retry_after=0.5)
+        for followers in self._followers.values():
+            for follower in followers - self._staying:
+                follower.dismiss(self._dismissal)
 
     @property
     def following(self) -> int:
@@ -75,6 +94,7 @@ class Hub:
 
     def _leave(self, follower: Follower) -> None:
         """Forget a follower; a tape without any is unwatched a little later."""
+        self._staying.discard(follower)
         response_id = follower.response_id
         followers = self._followers.get(response_id)
         if followers is None or follower not in followers:

@@ -26,7 +26,7 @@ TITLE_LENGTH = 80
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """`messages` become items under `parent`; `inline` is the whole prompt of an answer without a conversation."""
+    """`messages` become items under `parent`; `inline` is the whole prompt of a stateless answer."""
 
     shard: int | None
     conversation: str | None = None

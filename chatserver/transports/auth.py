@@ -67,7 +67,8 @@ class Keys:
         if name in ("localhost", self._host) or name.endswith(".localhost") or _is_address(name):
             return
         raise Forbidden(
-            f"Host: expected an address or localhost, got {name[:80]!r}; to serve other names set CHATSERVER_API_KEYS.",
+            f"Host: expected an address or localhost, got {name[:80]!r}; "
+            "to serve other names set CHATSERVER_API_KEYS.",
             code="host_not_allowed",
         )
 

@@ -50,7 +50,7 @@ class _Endpoints:
         ask = wire.parse(load(body))
         chat = self._door.chat
         response, fresh = await chat.complete(tenant, ask, key=key, fingerprint=fingerprint("chat", body))
-        reader = await chat.attach(response, fresh=fresh)
+        reader = await chat.attach(response, fresh=fresh, resumable=False)
         try:
             return await (self._stream if ask.stream else self._whole)(ask, response, reader)
         except BaseException:

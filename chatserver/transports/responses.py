@@ -53,7 +53,7 @@ class _Endpoints:
         )
         if detached:
             return json_response(response_object(response))
-        reader = await self._chat.attach(response, fresh=fresh)
+        reader = await self._chat.attach(response, fresh=fresh, resumable=ask.stream)
         try:
             return await (self._stream if ask.stream else self._whole)(ask, response, reader)
         except BaseException:

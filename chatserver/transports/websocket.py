@@ -8,7 +8,7 @@ Close codes, and whether the client may come back:
 
     1000  the client closed
     1009  a frame was too large (4513 from us)                               not with that frame
-    1012  the server restarts (sent by the server below us)                 at once, and attach
+    1012  the server restarts                                                at once, and attach
     1013  the client read too slowly, or the store did not answer            at once, and attach
     4500  too many frames could not be understood, or a binary one           no
     4501  no valid key                                                       with another key
@@ -31,6 +31,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from chatserver.domain.response import Response
 from chatserver.errors import BadRequest, ChatServerError, Overloaded, TooLarge, Unauthenticated, Unavailable
 from chatserver.service.chat import Reader
+from chatserver.service.follower import RESTARTING, SLOW_READER
 from chatserver.transports.auth import check_origin
 from chatserver.transports.door import Door, fingerprint, idempotency_key
 from chatserver.wire import frames
@@ -51,7 +52,8 @@ MAX_QUEUED = 16
 """Creates that wait in one lane."""
 MAX_BAD_FRAMES = 32
 """Frames in a row that could not be understood."""
-COME_BACK = 1013
+_COME_BACK = {SLOW_READER: 1013, RESTARTING: 1012}
+"""Errors that end the connection, not one answer, and the close codes that bring the client back."""
 TOKEN_PROTOCOL = "openai-insecure-api-key."  # noqa: S105 - a prefix; the convention of OpenAI's browser SDK
 _GOODBYES = (WebSocketDisconnect, OSError)
 
@@ -191,7 +193,7 @@ class Connection:
             try:
                 await self._answer(frame)
             except ChatServerError as error:
-                if error.code == "slow_reader":
+                if error.code in _COME_BACK:
                     raise
                 await self._send(nested_event(error, stream_id))
             lane.popleft()
@@ -205,7 +207,7 @@ class Connection:
             key=idempotency_key(frame.key, "idempotency_key"),
             fingerprint=fingerprint("responses", frame.body),
         )
-        reader = await self._chat.attach(response, fresh=fresh)
+        reader = await self._chat.attach(response, fresh=fresh, resumable=True)
         await self._relay(response, reader, frame.stream_id)
 
     async def _attach(self, frame: frames.Attach) -> None:
@@ -213,7 +215,7 @@ class Connection:
             response, reader = await self._chat.read(self._tenant, frame.response_id, frame.after)
             await self._relay(response, reader, frame.stream_id, frame.after)
         except ChatServerError as error:
-            if error.code == "slow_reader":
+            if error.code in _COME_BACK:
                 raise
             await self._send(nested_event(error, frame.stream_id))
 
@@ -249,7 +251,7 @@ class Connection:
                     await self._socket.send({"type": "websocket.send", "text": data.decode()})
             except TimeoutError:
                 raise Unavailable(
-                    f"Nothing was read for {SEND_TIMEOUT:g} s: come back and attach.", code="slow_reader"
+                    f"Nothing was read for {SEND_TIMEOUT:g} s: come back and attach.", code=SLOW_READER
                 ) from None
 
     def _end(self, error: ChatServerError) -> None:
@@ -258,10 +260,11 @@ class Connection:
 
     async def _close(self, error: ChatServerError) -> None:
         """Say why, and close; a client that does not read is not waited for."""
-        code = COME_BACK if isinstance(error, Unavailable) else error.close_code
+        unavailable = _COME_BACK[SLOW_READER] if isinstance(error, Unavailable) else error.close_code
+        code = _COME_BACK.get(error.code, unavailable)
         with contextlib.suppress(TimeoutError, RuntimeError, *_GOODBYES):
             async with asyncio.timeout(CLOSE_TIMEOUT):
-                if error.code != "slow_reader":
+                if error.code != SLOW_READER:
                     await self._send(nested_event(error))
                 await self._socket.close(code, error.message[:100].encode()[:120].decode(errors="ignore"))
 

@@ -49,7 +49,7 @@ def parse(body: dict[str, Any]) -> CompleteChat:
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
-    """Return usage in both dialects; hit + miss = prompt. Every token that missed the cache is written to it."""
+    """Return usage in both dialects; hit + miss = prompt; what misses the cache is written to it."""
     miss = usage.prompt - usage.cached
     return {
         "prompt_tokens": usage.prompt,

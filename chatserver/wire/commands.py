@@ -38,7 +38,7 @@ class CreateResponse:
 
 @dataclass(frozen=True, slots=True)
 class CompleteChat:
-    """Ask for an answer to a conversation that the client keeps. `include_usage`: a last chunk with the usage."""
+    """Ask for an answer to a conversation that the client keeps. `include_usage`: send it as a last chunk."""
 
     params: Params
     messages: tuple[Message, ...]

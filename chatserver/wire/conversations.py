@@ -68,7 +68,7 @@ def parse_page(query: Mapping[str, str]) -> Page:
 
 
 def conversation_object(conversation: Conversation) -> dict[str, Any]:
-    """Return a conversation. Extensions: title, updated_at, head (its last item), active (the running response)."""
+    """Return a conversation. Extensions: title, updated_at, head (last item), active (running response)."""
     return {
         "id": conversation.id,
         "object": "conversation",

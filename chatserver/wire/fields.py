@@ -32,7 +32,7 @@ def wrong(path: str, expected: str, value: object, *, code: str = "invalid_value
 
 
 def describe(value: object) -> str:
-    """Return a short description of a JSON value for an error message: never more than 60 characters of it."""
+    """Return a short description of a JSON value for an error message: at most 60 characters of it."""
     if isinstance(value, dict):
         return f"an object of {len(value)}"
     if isinstance(value, list):

@@ -18,7 +18,7 @@ MAX_LANE = 64
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """`response.create`: queue a request in its lane. `body`: what requests with the same idempotency `key` share."""
+    """`response.create`: queue a request in its lane. `body`: what all frames with its `key` share."""
 
     ask: CreateResponse
     stream_id: str | None

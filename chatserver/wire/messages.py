@@ -73,7 +73,7 @@ def chat_message(value: object, path: str) -> Message:
 
 
 def input_message(value: object, path: str) -> Message:
-    """Check one input item of the Responses dialect: an easy message, a full message item, or an output item given back."""
+    """Check one input item of the Responses dialect: an easy or full message, or an output item given back."""
     fields = Fields(value, path)
     kind = fields.take("type", "message")
     if kind is not None and kind != "message":
@@ -111,7 +111,7 @@ def _part(value: Any, path: str) -> str:
     kind = fields.take("type")
     if not isinstance(kind, str) or kind not in TEXT_PARTS:
         raise BadRequest(
-            f"{path}.type: expected one of {', '.join(TEXT_PARTS)}, got {describe(kind)}: only text is supported",
+            f"{path}.type: only text is supported, as {', '.join(TEXT_PARTS)}; got {describe(kind)}",
             param=f"{path}.type",
             code="unsupported_value",
         )

@@ -66,7 +66,7 @@ def response_object(
 
 
 def message(item: Item, *, status: ItemStatus | None = None) -> dict[str, Any]:
-    """Return an item as a message; the text of an assistant is an output part, of all others an input part."""
+    """Return an item as a message: an assistant's text is an output part, all others' an input part."""
     result: dict[str, Any] = {
         "id": item.id,
         "type": "message",
@@ -88,7 +88,7 @@ def input_part(text: str) -> dict[str, Any]:
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
-    """Return usage in the Responses dialect. Every prompt token that did not hit the cache is written to it."""
+    """Return usage in the Responses dialect. What missed the cache is written to it."""
     return {
         "input_tokens": usage.prompt,
         "input_tokens_details": {

@@ -40,7 +40,7 @@ def parse(body: dict[str, Any]) -> CreateResponse:
     previous = fields.text("previous_response_id", None, longest=MAX_ID)
     if conversation is not None and previous is not None:
         raise BadRequest(
-            "previous_response_id: expected it without conversation, got both; the conversation has its own history",
+            "previous_response_id: expected it without conversation, got both",
             param="previous_response_id",
         )
     continues = conversation is not None or previous is not None
