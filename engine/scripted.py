@@ -151,12 +151,22 @@ class ScriptedEngine:
             raise EngineLost(self._lost or "the engine has not started")
         if running.request_id in self._requests:
             raise RequestRefused(f"request {running.request_id} is running already")
-        if len(self._waiting) >= self._max_queued:
+        free = len(self._running) < self._max_running
+        if not free and len(self._waiting) >= self._max_queued:
             raise EngineBusy("The request queue is full. Try again in a moment.")
         self._requests[running.request_id] = running
         self._waiting.append(running)
+        self._fill_places()
         self._arrived.set()
         return running
+
+    def _fill_places(self) -> None:
+        """Let the longest waiting requests run."""
+        now = asyncio.get_running_loop().time()
+        while self._waiting and len(self._running) < self._max_running:
+            running = self._waiting.popleft()
+            running.first_due = now + self._delay
+            self._running[running.request_id] = running
 
     async def _chunks(self, running: _Running) -> AsyncGenerator[Chunk, None]:
         """Yield what the ticks emit; leaving early aborts the request."""
@@ -187,11 +197,6 @@ class ScriptedEngine:
             await asyncio.sleep(due - loop.time())
 
     def _tick(self, now: float) -> None:
-        while self._waiting and len(self._running) < self._max_running:
-            running = self._waiting.popleft()
-            if running.finish is None:
-                running.first_due = now + self._delay
-                self._running[running.request_id] = running
         for running in list(self._running.values()):
             if now >= running.first_due:
                 self._step(running, now)
@@ -223,6 +228,7 @@ class ScriptedEngine:
         self._running.pop(running.request_id, None)
         with contextlib.suppress(ValueError):
             self._waiting.remove(running)
+        self._fill_places()
         running.finish = finish
         if running.prefilled:
             self._cache.insert(running.salt, (*running.ids, *running.answer[:-1]))
