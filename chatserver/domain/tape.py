@@ -35,7 +35,7 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """An engine admitted the prompt of `prompt` tokens. `claim` > 1: it goes on after a crash, where the text stopped."""
+    """An engine admitted the prompt of `prompt` tokens. `claim` > 1: it goes on after a crash."""
 
     prompt: int
     claim: int = 1

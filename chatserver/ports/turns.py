@@ -70,7 +70,7 @@ class Turns(Protocol):
         ...
 
     async def claim(self, engine_id: str, *, lease: float, shard: int | None = None) -> Response | None:
-        """Take the oldest waiting job (of one shard, or of any) for `lease` seconds, or None; its claim number grows by 1."""
+        """Take the oldest waiting job (of a shard, or any) for `lease` seconds, or None. Its claim number grows by 1."""
         ...
 
     async def renew(self, engine_id: str, response_ids: Sequence[str], *, lease: float) -> list[str]:
@@ -99,7 +99,7 @@ class Turns(Protocol):
         conversation, drop the job; then announce. One step; returns False, and changes nothing, if the claim is old.
 
         The conversation's head moves to the answer if it still is the last input item (or `response.parent`
-        when there were none). `discard_inputs`: the turn was refused: its input items are removed and the head goes back.
+        when there were none). `discard_inputs`: the turn was refused: its input goes, the head goes back.
         """
         ...
 

@@ -51,6 +51,7 @@ def test_engine_killed_in_mid_answer(scripted, round_):
 
     stream = client.responses.create(**ASK, extra_body={"ignore_eos": True}, stream=True)
     text, positions, last = read(stream, kill)
+    assert last.type == "response.incomplete", (last, scripted.tail())
     assert text == expected == last.response.output_text
     assert positions == sorted(set(positions))
     assert last.response.usage.output_tokens == 80

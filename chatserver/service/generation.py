@@ -1,0 +1,109 @@
+"""One request to the engine: from a prompt to (token, piece) pairs whose text is final."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Sequence
+from uuid import uuid4
+
+from chatserver.domain.response import Params
+from chatserver.domain.stops import Pair, StopFilter
+from engine.contract import (
+    REQUEST_ID_LENGTH,
+    Chunk,
+    Engine,
+    EngineBusy,
+    FinishReason,
+    GenerateRequest,
+    Sampling,
+)
+
+BUSY_DELAYS = (0.05, 0.2, 0.5, 1.0, 2.0)
+"""Seconds between tries while the engine's own queue is full."""
+
+
+class Generation:
+    """Runs one request; `stop()` may come at any time, also before it is under way.
+
+    `emitted`: ids of the answer that are on its tape already. The engine is sent prompt + emitted and goes
+    on behind them; the decoder is fed them again, so that a character that was cut in two is whole.
+    """
+
+    def __init__(self, engine: Engine, params: Params, salt: str, emitted: Sequence[int] = ()) -> None:
+        self.cached = 0
+        """Prompt tokens that came from the KV cache, once the first chunk is here."""
+        self.finish: FinishReason | None = None
+        self.started_at = 0.0
+        self.first_at = 0.0
+        """`time.monotonic()` of handing over the prompt and of the first token; 0.0 = not yet."""
+        self._engine = engine
+        self._params = params
+        self._salt = salt
+        self._emitted = tuple(emitted)
+        self._stops = StopFilter(params.stop)
+        self._id = uuid4().hex[:REQUEST_ID_LENGTH]
+        self._stopping = False
+        self._aborts: set[asyncio.Task[None]] = set()
+
+    def stop(self) -> None:
+        """Have the scheduler drop the request within one step; what it made until then still comes."""
+        self._stopping = True
+        if self.started_at:
+            task = asyncio.ensure_future(self._engine.abort(self._id))
+            self._aborts.add(task)
+            task.add_done_callback(self._aborts.discard)
+
+    async def run(self, prompt: Sequence[int], max_tokens: int) -> AsyncGenerator[list[Pair], None]:
+        """Yield pairs, a list per scheduler step. Raises what the engine raises."""
+        decoder = self._engine.tokenizer.decoder()
+        for token in self._emitted:
+            decoder.push(token)
+        request = GenerateRequest(self._id, (*prompt, *self._emitted), self._sampling(max_tokens), self._salt)
+        async with contextlib.aclosing(self._patiently(request)) as chunks:
+            async for chunk in chunks:
+                self._note(chunk)
+                pairs = self._stops.feed([(token, decoder.push(token)) for token in chunk.ids])
+                yield pairs + self._stops.flush() if chunk.finish else pairs
+
+    @property
+    def matched(self) -> bool:
+        """Whether a stop string ended the answer."""
+        return self._stops.matched is not None
+
+    async def _patiently(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+        """Generate, trying again for a while when the engine's own queue is full."""
+        for delay in (*BUSY_DELAYS, None):
+            self.started_at = time.monotonic()
+            try:
+                async with contextlib.aclosing(self._engine.generate(request)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+                return
+            except EngineBusy:
+                if delay is None or self._stopping:
+                    raise
+                await asyncio.sleep(delay)
+
+    def _note(self, chunk: Chunk) -> None:
+        if chunk.ids and not self.first_at:
+            self.first_at = time.monotonic()
+        self.cached = chunk.cached
+        self.finish = chunk.finish
+        if self._stopping and chunk.finish is None:
+            self.stop()  # the first abort may have come before the scheduler knew the request
+
+    def _sampling(self, max_tokens: int) -> Sampling:
+        params = self._params
+        return Sampling(
+            max_tokens=max_tokens,
+            temperature=params.temperature,
+            top_p=params.top_p,
+            top_k=params.top_k,
+            stop=params.stop,
+            seed=params.seed,
+            presence_penalty=params.presence_penalty,
+            frequency_penalty=params.frequency_penalty,
+            ignore_end=params.ignore_end,
+        )
