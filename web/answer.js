@@ -6,43 +6,7 @@
 // Events carry the tape's `sequence_number`: it grows and may skip. An event at or below the last one
 // applied is a replay and changes nothing; the `…done` events carry the whole text and heal what was missed.
 
-/**
- * @typedef {'sending' | 'queued' | 'reading' | 'answering' | 'resuming' | 'completed' | 'stopped'
- *   | 'incomplete' | 'failed' | 'lost'} Phase
- *
- * @typedef {object} Failure
- * @property {string} code machine-readable word of the server
- * @property {string} message for people
- * @property {number} [status] HTTP status
- *
- * @typedef {object} Usage token counts of OpenAI's Responses API
- * @property {number} input_tokens
- * @property {{cached_tokens?: number}} [input_tokens_details]
- * @property {number} output_tokens
- *
- * @typedef {object} Timing
- * @property {number} [queued_ms]
- * @property {number} [prefill_ms]
- * @property {number} [ttft_ms]
- * @property {number} [tokens_per_second]
- *
- * @typedef {object} Answer
- * @property {'answer'} kind
- * @property {string} key names the entry for the view; the stream id of an answer that was asked for in this tab
- * @property {string | null} id the item's id, once known
- * @property {string | null} responseId
- * @property {string} model
- * @property {Phase} phase
- * @property {number} seq last sequence number applied, -1 before the first
- * @property {Readonly<Record<string, string>>} parts text by "output.content" index
- * @property {string} reasoning
- * @property {boolean} stopAsked
- * @property {Failure | null} failure
- * @property {Usage | null} usage
- * @property {Timing | null} timing
- *
- * @typedef {{type: string, [field: string]: any}} Event a frame of the server, or a `local.…` event of the page
- */
+/** @import { Answer, Event, Phase } from './types.d.ts' */
 
 const LIVE = new Set(['sending', 'queued', 'reading', 'answering', 'resuming']);
 

@@ -19,7 +19,7 @@ let t = speaker(preferredLanguage(memory.language, navigator.languages));
 let drawing = false;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let noticeTimer;
-/** @type {import('./state.js').State['notice']} */
+/** @type {import('./types.d.ts').State['notice']} */
 let notice = null;
 
 const chat = new Chat({ onChange: drawSoon, onRoute: showRoute });
@@ -30,7 +30,7 @@ const status = new StatusView(() => chat.reconnect());
 const sidebar = new Sidebar({
   onRename: (id, title) => void chat.rename(id, title),
   onRemove: (it) => dialogs.askFirst(t('removeWarn', { title: it.title || t('untitled') }), () => void chat.remove(it.id)),
-  onSearch: (query) => chat.search(query),
+  onSearch: (query) => chat.dispatch({ type: 'local.query', query }),
   onMore: () => chat.more(),
 });
 const transcript = new TranscriptView({
@@ -73,7 +73,7 @@ function draw() {
   clearNoticeLater(state);
 }
 
-/** @param {import('./state.js').State} state */
+/** @param {import('./types.d.ts').State} state */
 function drawHeader(state) {
   const title = state.list.conversations.find(({ id }) => id === state.open)?.title || (state.open ? '' : t('newChat'));
   byId('title', HTMLElement).textContent = title;
@@ -89,7 +89,7 @@ function drawHeader(state) {
   select.value = state.model;
 }
 
-/** @param {import('./state.js').State} state */
+/** @param {import('./types.d.ts').State} state */
 function clearNoticeLater(state) {
   if (state.notice === notice) return;
   notice = state.notice;

@@ -1,4 +1,4 @@
-// Work that goes on beside the conversation: a queue with few calls at a time, and a poll that ends.
+// Small machinery beside the conversation: a queue with few calls at a time, a poll that ends, sleep and chance.
 
 /** At most `width` calls run at once; what waits is each key once, the newest `bound` of them. */
 export class Queue {
@@ -54,3 +54,7 @@ export class Poll {
 
 /** @param {number} ms @returns {Promise<void>} */
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** `crypto.randomUUID` exists only on secure origins; this works on a plain http one, too. */
+export const randomId = () =>
+  [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, '0')).join('');

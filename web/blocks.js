@@ -4,11 +4,11 @@
 import { el } from './dom.js';
 
 /**
- * @typedef {import('./vendor/marked.js').Token} Token
- * @typedef {{copyCode: string, table: string}} Words labels of the parts that need one
+ * @import { Token } from './vendor/marked.js'
+ * @import { MarkdownWords as Words } from './types.d.ts'
+ *
  * @typedef {{type: string, node: Node, update?: (token: Token) => boolean}} Block
  *   `update` returns false if the node cannot follow the token
- * @typedef {Block & {raw: string}} Placed
  */
 
 /** Deeper nesting than this is shown as plain text: the source decides the depth, the stack pays. */
@@ -22,7 +22,7 @@ export class BlockList {
     this.root = root;
     this.words = words;
     this.depth = depth;
-    /** @type {Placed[]} */
+    /** @type {(Block & {raw: string})[]} */
     this.tail = [];
   }
 
@@ -59,10 +59,13 @@ export class BlockList {
   }
 }
 
-/** @param {Token[]} tokens */
-const visible = (tokens) => tokens.filter((token) => token.type !== 'space');
+/** Whether a token is only space; marked makes some of them paragraphs. @param {Token} token */
+export const isBlank = (token) => token.raw.trim() === '';
 
-/** @param {Placed | undefined} block */
+/** @param {Token[]} tokens */
+const visible = (tokens) => tokens.filter((token) => !isBlank(token));
+
+/** @param {Block | undefined} block */
 const remove = (block) => block?.node.parentNode?.removeChild(block.node);
 
 /** @param {Token} token @param {Words} words @param {number} depth @returns {Block} */
@@ -74,8 +77,8 @@ function makeBlock(token, words, depth) {
 
 /** @type {Record<string, (token: Token, words: Words, depth: number) => {node: Node, update?: (token: Token) => boolean}>} */
 const BLOCKS = {
-  paragraph: (token) => ({ node: el('p', {}, ...inline(token.tokens)) }),
-  text: (token) => ({ node: el('span', {}, ...(token.tokens ? inline(token.tokens) : [unescapeText(token.text ?? '')])) }),
+  paragraph: (token) => ({ node: el('p', {}, ...line(token)) }),
+  text: (token) => ({ node: el('span', {}, ...line(token)) }),
   heading: (token) => ({ node: el(HEADINGS[token.depth - 1] ?? 'h6', {}, ...inline(token.tokens)) }),
   hr: () => ({ node: el('hr') }),
   checkbox: (token) => ({ node: checkbox(token) }),
@@ -182,6 +185,13 @@ const cells = (columns, tag) =>
 /** @param {Token} token */
 function checkbox(token) {
   return el('input', { type: 'checkbox', disabled: '', ...(token.checked ? { checked: '' } : {}) });
+}
+
+/** The content of a paragraph. marked sometimes leaves its line break at the end. @param {Token} token */
+function line(token) {
+  const content = token.tokens ? inline(token.tokens) : [unescapeText(token.text ?? '')];
+  const last = content.at(-1);
+  return typeof last === 'string' ? [...content.slice(0, -1), last.trimEnd()] : content;
 }
 
 /** @param {Token[] | undefined} tokens @param {number} [depth] @returns {(Node | string)[]} */

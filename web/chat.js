@@ -2,20 +2,19 @@
 
 import { ApiError, api } from './api.js';
 import { isLive, isPassing } from './answer.js';
-import { Poll, Queue, sleep } from './background.js';
+import { Poll, randomId, sleep } from './background.js';
+import { figures } from './figures.js';
 import { memory } from './memory.js';
 import { DRAFT, attachFrame, cancelFrame, createFrame, resumeFrames } from './resume.js';
-import { Connection, retryDelay } from './socket.js';
+import { Connection, retryDelay, socketUrl } from './socket.js';
 import { INITIAL, liveHere, reduce, running } from './state.js';
 import { titleFrom } from './title.js';
 import { questionOf } from './transcript.js';
 
+/** @import { Event, State, Turn } from './types.d.ts' */
+
 /** How often readiness is asked for while the server is not ready. */
 const READY_EVERY_MS = 2_000;
-/** Figures of stored answers asked for at the same time. */
-const MAX_FIGURE_CALLS = 4;
-/** Figures of stored answers that wait to be asked for. */
-const MAX_FIGURES_WAITING = 200;
 
 export class Chat {
   /** @param {{onChange: () => void, onRoute: (conversation: string | null) => void}} page */
@@ -32,13 +31,13 @@ export class Chat {
       token: () => this.token,
       onUnauthenticated: () => this.#askForKey(),
     });
-    this.figures = new Queue((key) => this.#loadFigures(key), MAX_FIGURE_CALLS, MAX_FIGURES_WAITING);
+    this.figures = figures(this);
     this.readiness = new Poll(() => this.#becameReady(), READY_EVERY_MS);
     this.starts = 0;
     this.begun = false;
   }
 
-  /** @param {import('./answer.js').Event} event */
+  /** @param {Event} event */
   dispatch(event) {
     this.state = reduce(this.state, event);
     this.page.onChange();
@@ -53,7 +52,7 @@ export class Chat {
     const start = (this.starts += 1);
     for (let attempt = 0; start === this.starts; attempt += 1) {
       if (await this.#began()) return;
-      if (this.state.signIn !== null) return;
+      if (this.state.signIn !== null || this.state.connection.phase === 'refused') return;
       this.dispatch({ type: 'local.connection', phase: navigator.onLine ? 'waiting' : 'offline' });
       await sleep(retryDelay(attempt));
     }
@@ -64,14 +63,16 @@ export class Chat {
     try {
       await this.#loadList(null);
     } catch (error) {
-      if (error instanceof ApiError && error.status === 401) this.#askForKey();
+      if (!(error instanceof ApiError)) throw error;
+      if (error.status === 401) this.#askForKey();
+      else if (error.status === 403) this.dispatch({ type: 'local.connection', phase: 'refused', reason: error.message });
       return false;
     }
     this.begun = true;
     this.dispatch({ type: 'local.sign_in', signIn: null });
     this.connection.restart();
     void this.readiness.start();
-    if (this.state.open !== null && !this.state.open.startsWith(DRAFT)) void this.#loadItems(this.state.open);
+    this.reload();
     return true;
   }
 
@@ -101,14 +102,14 @@ export class Chat {
     if (conversation === this.state.open && conversation !== null) return;
     if (conversation === null) return this.dispatch({ type: 'local.new' });
     this.dispatch({ type: 'local.opened', conversation });
-    if (!conversation.startsWith(DRAFT)) void this.#loadItems(conversation);
+    this.reload();
   }
 
   /** Catch up with what other tabs did; a running answer needs no catching up. */
   refresh() {
     if (!this.begun || this.state.signIn !== null) return;
     void this.#guard(this.#loadList(null));
-    if (this.state.open !== null && !this.state.open.startsWith(DRAFT) && !liveHere(this.state)) void this.#loadItems(this.state.open);
+    if (!liveHere(this.state)) this.reload();
   }
 
   /** Ask. @param {string} text @returns {boolean} whether it was taken */
@@ -123,7 +124,7 @@ export class Chat {
     return true;
   }
 
-  /** Make the conversation, then ask in it. @param {{streamId: string, conversation: string, model: string, text: string}} turn */
+  /** Make the conversation, then ask in it. @param {Turn} turn */
   async #sendFirst(turn) {
     try {
       const created = await this.api.create();
@@ -143,12 +144,12 @@ export class Chat {
 
   /** Take a refused message back and send it again. @param {string} streamId */
   sendAgain(streamId) {
-    const conversation = this.state.open;
-    const transcript = conversation === null ? undefined : this.state.transcripts[conversation];
+    const conversation = this.state.open ?? '';
+    const transcript = this.state.transcripts[conversation];
     const question = transcript && questionOf(transcript, streamId);
     if (!question || liveHere(this.state)) return;
     this.dispatch({ type: 'local.withdrawn', conversation, streamId });
-    if (conversation?.startsWith(DRAFT)) this.dispatch({ type: 'local.removed', conversation });
+    if (conversation.startsWith(DRAFT)) this.dispatch({ type: 'local.removed', conversation });
     this.send(question.text);
   }
 
@@ -177,38 +178,27 @@ export class Chat {
     if (here) this.page.onRoute(null);
   }
 
-  /** Filter the list. @param {string} query */
-  search(query) {
-    this.dispatch({ type: 'local.query', query });
-  }
-
   more() {
     void this.#guard(this.#loadList(this.state.list.conversations.at(-1)?.id ?? null));
   }
 
   async earlier() {
-    const conversation = this.state.open;
-    const before = conversation === null ? null : (this.state.transcripts[conversation]?.oldest ?? null);
-    if (conversation === null || before === null) return;
-    const page = await this.#guard(this.api.items(conversation, before));
+    const conversation = this.state.open ?? '';
+    const before = this.state.transcripts[conversation]?.oldest;
+    const page = before && (await this.#guard(this.api.items(conversation, before)));
     if (page) this.dispatch({ type: 'local.earlier', conversation, ...page });
   }
 
-  /** Read the items of the open conversation again, after a failure. */
+  /** Read the items of the open conversation, if the server has it. */
   reload() {
-    if (this.state.open !== null) void this.#loadItems(this.state.open);
+    const { open } = this.state;
+    if (open !== null && !open.startsWith(DRAFT)) void this.#loadItems(open);
   }
 
-  /** Fetch the figures of a stored answer. @param {string} key */
-  async #loadFigures(key) {
-    const conversation = this.state.open;
-    const transcript = conversation === null ? undefined : this.state.transcripts[conversation];
-    const entry = transcript?.entries.find((it) => it.key === key);
-    if (entry?.kind !== 'answer' || entry.responseId === null || entry.usage) return;
-    // Without its figures an answer is still an answer: no notice.
-    const response = await this.api.response(entry.responseId).catch(() => null);
-    if (!response?.usage) return;
-    this.dispatch({ type: 'local.figures', conversation, key, usage: response.usage, timing: response.timing ?? null });
+  /** An answer, if it is one and is known. @param {string | null | undefined} conversation @param {string} key */
+  answer(conversation, key) {
+    const entry = conversation ? this.state.transcripts[conversation]?.entries.find((it) => it.key === key) : undefined;
+    return entry?.kind === 'answer' ? entry : undefined;
   }
 
   /** @param {any} frame */
@@ -235,12 +225,12 @@ export class Chat {
     if (it?.answer.stopAsked) this.connection.send(cancelFrame(frame.response.id));
   }
 
-  /** @param {import('./state.js').State} before @param {string} streamId */
+  /** @param {State} before @param {string} streamId */
   #ended(before, streamId) {
     memory.keepRunning(this.state);
     const conversation = before.live[streamId];
-    const entry = conversation === undefined ? undefined : this.state.transcripts[conversation]?.entries.find((it) => it.key === streamId);
-    if (conversation === undefined || entry?.kind !== 'answer' || isLive(entry)) return;
+    const entry = this.answer(conversation, streamId);
+    if (!conversation || !entry || isLive(entry)) return;
     if (entry.phase === 'lost') void this.#loadItems(conversation);
     void this.#guard(this.#loadList(null));
   }
@@ -301,8 +291,3 @@ export class Chat {
     return undefined;
   }
 }
-
-const socketUrl = () => `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/v1/responses`;
-
-/** `crypto.randomUUID` exists only on secure origins; this works on a plain http one, too. */
-const randomId = () => [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, '0')).join('');

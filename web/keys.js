@@ -18,7 +18,7 @@ const TAKEN_BY_INPUT_METHOD = 229;
 /** @param {string} text up to the caret */
 export const endsInHangul = (text) => /\p{Script=Hangul}$/u.test(text);
 
-/** @typedef {{key: string, code: string, keyCode: number, isComposing: boolean, shiftKey: boolean}} Press */
+/** @import { Press } from './types.d.ts' */
 
 /** On Windows a key that an input method took is called "Process". @param {Press} event */
 const isEnter = ({ key, code, keyCode }) =>

@@ -7,7 +7,7 @@
 // blocks), images (loading them would tell others what the model wrote), `~one tilde~` (10~20 is a range).
 
 import { Marked } from './vendor/marked.js';
-import { BlockList } from './blocks.js';
+import { BlockList, isBlank } from './blocks.js';
 
 const NOTHING = () => undefined;
 
@@ -31,6 +31,9 @@ const koreanStrong = {
   },
 };
 
+/** Emphasis in a paragraph longer than this stays literal: marked's search for it is quadratic. UTF-16 units. */
+const LONGEST_EMPHASISED = 3_000;
+
 const marked = new Marked({
   gfm: true,
   breaks: true,
@@ -39,6 +42,10 @@ const marked = new Marked({
     html: NOTHING,
     tag: NOTHING,
     def: NOTHING,
+    /** @param {string} _ @param {string} paragraph */
+    emStrong(_, paragraph) {
+      return paragraph.length > LONGEST_EMPHASISED ? undefined : false;
+    },
     /** @param {string} source */
     del(source) {
       return source.startsWith('~~') ? false : undefined;
@@ -46,11 +53,22 @@ const marked = new Marked({
   },
 });
 
-/** @param {string} source @returns {import('./vendor/marked.js').Token[]} block tokens whose `raw` add up to the source */
-export const lex = (source) => marked.lexer(source);
+/**
+ * Block tokens whose `raw` add up to the source.
+ * @param {string} source @returns {import('./vendor/marked.js').Token[]}
+ */
+export function lex(source) {
+  try {
+    return marked.lexer(source);
+  } catch (error) {
+    // Thousands of nested quotes exhaust the stack of marked: such a text is shown as it is.
+    if (error instanceof RangeError) return [{ type: 'plain', raw: source }];
+    throw error;
+  }
+}
 
 export class MarkdownView {
-  /** @param {HTMLElement} root where the blocks go; it must stay ours alone @param {import('./blocks.js').Words} words */
+  /** @param {HTMLElement} root where the blocks go; it must stay ours alone @param {import('./types.d.ts').MarkdownWords} words */
   constructor(root, words) {
     this.root = root;
     this.words = words;
@@ -60,8 +78,10 @@ export class MarkdownView {
     this.blocks = new BlockList(root, words);
   }
 
-  /** Show `text`; cheap if it continues what was shown before. @param {string} text */
-  update(text) {
+  /** Show `source`; cheap if it continues what was shown before. @param {string} source */
+  update(source) {
+    // As marked does, so that the lengths of its tokens are those of our text.
+    const text = source.replace(/\r\n?/g, '\n');
     if (text === this.source) return;
     if (!text.startsWith(this.source)) this.#restart();
     this.source = text;
@@ -87,8 +107,8 @@ export class MarkdownView {
   }
 }
 
-/** All tokens before the last block. @param {import('./vendor/marked.js').Token[]} tokens */
+/** All tokens before the last block; a blank line ends nothing, a list may go on after it. @param {import('./vendor/marked.js').Token[]} tokens */
 function finishedBlocks(tokens) {
-  const last = tokens.findLastIndex((token) => token.type !== 'space');
+  const last = tokens.findLastIndex((token) => !isBlank(token));
   return tokens.slice(0, Math.max(0, last));
 }

@@ -25,7 +25,7 @@ export const memory = {
     return remembered(sessionStorage.getItem(RUNNING));
   },
 
-  /** @param {import('./state.js').State} state */
+  /** @param {import('./types.d.ts').State} state */
   keepRunning(state) {
     sessionStorage.setItem(RUNNING, JSON.stringify(toRemember(state)));
   },

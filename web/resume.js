@@ -3,7 +3,7 @@
 import { running } from './state.js';
 import { questionOf } from './transcript.js';
 
-/** @typedef {import('./state.js').State} State */
+/** @import { Answer, Remembered, State, Turn } from './types.d.ts' */
 
 /** Prefix of conversations that exist only in this tab so far. */
 export const DRAFT = 'draft:';
@@ -14,7 +14,7 @@ export const MAX_REMEMBERED = 16;
 /**
  * The frame that asks for an answer. The stream id is also the idempotency key: asked twice, because the
  * connection broke before the server's word arrived, it is still one answer.
- * @param {{streamId: string, conversation: string, model: string, text: string}} turn
+ * @param {Turn} turn
  */
 export function createFrame({ streamId, conversation, model, text }) {
   return {
@@ -44,21 +44,19 @@ export function resumeFrames(state) {
     (answer.responseId === null ? askAgain(state, conversation, answer) : goOn(streamId, answer.responseId, answer)));
 }
 
-/** @param {string} streamId @param {string} responseId @param {import('./answer.js').Answer} answer @returns {object[]} */
+/** @param {string} streamId @param {string} responseId @param {Answer} answer @returns {object[]} */
 function goOn(streamId, responseId, answer) {
   const attach = attachFrame(streamId, responseId, answer.seq);
   return answer.stopAsked ? [attach, cancelFrame(responseId)] : [attach];
 }
 
-/** @param {State} state @param {string} conversation @param {import('./answer.js').Answer} answer @returns {object[]} */
+/** @param {State} state @param {string} conversation @param {Answer} answer @returns {object[]} */
 function askAgain(state, conversation, { key, model }) {
   const transcript = state.transcripts[conversation];
   const question = transcript && questionOf(transcript, key);
   if (!question || conversation.startsWith(DRAFT)) return [];
   return [createFrame({ streamId: key, conversation, model, text: question.text })];
 }
-
-/** @typedef {{streamId: string, conversation: string, responseId: string}} Remembered */
 
 /** What a reload needs to find the running answers again. @param {State} state @returns {Remembered[]} */
 export function toRemember(state) {

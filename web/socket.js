@@ -16,27 +16,16 @@ export const isTerminal = (code) => (code >= 3500 && code <= 3999) || (code >= 4
 /** The close code of a connection without a valid key. */
 export const UNAUTHENTICATED = 4501;
 
+/** Where this page's server takes frames. */
+export const socketUrl = () => `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/v1/responses`;
+
 /** @param {number} attempt 0 for the first retry @param {() => number} random in [0, 1) @returns {number} milliseconds */
 export function retryDelay(attempt, random = Math.random) {
   const whole = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** Math.min(attempt, 10));
   return whole / 2 + (whole / 2) * random();
 }
 
-/**
- * @typedef {object} Listener
- * @property {() => void} onOpen a fresh connection: ask for everything again
- * @property {(frame: any) => void} onFrame
- * @property {(phase: 'connecting' | 'open' | 'waiting' | 'offline' | 'refused', reason?: string) => void} onPhase
- * @property {() => boolean} expecting whether frames are due, so that silence means trouble
- * @property {() => string | null} token the API key, if there is one
- * @property {() => void} onUnauthenticated
- *
- * @typedef {object} Surroundings what the connection needs of the browser; replaced in tests
- * @property {(url: string) => WebSocket} connect
- * @property {(call: () => void, ms: number) => any} setTimeout
- * @property {(timer: any) => void} clearTimeout
- * @property {() => boolean} online
- */
+/** @import { ConnectionListener, Surroundings } from './types.d.ts' */
 
 /** @type {Surroundings} */
 const BROWSER = {
@@ -47,7 +36,7 @@ const BROWSER = {
 };
 
 export class Connection {
-  /** @param {string} url @param {Listener} listener @param {Surroundings} [surroundings] */
+  /** @param {string} url @param {ConnectionListener} listener @param {Surroundings} [surroundings] */
   constructor(url, listener, surroundings = BROWSER) {
     this.url = url;
     this.listener = listener;

@@ -6,27 +6,7 @@
 import { answer, isLive, reduceAnswer } from './answer.js';
 import { EMPTY, liveAnswer, withAnswer, withEarlier, withItems } from './transcript.js';
 
-/**
- * @typedef {import('./answer.js').Event} Event
- * @typedef {import('./transcript.js').Transcript} Transcript
- *
- * @typedef {object} Conversation
- * @property {string} id
- * @property {string} title
- * @property {number} created_at Unix seconds
- *
- * @typedef {object} State
- * @property {{phase: 'connecting' | 'open' | 'waiting' | 'offline' | 'refused', reason: string}} connection
- * @property {{ready: boolean, reason: string}} server
- * @property {null | 'needed' | 'refused'} signIn
- * @property {readonly string[]} models
- * @property {string} model
- * @property {{phase: 'loading' | 'ready' | 'failed', conversations: readonly Conversation[], more: boolean, query: string}} list
- * @property {string | null} open id of the conversation shown, null for a new one
- * @property {Readonly<Record<string, Transcript>>} transcripts by conversation id, the one opened last at the end
- * @property {Readonly<Record<string, string>>} live conversation id by stream id, of running answers
- * @property {{text: string, values: Record<string, string>} | null} notice a key of text.js
- */
+/** @import { Answer, Conversation, Event, State, Transcript } from './types.d.ts' */
 
 /** Conversations kept in memory; the ones opened longest ago go first, running ones stay. */
 export const MAX_TRANSCRIPTS = 12;
@@ -72,7 +52,7 @@ const serverNotice = (event) => ({ text: 'raw', values: { message: String(event.
 
 /**
  * @param {State} state @param {string} conversation @param {string} streamId
- * @param {(it: import('./answer.js').Answer) => import('./answer.js').Answer} change
+ * @param {(it: Answer) => Answer} change
  * @returns {State}
  */
 function onAnswer(state, conversation, streamId, change) {
@@ -196,7 +176,6 @@ const LOCAL = {
   'local.notice': (state, { text = null, values = {} }) => ({ ...state, notice: text && { text, values } }),
   'local.query': (state, { query }) => ({ ...state, list: { ...state.list, query } }),
   'local.listed': listed,
-  'local.list_failed': (state) => ({ ...state, list: { ...state.list, phase: 'failed' } }),
   'local.new': (state) => ({ ...state, open: null }),
   'local.opened': (state, { conversation }) => opened(state, conversation),
   'local.items': (state, { conversation, ...page }) =>

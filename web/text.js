@@ -13,7 +13,6 @@ export const TABLE = {
   untitled: ['Untitled', '제목 없음', 'Chưa đặt tên'],
   conversations: ['Conversations', '대화 목록', 'Các cuộc trò chuyện'],
   showList: ['Show conversations', '대화 목록 열기', 'Hiện danh sách'],
-  hideList: ['Hide conversations', '대화 목록 닫기', 'Ẩn danh sách'],
   search: ['Search conversations', '대화 검색', 'Tìm cuộc trò chuyện'],
   nothingFound: ['No conversation matches.', '일치하는 대화가 없습니다.', 'Không tìm thấy cuộc trò chuyện nào.'],
   noConversations: ['Your conversations will be listed here.', '대화가 여기에 표시됩니다.', 'Các cuộc trò chuyện sẽ hiện ở đây.'],

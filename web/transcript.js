@@ -2,18 +2,7 @@
 
 import { answer, isLive, textOf } from './answer.js';
 
-/**
- * @typedef {{kind: 'user', key: string, id: string | null, text: string}} Question
- * @typedef {import('./answer.js').Answer} Answer
- * @typedef {Question | Answer} Entry
- *
- * @typedef {object} Transcript
- * @property {'loading' | 'ready' | 'failed'} phase
- * @property {readonly Entry[]} entries oldest first
- * @property {boolean} more whether older entries exist that were not read
- * @property {string | null} oldest id of the oldest item read: where the page before it ends
- * @property {number} sent how many questions this tab has sent; tells whether a reading of the items is stale
- */
+/** @import { Answer, Entry, Question, Transcript } from './types.d.ts' */
 
 /** @type {Transcript} */
 export const EMPTY = { phase: 'loading', entries: [], more: false, oldest: null, sent: 0 };

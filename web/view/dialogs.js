@@ -18,7 +18,7 @@ export class Dialogs {
     return this.signIn.open || this.ask.open || this.keys.open;
   }
 
-  /** @param {import('../state.js').State['signIn']} signIn @param {import('../text.js').Speaker} t */
+  /** @param {import('../types.d.ts').State['signIn']} signIn @param {import('../text.js').Speaker} t */
   render(signIn, t) {
     byId('sign-in-why', HTMLElement).textContent = t(signIn === 'refused' ? 'badKey' : 'signInWhy');
     if (signIn !== null && !this.signIn.open) this.signIn.showModal();

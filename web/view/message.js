@@ -6,10 +6,8 @@ import { MarkdownView } from '../markdown.js';
 import { isTakenBack } from '../transcript.js';
 
 /**
- * @typedef {import('../answer.js').Answer} Answer
- * @typedef {import('../transcript.js').Entry} Entry
- * @typedef {import('../text.js').Speaker} Speaker
- * @typedef {{node: HTMLElement, update: (entry: Entry) => void}} MessageView
+ * @import { Answer, Entry, MessageView } from '../types.d.ts'
+ * @import { Speaker } from '../text.js'
  */
 
 /** @param {Entry} entry @param {Speaker} t @returns {MessageView} */

@@ -3,15 +3,8 @@
 import { byId, el, iconButton } from '../dom.js';
 
 /**
- * @typedef {import('../state.js').State} State
- * @typedef {import('../state.js').Conversation} Conversation
- * @typedef {import('../text.js').Speaker} Speaker
- *
- * @typedef {object} Listener
- * @property {(id: string, title: string) => void} onRename
- * @property {(conversation: Conversation) => void} onRemove
- * @property {(query: string) => void} onSearch
- * @property {() => void} onMore
+ * @import { Conversation, List, SidebarListener, State } from '../types.d.ts'
+ * @import { Speaker } from '../text.js'
  */
 
 /** The longest title. UTF-16 units. */
@@ -20,7 +13,7 @@ export const MAX_TITLE = 200;
 const NARROW = '(max-width: 799px)';
 
 export class Sidebar {
-  /** @param {Listener} listener */
+  /** @param {SidebarListener} listener */
   constructor(listener) {
     this.listener = listener;
     this.root = byId('sidebar', HTMLElement);
@@ -138,7 +131,7 @@ export class Sidebar {
 /** Letters alone: "hanoi" finds "Hà Nội". @param {string} text */
 const folded = (text) => text.normalize('NFD').replace(/\p{M}/gu, '').replace(/đ/gi, 'd').toLowerCase();
 
-/** @param {State['list']} list */
+/** @param {List} list */
 function emptyText(list) {
   if (list.phase === 'loading') return 'loading';
   return list.query ? 'nothingFound' : 'noConversations';

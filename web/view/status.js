@@ -3,7 +3,7 @@
 import { byId, el } from '../dom.js';
 
 /**
- * @param {import('../state.js').State} state @param {import('../text.js').Speaker} t
+ * @param {import('../types.d.ts').State} state @param {import('../text.js').Speaker} t
  * @returns {{kind: 'wait' | 'trouble', text: string, action?: string} | null}
  */
 export function statusOf(state, t) {
@@ -24,7 +24,7 @@ export class StatusView {
     this.shown = '';
   }
 
-  /** @param {import('../state.js').State} state @param {import('../text.js').Speaker} t */
+  /** @param {import('../types.d.ts').State} state @param {import('../text.js').Speaker} t */
   render(state, t) {
     const { notice } = state;
     const words = notice && (notice.text === 'raw' ? (notice.values.message ?? '') : t(notice.text, notice.values));

@@ -5,20 +5,12 @@ import { byId } from '../dom.js';
 import { messageView } from './message.js';
 
 /**
- * @typedef {import('../state.js').State} State
- * @typedef {import('../text.js').Speaker} Speaker
- * @typedef {import('../transcript.js').Entry} Entry
- *
- * @typedef {object} Listener
- * @property {(key: string) => void} onVisible a finished answer without figures came into view
- * @property {(key: string) => void} onAgain send a refused message again
- * @property {() => void} onEarlier
- * @property {() => void} onRetry
- * @property {(copied: boolean) => void} onCopied
+ * @import { Entry, MessageView, State, Transcript, TranscriptListener } from '../types.d.ts'
+ * @import { Speaker } from '../text.js'
  */
 
 export class TranscriptView {
-  /** @param {Listener} listener */
+  /** @param {TranscriptListener} listener */
   constructor(listener) {
     this.listener = listener;
     this.root = byId('transcript', HTMLElement);
@@ -26,7 +18,7 @@ export class TranscriptView {
     this.note = byId('transcript-note', HTMLElement);
     this.earlier = byId('earlier', HTMLButtonElement);
     this.announcer = byId('announcer', HTMLElement);
-    /** @type {Map<string, {entry: Entry, view: import('./message.js').MessageView}>} */
+    /** @type {Map<string, {entry: Entry, view: MessageView}>} */
     this.shown = new Map();
     /** @type {string | null | undefined} */
     this.open = undefined;
@@ -50,7 +42,7 @@ export class TranscriptView {
     return switched;
   }
 
-  /** @param {import('../transcript.js').Transcript | null} transcript @param {Speaker} t */
+  /** @param {Transcript | null} transcript @param {Speaker} t */
   #frame(transcript, t) {
     const none = !transcript?.entries.length;
     this.empty.hidden = !none || (transcript !== null && transcript.phase !== 'ready');
