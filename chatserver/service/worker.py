@@ -125,11 +125,18 @@ class Worker:
 
     def _begin(self, response: Response) -> None:
         turn = Turn(self._parts, response)
-        task = self._group.create_task(self._attend(turn, response.id), name=response.id)
+        earlier = self._running.get(response.id)
+        task = self._group.create_task(self._attend(turn, response.id, earlier), name=response.id)
         self._running[response.id] = (turn, task)
 
-    async def _attend(self, turn: Turn, response_id: str) -> None:
+    async def _attend(
+        self, turn: Turn, response_id: str, earlier: tuple[Turn, asyncio.Task[None]] | None
+    ) -> None:
+        """Run a turn. `earlier`: the same answer under an older claim, which this engine lost and got again."""
         try:
+            if earlier is not None:
+                earlier[0].lose()
+                await asyncio.wait((earlier[1],))
             await turn.run()
         except Unavailable as error:
             # The lease runs out, and the job is claimed again: by us or by another engine.
@@ -140,7 +147,8 @@ class Worker:
         except ChatServerError as error:
             log.error("answer %s ended badly: %s", response_id, error.message)
         finally:
-            self._running.pop(response_id, None)
+            if self._running.get(response_id, (None,))[0] is turn:
+                del self._running[response_id]
             self._wake.set()
 
     async def _keep_leases(self) -> None:

@@ -1,0 +1,141 @@
+"""An engine role in the test's own process: scripted engine, real Valkey, everything between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from chatserver.adapters.valkey import ValkeyStore
+from chatserver.domain.ids import ENTROPY_BYTES, new_id
+from chatserver.domain.item import Item, Role
+from chatserver.domain.response import Params, Response
+from chatserver.domain.tape import Delta, Record
+from chatserver.ports.turns import NewTurn
+from chatserver.service.prompting import PromptBuilder
+from chatserver.service.tape_writer import TapeWriter
+from chatserver.service.turn import TurnParts
+from chatserver.service.worker import Worker, WorkerLimits
+from engine.contract import Engine
+from engine.scripted import ScriptedEngine
+
+TENANT = "tests"
+
+
+def identifier(kind: str, shard: int = 3) -> str:
+    """A fresh id."""
+    return new_id(kind, shard, secrets.token_bytes(ENTROPY_BYTES))
+
+
+@contextlib.asynccontextmanager
+async def scripted(**options: object) -> AsyncIterator[ScriptedEngine]:
+    """A started scripted engine, fast unless told otherwise."""
+    engine = ScriptedEngine(**{"tokens_per_second": 2000.0, "ttft_ms": 1.0, **options})
+    await engine.start(lambda _: None)
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+def parts_of(store: ValkeyStore, engine: Engine) -> TurnParts:
+    """What turns share."""
+    prompts = PromptBuilder(
+        engine.card, engine.tokenizer, store.conversations, store.turns, default_reserve=64
+    )
+    return TurnParts(
+        engine, prompts, store.turns, store.tapes, TapeWriter(store.tapes), lambda tenant: tenant
+    )
+
+
+@contextlib.asynccontextmanager
+async def worker(
+    store: ValkeyStore, engine: Engine, *, lease: float = 2.0, drain: float = 1.0
+) -> AsyncIterator[Worker]:
+    """A running worker."""
+    limits = WorkerLimits(max_running=16, lease=lease, drain=drain)
+    running = Worker(identifier("eng"), parts_of(store, engine), store.signals, store.registry, limits)
+    task = asyncio.create_task(running.run())
+    try:
+        yield running
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def response_for(
+    *,
+    conversation: str | None = None,
+    parent: str | None = None,
+    inputs: tuple[str, ...] = (),
+    **params: object,
+) -> Response:
+    """A response to begin; stateless unless a conversation is named."""
+    chosen = Params(model="scripted", **{"max_output_tokens": 20, "ignore_end": True, "temperature": 0.0, **params})
+    return Response(
+        id=identifier("resp"),
+        tenant=TENANT,
+        params=chosen,
+        created_at=int(time.time()),
+        accepted_at=time.time(),
+        conversation=conversation,
+        parent=parent,
+        inputs=inputs,
+        item_id=identifier("msg"),
+        stored=conversation is not None,
+    )
+
+
+def stateless(text: str = "Hello", **params: object) -> NewTurn:
+    """A turn without a conversation."""
+    return NewTurn(response_for(messages=(("user", text),), **params))
+
+
+def first_turn(text: str, **params: object) -> NewTurn:
+    """A turn that makes its conversation."""
+    item = Item(identifier("msg"), None, Role.USER, text)
+    return NewTurn(
+        response_for(conversation=identifier("conv"), inputs=(item.id,), **params), items=(item,), create=True
+    )
+
+
+def next_turn(before: Response, text: str, **params: object) -> NewTurn:
+    """A turn behind the answer of `before`."""
+    item = Item(identifier("msg"), before.item_id, Role.USER, text)
+    response = response_for(
+        conversation=before.conversation, parent=before.item_id, inputs=(item.id,), **params
+    )
+    return NewTurn(response, items=(item,), exclusive=True)
+
+
+async def ended(store: ValkeyStore, response_id: str, timeout: float = 20.0) -> Response:
+    """Wait for the end of a response."""
+    async with asyncio.timeout(timeout):
+        while not (response := await store.turns.get(TENANT, response_id)).status.ended:
+            await asyncio.sleep(0.01)
+    return response
+
+
+async def tokens_on_tape(store: ValkeyStore, response_id: str) -> int:
+    """How many tokens a tape holds."""
+    return sum(len(r.body.ids) for r in await store.tapes.read(response_id, -1) if isinstance(r.body, Delta))
+
+
+async def run_turn(store: ValkeyStore, turn: NewTurn) -> Response:
+    """Begin a turn and wait for its end."""
+    begun = await store.turns.begin(turn, queue_bound=100)
+    return await ended(store, begun.response_id)
+
+
+def text_of(records: list[Record]) -> str:
+    """The text of all deltas."""
+    return "".join(record.body.text for record in records if isinstance(record.body, Delta))
+
+
+def again(turn: NewTurn) -> NewTurn:
+    """The same question as a new response."""
+    fresh = replace(turn.response, id=identifier("resp"), item_id=identifier("msg"))
+    return replace(turn, response=fresh)
