@@ -24,7 +24,7 @@ from chatserver.ports.turns import NewTurn, Turns
 from chatserver.service.hub import Hub
 from chatserver.service.models import Models
 from chatserver.service.places import Spot, Spots, chain, title_of
-from chatserver.service.replay import Replayed
+from chatserver.service.replay import Replayed, replay
 from chatserver.settings import Settings
 from chatserver.wire.commands import CompleteChat, CreateResponse, Message, Page
 from chatserver.wire.errors import from_failure
@@ -224,17 +224,21 @@ class Chat:
         response = await self.response(tenant, response_id)
         try:
             # Whoever has seen `after` can see it again: it was durable before it was announced.
-            known = bool(await self._tapes.read(response_id, max(after, 0) - 1, limit=1))
+            known = await self._tapes.read(response_id, max(after, 0) - 1, limit=1)
         except NotFound:
             response = await self.response(tenant, response_id)
             if response.outcome is None:
                 raise
-            return response, Replayed(response, after)
+            return response, Replayed(response_id, replay(response), after)
         if not known:
             raise BadRequest(
                 f"starting_after: expected a sequence number that this response has reached, got {after}",
                 param="starting_after",
             )
+        if isinstance(known[0].body, Ended) and known[0].last == after:
+            return response, Replayed(
+                response_id, (), after
+            )  # nothing follows, so there is nothing to wait for
         return response, self._hub.follow(response_id, after)
 
     async def attach(self, response: Response, *, fresh: bool, resumable: bool) -> Reader:

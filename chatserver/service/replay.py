@@ -10,6 +10,8 @@ reader that resumes in mid-answer therefore gets no more deltas, but the closing
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from chatserver.domain.item import ItemStatus
 from chatserver.domain.response import Response
 from chatserver.domain.tape import (
@@ -49,12 +51,12 @@ def replay(response: Response) -> list[Record]:
 
 
 class Replayed:
-    """A reader of stored records, to be used like a Follower."""
+    """A reader of records that are all there, to be used like a Follower."""
 
-    def __init__(self, response: Response, after: int) -> None:
-        self.response_id = response.id
+    def __init__(self, response_id: str, records: Sequence[Record], after: int) -> None:
+        self.response_id = response_id
         self._cursor = Cursor(after)
-        self._records = [r for record in replay(response) if (r := self._cursor.take(record)) is not None]
+        self._records = [r for record in records if (r := self._cursor.take(record)) is not None]
         self._cursor.ended = not self._records
 
     @property

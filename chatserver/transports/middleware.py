@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 BODY_TIMEOUT = 30.0
 """Seconds in which a whole request body must arrive."""
+DISCARD = 8
+"""Bodies up to this many times the limit are read to their end before they are refused."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
@@ -48,6 +50,10 @@ class Envelope:
 
         try:
             await self._app(scope, receive, send_with_headers)
+        except ChatServerError as error:
+            if started:
+                raise
+            await error_response(error)(scope, receive, send_with_headers)
         except TimeoutError:
             if not started:
                 raise
@@ -62,7 +68,11 @@ class Envelope:
 
 
 class BodyLimit:
-    """Refuses a body that is too large before it is read, and one that arrives too slowly."""
+    """Refuses a body that is too large, without keeping it, and one that arrives too slowly.
+
+    A connection that is closed with unread bytes is reset, and its client may never see the answer. So what
+    is only somewhat too large is first read and thrown away.
+    """
 
     def __init__(self, app: ASGIApp, *, limit: int, timeout: float = BODY_TIMEOUT) -> None:
         self._app = app
@@ -74,35 +84,58 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "")
+        body = _Body(receive, self._limit, self._timeout)
+        headers = Headers(scope=scope)
+        announced = headers.get("content-length", "")
         if announced.isdigit() and int(announced[:20]) > self._limit:
-            await error_response(self._too_large())(scope, receive, send)
+            if "expect" not in headers and int(announced[:20]) <= self._limit * DISCARD:
+                await body.discard()
+            await error_response(body.too_large())(scope, receive, send)
             return
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._timeout
-        received, complete = 0, False
+        await self._app(scope, body.receive, send)
 
-        async def bounded_receive() -> Message:
-            nonlocal received, complete
-            if complete:
-                return await receive()  # only a disconnect can follow, whenever it likes
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                raise BadRequest(
-                    f"The body: expected all of it within {self._timeout:g} s", code="body_timeout"
-                ) from None
-            received += len(message.get("body", b""))
-            complete = not message.get("more_body", False)
-            if received > self._limit:
-                raise self._too_large()
-            return message
 
-        await self._app(scope, bounded_receive, send)
+class _Body:
+    """The body of one request as it arrives."""
 
-    def _too_large(self) -> TooLarge:
+    def __init__(self, receive: Receive, limit: int, timeout: float) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._timeout = timeout
+        self._deadline = asyncio.get_running_loop().time() + timeout
+        self._received = 0
+        self._complete = False
+
+    async def receive(self) -> Message:
+        """Return the next part. Raises TooLarge, BadRequest (too slow)."""
+        if self._complete:
+            return await self._receive()  # only a disconnect can follow, whenever it likes
+        message = await self._next()
+        if self._received > self._limit:
+            await self.discard()
+            raise self.too_large()
+        return message
+
+    async def discard(self) -> None:
+        """Read the rest and throw it away, up to a bound."""
+        while not self._complete and self._received <= self._limit * DISCARD:
+            await self._next()
+
+    def too_large(self) -> TooLarge:
+        """Return the refusal."""
         return TooLarge(f"The body: expected at most {self._limit} bytes, got more")
+
+    async def _next(self) -> Message:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            raise BadRequest(
+                f"The body: expected all of it within {self._timeout:g} s", code="body_timeout"
+            ) from None
+        self._received += len(message.get("body", b""))
+        self._complete = not message.get("more_body", False)
+        return message
 
 
 def error_response(error: ChatServerError) -> Response:

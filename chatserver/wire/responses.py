@@ -76,7 +76,7 @@ def parse(body: dict[str, Any]) -> CreateResponse:
 def check_include(values: list[Any], path: str = "include") -> None:
     """Refuse an `include` value that asks for something that is not kept."""
     for index, value in enumerate(values):
-        if value not in HARMLESS_INCLUDES:
+        if not isinstance(value, str) or value not in HARMLESS_INCLUDES:
             raise BadRequest(
                 f"{path}[{index}]: {str(value)[:60]!r} is not supported",
                 param=f"{path}[{index}]",

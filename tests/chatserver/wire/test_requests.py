@@ -1,0 +1,315 @@
+"""What clients may send: each wrong field is named, each harmless default is taken, nothing else gets through."""
+
+from __future__ import annotations
+
+import re
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chatserver.domain.response import Truncation
+from chatserver.errors import BadRequest, ChatServerError
+from chatserver.wire import chat_completions, conversations, frames, responses
+from chatserver.wire.commands import Place
+from chatserver.wire.fields import load
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+CHAT = {"model": "tiny", "messages": MESSAGES}
+
+
+def refusal(parse, body) -> BadRequest:
+    with pytest.raises(BadRequest) as error:
+        parse(body)
+    assert set(error.value.body) == {"message", "type", "param", "code"}
+    orjson.dumps(error.value.body)
+    return error.value
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "message"),
+    [
+        ({"model": 5}, "model", "model: expected a string, got 5"),
+        ({"model": None}, "model", "model: expected a value, got null"),
+        ({"messages": []}, "messages", "messages: expected at least one message, got a list of 0"),
+        ({"messages": "x"}, "messages", "messages: expected a list, got 'x'"),
+        ({"messages": [5]}, "messages[0]", "messages[0]: expected an object, got 5"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content", None),
+        ({"messages": [{"role": "cat", "content": "x"}]}, "messages[0].role", None),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", None),
+        ({"messages": [{"role": "user", "content": "x", "name": "a"}]}, "messages[0].name", None),
+        (
+            {"messages": [*MESSAGES, {"role": "user", "content": [{"type": "text", "text": 5}]}]},
+            "messages[1].content[0].text",
+            "messages[1].content[0].text: expected a string, got 5",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+            "messages[0].content[0].type",
+            None,
+        ),
+        ({"messages": [{"role": "user", "content": "x" * 1_000_001}]}, "messages[0].content", None),
+        ({"temperature": 3}, "temperature", "temperature: expected a number from 0 to 2, got 3"),
+        ({"temperature": 10**400}, "temperature", None),
+        ({"temperature": True}, "temperature", "temperature: expected a number, got true"),
+        ({"top_p": 0}, "top_p", None),
+        ({"max_tokens": 0}, "max_tokens", None),
+        ({"max_tokens": 1.5}, "max_tokens", None),
+        ({"max_tokens": 1, "max_completion_tokens": 2}, "max_completion_tokens", None),
+        ({"stop": ["a"] * 5}, "stop", None),
+        ({"stop": [""]}, "stop[0]", None),
+        ({"seed": "x"}, "seed", None),
+        ({"stream": "yes"}, "stream", "stream: expected true or false, got 'yes'"),
+        ({"stream_options": {"other": 1}}, "stream_options.other", None),
+        ({"metadata": {str(i): "" for i in range(17)}}, "metadata", None),
+        ({"metadata": {"k": 5}}, "metadata.k", None),
+        ({"metadata": {"k": "x" * 513}}, "metadata.k", None),
+        ({"n": 2}, "n", None),
+        ({"n": True}, "n", None),
+        ({"logprobs": True}, "logprobs", None),
+        ({"tools": [{"type": "function"}]}, "tools", None),
+        ({"response_format": {"type": "json_object"}}, "response_format", None),
+        ({"thinking": {"type": "enabled"}}, "thinking", None),
+        ({"modle": 1}, "modle", "Unknown parameter: 'modle'."),
+    ],
+)
+def test_chat_completions_name_the_field(change, param, message):
+    error = refusal(chat_completions.parse, CHAT | change)
+    assert error.param == param
+    if message:
+        assert error.message == message
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "input"),
+        ({"input": []}, "input"),
+        ({"input": 5}, "input"),
+        ({"input": [{"role": "user", "content": 5}]}, "input[0].content"),
+        ({"input": [MESSAGES[0], {"type": "function_call"}]}, "input[1].type"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": ""}]}]},
+            "input[0].content[0].type",
+        ),
+        ({"input": [MESSAGES[0]] * 10_001}, "input"),
+        ({"input": "x", "conversation": "c", "previous_response_id": "r"}, "previous_response_id"),
+        ({"input": "x", "conversation": {"id": 5}}, "conversation.id"),
+        ({"input": "x", "conversation": {"id": "c", "x": 5}}, "conversation.x"),
+        ({"input": "x", "truncation": "sometimes"}, "truncation"),
+        ({"input": "x", "truncation": {"type": "retention_ratio", "retention_ratio": 7}}, None),
+        ({"input": "x", "background": True, "store": False}, "background"),
+        ({"input": "x", "include": ["message.output_text.logprobs"]}, "include[0]"),
+        ({"input": "x", "include": [[]]}, "include[0]"),
+        ({"input": "x", "text": {"format": {"type": "json_object"}}}, "text.format"),
+        ({"input": "x", "reasoning": {"effort": "high"}}, "reasoning.effort"),
+        (
+            {"input": "x", "stream_options": {"include_obfuscation": True}},
+            "stream_options.include_obfuscation",
+        ),
+        ({"input": "x", "prompt": {"id": "p"}}, "prompt"),
+        ({"input": "x", "service_tier": "flex"}, "service_tier"),
+    ],
+)
+def test_responses_name_the_field(body, param):
+    error = refusal(responses.parse, body)
+    assert param is None or error.param == param
+
+
+def test_what_clients_send_by_default_is_taken():
+    """Values that mean what the server does anyway."""
+    chat_completions.parse(
+        CHAT
+        | {
+            "n": 1,
+            "user": "u",
+            "safety_identifier": "s",
+            "prompt_cache_key": "k",
+            "service_tier": "auto",
+            "store": False,
+            "parallel_tool_calls": True,
+            "logprobs": False,
+            "top_logprobs": None,
+            "logit_bias": {},
+            "tools": [],
+            "tool_choice": "none",
+            "response_format": {"type": "text"},
+            "modalities": ["text"],
+            "metadata": None,
+            "stream_options": None,
+            "thinking": {"type": "disabled"},
+            "max_tokens": None,
+        }
+    )
+    found = responses.parse(
+        {
+            "input": "x",
+            "include": [],
+            "tools": None,
+            "tool_choice": "auto",
+            "parallel_tool_calls": None,
+            "text": {"format": {"type": "text"}, "verbosity": "medium"},
+            "reasoning": {"effort": None, "summary": None},
+            "store": None,
+            "user": "u",
+            "max_tool_calls": 3,
+        }
+    )
+    assert found.store and found.params.echo["user"] == "u"
+
+
+def test_forms_of_input():
+    """A string; easy messages; full items; what an answer gave back."""
+    given_back = {
+        "id": "msg_1",
+        "type": "message",
+        "status": "completed",
+        "role": "assistant",
+        "content": [{"type": "output_text", "text": "Yes", "annotations": [], "logprobs": []}],
+    }
+    found = responses.parse(
+        {
+            "input": [
+                {"role": "developer", "content": "Be brief"},
+                {
+                    "type": "message",
+                    "role": "user",
+                    "content": [{"type": "input_text", "text": "A"}, {"type": "text", "text": "B"}],
+                },
+                given_back,
+            ]
+        }
+    )
+    assert found.messages == (("developer", "Be brief"), ("user", "AB"), ("assistant", "Yes"))
+    assert responses.parse({"input": "Hi"}).messages == (("user", "Hi"),)
+    assert responses.parse({"conversation": "c"}).messages == ()
+    chat = chat_completions.parse(
+        CHAT
+        | {
+            "messages": [
+                {"role": "assistant", "content": None, "tool_calls": None, "refusal": None},
+                {"role": "user", "content": [{"type": "text", "text": "A"}]},
+            ]
+        }
+    )
+    assert chat.messages == (("assistant", ""), ("user", "A"))
+
+
+def test_places_and_policies():
+    head = responses.parse({"conversation": {"id": "c"}, "input": "x"})
+    assert head.conversation == "c" and head.parent is Place.HEAD
+    assert responses.parse({"conversation": {"id": "c", "parent": "m"}}).parent == "m"
+    assert responses.parse({"conversation": {"id": "c", "parent": None}, "input": "x"}).parent is None
+    ratio = {"type": "retention_ratio", "retention_ratio": 0.5}
+    params = responses.parse({"input": "x", "truncation": ratio}).params
+    assert params.truncation is Truncation.RETENTION_RATIO and params.retention_ratio == 0.5
+    assert responses.parse({"input": "x", "truncation": "auto"}).params.truncation is Truncation.AUTO
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"  ",
+        b"{",
+        b"[]",
+        b"5",
+        b'"x"',
+        b"\xff",
+        b'{"a": NaN}',
+        b'{"a": "\\ud800"}',
+        b"[" * 100_000,
+        b'{"a":' * 5_000,
+    ],
+)
+def test_broken_json_is_refused(body):
+    refusal(load, body)
+
+
+def test_pages():
+    page = conversations.parse_page({"limit": "5", "order": "asc", "after": "x", "include[]": "y"})
+    assert (page.limit, page.newest_first, page.after) == (5, False, "x")
+    for query in (
+        {"limit": "0"},
+        {"limit": "101"},
+        {"limit": "٣"},
+        {"limit": "-1"},
+        {"order": "x"},
+        {"q": "x"},
+        {"z": ""},
+    ):
+        refusal(conversations.parse_page, query)
+
+
+def _words(text: str) -> st.SearchStrategy[str]:
+    return st.sampled_from(re.findall(r"\S+", text))
+
+
+names = _words("""
+    model messages input role content type text metadata stream stream_options stop temperature tools conversation
+    id parent truncation retention_ratio previous_response_id include reasoning effort format items title n seed
+    stream_id response_id starting_after token idempotency_key thinking user store background
+""")
+words = _words("""
+    user assistant system tool message text input_text output_text auto disabled retention_ratio response.create
+    response.attach response.cancel auth conversation.subscribe
+""")
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False)
+    | st.text()
+    | words
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names | st.text(), inner, max_size=6),
+    max_leaves=25,
+)
+bodies = st.dictionaries(names | st.text(), values, max_size=12)
+PARSERS = [
+    chat_completions.parse,
+    responses.parse,
+    conversations.parse_create,
+    conversations.parse_update,
+    conversations.parse_items,
+    lambda body: frames.parse(orjson.dumps(body)),
+]
+
+
+@pytest.mark.parametrize("parse", PARSERS)
+@given(bodies, st.booleans())
+@settings(max_examples=120, deadline=None)
+def test_random_json_is_parsed_or_refused(parse, body, likely):
+    """Nothing but our own errors, whose bodies can be sent."""
+    if likely:
+        body = {"model": "m", "messages": MESSAGES, "input": "x", "type": "response.create"} | body
+    try:
+        parse(body)
+    except ChatServerError as error:
+        orjson.dumps(error.body)
+        assert 400 <= error.status < 500 and len(error.message) < 2_000
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_parsed_or_refused(data):
+    for parse in (load, frames.parse, frames.stream_id_in):
+        try:
+            parse(data)
+        except BadRequest as error:
+            orjson.dumps(error.body)
+
+
+def test_frames():
+    create = frames.parse(b'{"type":"response.create","stream_id":"a","idempotency_key":"k","input":"x"}')
+    assert isinstance(create, frames.Create) and (create.stream_id, create.key) == ("a", "k")
+    assert frames.parse(b'{"type":"response.attach","response_id":"r"}') == frames.Attach("r", -1, None)
+    assert frames.parse(b'{"type":"response.cancel","response_id":"r","stream_id":"b"}') == frames.Cancel(
+        "r", "b"
+    )
+    for later in ("conversation.subscribe", "input.typing", "response.steer"):
+        assert refusal(frames.parse, orjson.dumps({"type": later})).code == "not_supported"
+    assert frames.stream_id_in(b'{"stream_id":"a","type":5}') == "a"
+    assert frames.stream_id_in(b'{"stream_id":5}') is None
