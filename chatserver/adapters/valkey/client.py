@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 from redis.crc import key_slot
 from redis.exceptions import (
@@ -25,7 +26,7 @@ from chatserver.adapters.valkey import keys
 from chatserver.adapters.valkey.connect import Link, LinkLost, Reply, shown
 from chatserver.adapters.valkey.scripts import Command, title, with_source
 from chatserver.domain.ids import SHARDS
-from chatserver.errors import ChatServerError, StartupError, Unavailable
+from chatserver.errors import StartupError, Unavailable
 
 OLDEST = (6, 2)
 """The oldest server version that has every command that the scripts use."""
@@ -81,13 +82,14 @@ class Client:
         """Send messages to channels, any server of a cluster being as good. Raises Unavailable."""
         await self.pipeline([(keys.REGISTRY_SHARD, ("PUBLISH", channel, data)) for channel, data in messages])
 
-    async def subscribe(self, *channels: str) -> AsyncIterator[tuple[bytes, bytes] | None]:
+    async def subscribe(self, *channels: str) -> AsyncGenerator[tuple[bytes, bytes] | None, None]:
         """Yield None once the subscription stands, then (channel, payload). Raises Unavailable when lost."""
         try:
-            async for message in self._homes[keys.REGISTRY_SHARD].subscribe(channels):
-                yield message
+            async with aclosing(self._homes[keys.REGISTRY_SHARD].subscribe(channels)) as messages:
+                async for message in messages:
+                    yield message
         except LinkLost as error:
-            await self._learn()
+            await self.learn()
             raise self._unreachable(str(error)) from error
 
     async def close(self) -> None:
@@ -114,7 +116,7 @@ class Client:
 
     async def _reroute(self, errors: list[Exception]) -> None:
         if any(not isinstance(e, AskError | NoScriptError) or isinstance(e, MovedError) for e in errors):
-            await self._learn()
+            await self.learn()
 
     def _next(self, error: Exception, shard: int, command: Command) -> Sending:
         """Return where and what to send after a refusal. Raises Unavailable if there is no use."""
@@ -131,8 +133,8 @@ class Client:
         log.error("the store at %s refused %s: %s", home.address, title(command), error)
         raise Unavailable(f"the store refused a step ({title(command)}); its log and ours say why")
 
-    async def _learn(self) -> None:
-        """Ask who holds which slot. A failure is left to the next attempt, which meets it again."""
+    async def learn(self) -> None:
+        """Ask a cluster who holds which slot. A failure is left to the next command, which meets it again."""
         if not self._cluster:
             return
         for link in dict.fromkeys([*self._homes, *self._links.values(), self._seed]):
@@ -170,10 +172,7 @@ async def connect(url: str) -> Client:
         ) from None
     _check(info, link.address)
     client = Client(link, cluster=info.get("cluster_enabled") == "1")
-    try:
-        await client._learn()
-    except ChatServerError as error:
-        raise StartupError(f"cannot use the Redis Cluster at {link.address}: {error}") from None
+    await client.learn()
     return client
 
 

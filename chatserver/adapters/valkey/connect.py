@@ -7,7 +7,7 @@ and its replies are read as they are. Error replies are values here, for the cli
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -79,7 +79,7 @@ class Link:
         except (TimeoutError, OSError, RedisError) as error:
             raise _lost(error, timeout) from error
 
-    async def subscribe(self, channels: Sequence[str]) -> AsyncIterator[tuple[bytes, bytes] | None]:
+    async def subscribe(self, channels: Sequence[str]) -> AsyncGenerator[tuple[bytes, bytes] | None, None]:
         """Yield None once the subscription stands, then (channel, payload). Only ends by raising LinkLost.
 
         A peer that is silent for PING_AFTER seconds is asked, and given up after another PING_AFTER.

@@ -13,8 +13,8 @@ from chatserver.domain.ids import SHARDS
 from chatserver.domain.item import Conversation, Item, StoredItem
 from chatserver.ports.conversations import MAX_BRANCH
 
-BRANCH_STEP = 2000
-"""Items that one call of the branch script walks: a few milliseconds of the server's time."""
+BRANCH_STEP = 1000
+"""Items that are read at a time: 2 ms of the server's time, and 3 of ours."""
 DELETE_STEP = 200
 """Responses that one call of the delete script removes."""
 MAX_PAGE = 1000
@@ -130,17 +130,17 @@ class ValkeyConversations:
     async def branch(self, tenant: str, conversation_id: str, leaf: str | None, *, with_ids: bool) -> Branch:
         """See `Conversations.branch`."""
         key = keys.conversation(conversation_id)
+        fields = (key.items, key.ids) if with_ids else (key.items,)
         upwards: Branch = []
-        at = (leaf or "").encode()
+        (reply,) = await self._client.pipeline([(key.shard, _walk(key, tenant, leaf or ""))])
         while True:
-            command = script("branch").command(
-                (key.fields, key.items, key.up, key.ids), tenant, at, BRANCH_STEP, int(with_ids)
-            )
-            walked = _done(await self._client.run(key.shard, command), conversation_id)
-            at = walked[0]
-            upwards += _stored(*walked)
-            if not at or len(upwards) >= MAX_BRANCH:
+            above, path = _done(reply, conversation_id)
+            if not path:
                 break
+            commands: list[Command] = [("HMGET", field, *path) for field in fields]
+            commands.append(_walk(key, tenant, above))  # the next step up travels with this one's items
+            *found, reply = await self._client.pipeline([(key.shard, command) for command in commands])
+            upwards += _stored(conversation_id, [*path, above], *found)
         upwards.reverse()
         return upwards
 
@@ -193,11 +193,23 @@ def _decoded(conversation_id: str, flat: Sequence[bytes]) -> Conversation | None
     return codec.decode_conversation(conversation_id, flat)
 
 
-def _stored(above: bytes, path: list[bytes], items: list[bytes], packed: list[bytes | None]) -> Branch:
-    """Return what one call of the branch script walked, from the leaf upwards; `above` is its next item."""
-    names = [name.decode() for name in (*path, above)]
-    branch = []
-    for i, data in enumerate(items):
-        ids, mark = codec.decode_ids(found) if packed and (found := packed[i]) else (None, "")
-        branch.append(StoredItem(codec.decode_item(data, names[i], names[i + 1] or None), ids, mark))
-    return branch
+def _walk(key: keys.ConversationKeys, tenant: str, at: Argument) -> Command:
+    return script("branch").command((key.fields, key.up), tenant, at, BRANCH_STEP)
+
+
+def _stored(
+    conversation_id: str, names: list[bytes], items: list[bytes], packed: Sequence[bytes | None] = ()
+) -> Branch:
+    """Return one step of a branch, from the leaf up; the last name is the item above it, or empty.
+
+    Raises NotFound if a refused turn took items back, or the conversation was deleted, between the steps.
+    """
+    if None in items:
+        raise keys.no_conversation(conversation_id)
+    found = codec.decode_items(items, [name.decode() for name in names])
+    if not packed:
+        return [StoredItem(item) for item in found]
+    return [
+        StoredItem(item) if ids is None else StoredItem(item, *codec.decode_ids(ids))
+        for item, ids in zip(found, packed, strict=True)
+    ]

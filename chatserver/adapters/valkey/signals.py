@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 from chatserver.adapters.valkey import frames, keys
 from chatserver.adapters.valkey.client import Client
@@ -17,16 +18,18 @@ class ValkeySignals:
 
     async def bundles(self, web_id: str) -> AsyncIterator[Bundle | None]:
         """See `Signals.bundles`."""
-        async for message in self._client.subscribe(keys.WEB_CHANNELS + web_id):
-            yield None if message is None else frames.split(message[1])
+        async with aclosing(self._client.subscribe(keys.WEB_CHANNELS + web_id)) as messages:
+            async for message in messages:
+                yield None if message is None else frames.split(message[1])
 
     async def commands(self, engine_id: str) -> AsyncIterator[Wake | Stop | None]:
         """See `Signals.commands`."""
         own = keys.ENGINE_CHANNELS + engine_id
-        async for message in self._client.subscribe(keys.ENGINES_CHANNEL, own):
-            if message is None:
-                yield None
-            elif message[0] == own.encode():
-                yield Stop(message[1].decode())
-            else:
-                yield Wake(int(message[1]))
+        async with aclosing(self._client.subscribe(keys.ENGINES_CHANNEL, own)) as messages:
+            async for message in messages:
+                if message is None:
+                    yield None
+                elif message[0] == own.encode():
+                    yield Stop(message[1].decode())
+                else:
+                    yield Wake(int(message[1]))

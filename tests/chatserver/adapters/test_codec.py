@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -105,7 +106,12 @@ def test_conversation(value: Conversation) -> None:
 
 @given(items)
 def test_item(value: Item) -> None:
-    assert codec.decode_item(codec.encode_item(value), value.id, value.parent) == value
+    stored = codec.encode_item(value)
+    above = replace(value, id=value.parent or "x", parent=None)
+    names = [value.id, value.parent or "", ""]
+    assert codec.decode_items([stored], names[:2]) == [replace(value, parent=value.parent or None)]
+    if value.parent:
+        assert codec.decode_items([stored, codec.encode_item(above)], names) == [value, above]
 
 
 @given(st.lists(token, max_size=50), st.text(max_size=20))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from chatserver.adapters.embedded import SOCKET_PATH_BYTES, prepare, socket_path, url, wait_ready
+from chatserver.adapters.embedded import SOCKET_PATH_BYTES, keep_synced, prepare, socket_path, url, wait_ready
 from chatserver.adapters.valkey import ValkeyStore
 from chatserver.adapters.valkey.client import connect
 from chatserver.errors import StartupError
@@ -27,7 +27,7 @@ async def test_it_is_private_durable_and_small() -> None:
         flat = await client.run(0, ("CONFIG", "GET", "*"))
         config = dict(zip(flat[::2], flat[1::2], strict=True))
         assert config[b"port"] == b"0"
-        assert config[b"appendonly"] == b"yes" and config[b"appendfsync"] == b"everysec"
+        assert config[b"appendonly"] == b"yes" and config[b"appendfsync"] == b"no"
         assert config[b"maxmemory-policy"] == b"noeviction" and config[b"save"] == b""
         await client.close()
         for private in (running.data_dir / "store", running.data_dir / "run"):
@@ -115,6 +115,30 @@ async def test_a_store_that_loads_its_file_is_not_ready(tmp_path: Path) -> None:
     async with await asyncio.start_unix_server(load, path):
         await wait_ready(path, 5)
     assert asked == 3
+
+
+async def test_the_file_is_synced_until_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The append-only file itself, again and again; a folder without one is no error."""
+    synced = asyncio.Queue[str]()
+    loop = asyncio.get_running_loop()
+
+    def sync(descriptor: int) -> None:
+        loop.call_soon_threadsafe(synced.put_nowait, str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with running_store() as running:
+        task = asyncio.create_task(keep_synced(running.data_dir / "store", every=0.01))
+        async with asyncio.timeout(5):
+            assert [(await synced.get())[-9:] for _ in range(3)] == [".incr.aof"] * 3
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await _one_round(running.data_dir / "nothing")
+
+
+async def _one_round(folder: Path) -> None:
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(keep_synced(folder, every=0.001), 0.05)
 
 
 def test_importing_it_starts_nothing() -> None:

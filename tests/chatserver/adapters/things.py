@@ -11,7 +11,7 @@ from chatserver.domain.item import Conversation, Item, Role
 from chatserver.domain.response import Finish, Outcome, Params, Response, Status, Usage
 from chatserver.domain.tape import Delta, Ended, ItemClosed, ItemOpened, Record, Started
 from chatserver.ports.tapes import Append
-from chatserver.ports.turns import NewTurn
+from chatserver.ports.turns import Begun, NewTurn
 
 TENANT = "acme"
 NOW = 1_700_000_000
@@ -100,3 +100,29 @@ async def answered(store: ValkeyStore, new: NewTurn, text: str = "hi") -> Respon
     ids = {new.items[0].id: (1, 2), claimed.item_id: (3, 4)} if new.items else {}
     assert await store.turns.finish(claimed, outcome, closing(outcome, 5), ids, template_hash="h")
     return replace(claimed, status=outcome.status, owner=None, outcome=outcome)
+
+
+async def begin(store: ValkeyStore, new: NewTurn, bound: int = BOUND) -> Begun:
+    return await store.turns.begin(new, queue_bound=bound)
+
+
+async def claim(store: ValkeyStore, engine: str = "eng-a", lease: float = 30.0) -> Response:
+    claimed = await store.turns.claim(engine, lease=lease, shard=SHARD)
+    assert claimed is not None
+    return claimed
+
+
+async def texts(store: ValkeyStore, conversation_id: str | None) -> list[str]:
+    """The texts on the conversation's current branch."""
+    assert conversation_id
+    head = (await store.conversations.get(TENANT, conversation_id)).head
+    branch = await store.conversations.branch(TENANT, conversation_id, head, with_ids=False)
+    return [stored.item.text for stored in branch]
+
+
+async def answer_it(store: ValkeyStore, new: NewTurn, text: str = "hi") -> None:
+    claimed = await claim(store)
+    assert claimed.id == new.response.id
+    outcome = outcome_of(claimed, text)
+    await store.tapes.commit([opening(claimed)])
+    assert await store.turns.finish(claimed, outcome, closing(outcome, 5), {})

@@ -1,0 +1,117 @@
+"""The contract of the port `Turns`: claims and leases."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from chatserver.adapters.valkey import ValkeyStore, keys
+from chatserver.adapters.valkey import turns as turns_module
+from chatserver.adapters.valkey.client import Client
+from chatserver.domain.ids import SHARDS
+from chatserver.domain.response import Status
+from tests.chatserver.adapters.things import (
+    SHARD,
+    TENANT,
+    begin,
+    claim,
+    name,
+    turn,
+)
+
+
+async def test_jobs_are_claimed_oldest_first(store: ValkeyStore) -> None:
+    made = [turn() for _ in range(3)]
+    for new in made:
+        await begin(store, new)
+    assert await store.turns.waiting() == 3
+    first = await claim(store)
+    assert first == replace(made[0].response, status=Status.IN_PROGRESS, claim=1, owner="eng-a")
+    assert [(await claim(store)).id for _ in range(2)] == [new.response.id for new in made[1:]]
+    assert await store.turns.claim("eng-a", lease=30, shard=SHARD) is None
+    assert await store.turns.claim("eng-a", lease=30) is None
+    assert await store.turns.waiting() == 0
+
+
+async def test_a_claim_of_any_shard_finds_all(store: ValkeyStore) -> None:
+    made = [turn(shard=shard) for shard in range(SHARDS)]
+    for new in made:
+        await begin(store, new)
+    found = [await store.turns.claim("eng-a", lease=30) for _ in made]
+    assert {response.id for response in found if response} == {new.response.id for new in made}
+
+
+async def test_two_engines_racing_get_disjoint_jobs(store: ValkeyStore, server_url: str) -> None:
+    """From two connections at once, every job goes to exactly one engine."""
+    made = [turn(shard=i % 3) for i in range(60)]
+    for new in made:
+        await begin(store, new, 100)
+    other = await ValkeyStore.open(server_url)
+
+    async def work(own: ValkeyStore, engine: str) -> list[str]:
+        taken = []
+        while response := await own.turns.claim(engine, lease=30):
+            assert (response.claim, response.owner) == (1, engine)
+            taken.append(response.id)
+        return taken
+
+    shares = await asyncio.gather(*(work(s, f"eng-{i}") for i, s in enumerate([store, other] * 3)))
+    await other.close()
+    taken = [response_id for share in shares for response_id in share]
+    assert sorted(taken) == sorted(new.response.id for new in made)
+
+
+async def test_release_puts_jobs_back_at_the_front(store: ValkeyStore) -> None:
+    made = [turn() for _ in range(4)]
+    for new in made:
+        await begin(store, new)
+    mine = [await claim(store) for _ in range(2)]
+    theirs = await claim(store, "eng-b")
+    assert await store.turns.release("eng-a") == 2
+    assert await store.turns.release("eng-a") == 0
+    assert await store.turns.waiting() == 3
+    back = await store.turns.get(TENANT, mine[0].id)
+    assert (back.status, back.owner, back.claim) == (Status.IN_PROGRESS, None, 1)
+    order = [(await claim(store, "eng-c")) for _ in range(3)]
+    assert [r.id for r in order] == [mine[0].id, mine[1].id, made[3].response.id]
+    assert [r.claim for r in order] == [2, 2, 1]
+    assert await store.turns.renew("eng-b", [theirs.id, mine[0].id], lease=30) == [mine[0].id]
+
+
+async def test_a_lease_that_ran_out_is_reaped(store: ValkeyStore) -> None:
+    """One that was renewed is not; what was reaped is lost to its engine."""
+    for _ in range(2):
+        await begin(store, turn())
+    first, second = await claim(store, lease=0.05), await claim(store, lease=0.05)
+    assert await store.turns.renew("eng-a", [first.id], lease=30) == []
+    await asyncio.sleep(0.1)
+    assert await store.turns.reap() == 1
+    assert await store.turns.reap() == 0
+    assert await store.turns.renew("eng-a", [first.id, second.id], lease=30) == [second.id]
+    assert await store.turns.renew("eng-a", [], lease=30) == []
+    assert await store.turns.renew("eng-a", [name("resp")], lease=30) != []
+    assert (await claim(store, "eng-b")).id == second.id
+
+
+async def test_many_leases_are_reaped_in_steps(store: ValkeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns_module, "REAP_STEP", 2)
+    for _ in range(5):
+        await begin(store, turn())
+        await claim(store, lease=0.001)
+    await asyncio.sleep(0.05)
+    assert await store.turns.reap() == 5
+
+
+async def test_a_job_whose_response_is_gone_is_skipped(store: ValkeyStore, client: Client) -> None:
+    """An operator may have removed it by hand."""
+    made = [turn() for _ in range(3)]
+    for new in made:
+        await begin(store, new)
+    await client.run(SHARD, ("DEL", keys.response(made[0].response.id).fields))
+    assert (await claim(store, lease=0.001)).id == made[1].response.id
+    await client.run(SHARD, ("DEL", keys.response(made[1].response.id).fields))
+    await asyncio.sleep(0.05)
+    assert await store.turns.reap() == 0
+    assert (await claim(store)).id == made[2].response.id
