@@ -28,6 +28,11 @@ OLDEST, NEWEST = (3, 11), (3, 13)
 DEPLOY = Path(__file__).resolve().parent
 SPACE = {"cpu.lock": 6, "gpu.lock": 40}
 """GiB that must be free for a first installation."""
+CONTENTS = {
+    "cpu.lock": "the server's packages",
+    "gpu.lock": "the server's packages, CUDA",
+    "dev.lock": "the test tools",
+}
 
 
 class Environment:
@@ -57,7 +62,7 @@ class Environment:
         if "cpu.lock" in self.locks:
             self._prepare_for_cuda_build(pip)
         for lock in self.locks:
-            pip.install(lock, "-r", str(self._deploy / lock), "--no-deps", "--only-binary", ":all:")
+            pip.install(CONTENTS[lock], "-r", str(self._deploy / lock), "--no-deps", "--only-binary", ":all:")
         # without build isolation, the build backend is the pinned one in the environment
         pip.install("the server itself", "--no-deps", "--no-build-isolation", "-e", str(self.root))
         shutil.rmtree(self.path / "tmp", ignore_errors=True)
