@@ -1,11 +1,7 @@
-"""A real browser on the page, and the fake server behind it.
-
-With CHATSERVER_PAGE_URL set, the tests that need no faults drive that server instead.
-"""
+"""A real browser on the page, and the fake server behind it; a module may override `page_url` to drive another."""
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import socket
@@ -14,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -97,9 +94,9 @@ def fake() -> Iterator[Fake]:
 
 
 @pytest.fixture
-def page_url(request: pytest.FixtureRequest) -> str:
-    """Where the page is: CHATSERVER_PAGE_URL, or the fake server."""
-    return os.environ.get("CHATSERVER_PAGE_URL") or request.getfixturevalue("fake").url
+def page_url(fake: Fake) -> str:
+    """Where the page is."""
+    return fake.url
 
 
 @pytest.fixture
@@ -109,15 +106,15 @@ def watch(page_url: str) -> Watch:
 
 
 @pytest.fixture
-def options() -> dict[str, object]:
+def options() -> dict[str, Any]:
     """Options of the browser context; override with a parametrisation."""
     return {}
 
 
 @pytest.fixture
-def context(browser: Browser, watch: Watch, options: dict[str, object]) -> Iterator[BrowserContext]:
+def context(browser: Browser, watch: Watch, options: dict[str, Any]) -> Iterator[BrowserContext]:
     """A fresh profile that fails the test on any complaint or stray request."""
-    settings = {"locale": "en-GB", "viewport": {"width": 1200, "height": 800}} | options
+    settings: dict[str, Any] = {"locale": "en-GB", "viewport": {"width": 1200, "height": 800}} | options
     context = browser.new_context(**settings)
     context.set_default_timeout(PATIENCE_MS)
     watch.watch(context)

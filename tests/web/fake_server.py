@@ -21,48 +21,11 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from chatserver.transports.static import Page
+from tests.web.fake_tape import Script, Tape
 
 WEB = Path(__file__).resolve().parents[2] / "web"
 COME_BACK = 1013
 NO_KEY = 4501
-
-
-@dataclass
-class Script:
-    """What a question asks of its answer."""
-
-    queue: float = 0.0
-    gap: float = 0.01
-    drop: int = -1
-    fail: int = -1
-    words: int = 24
-
-    @classmethod
-    def of(cls, text: str) -> Script:
-        """Read the script from a question."""
-        found = dict(re.findall(r"(queue|gap|drop|fail|words)=([\d.]+)", text))
-        return cls(**{k: (float if k in ("queue", "gap") else int)(v) for k, v in found.items()})
-
-
-@dataclass
-class Tape:
-    """One answer: its events, and a bell for those who follow it."""
-
-    response: dict[str, Any]
-    script: Script
-    events: list[dict[str, Any]] = field(default_factory=list)
-    seq: int = -1
-    stop: bool = False
-    ended: bool = False
-    dropped: bool = False
-    bell: asyncio.Condition = field(default_factory=asyncio.Condition)
-
-    async def write(self, kind: str, width: int = 1, **fields: Any) -> None:
-        """Append an event that takes `width` sequence numbers."""
-        self.seq += width
-        self.events.append({"type": kind, "sequence_number": self.seq, **fields})
-        async with self.bell:
-            self.bell.notify_all()
 
 
 @dataclass
@@ -122,7 +85,11 @@ class Fake:
 
     def add_conversation(self, title: str = "", messages: tuple[tuple[str, str], ...] = ()) -> dict[str, Any]:
         """Make a conversation; messages are (role, text)."""
-        it: dict[str, Any] = {"id": "conv_" + secrets.token_hex(8), "object": "conversation", "created_at": int(time.time())}
+        it: dict[str, Any] = {
+            "id": "conv_" + secrets.token_hex(8),
+            "object": "conversation",
+            "created_at": int(time.time()),
+        }
         it |= {"metadata": {}, "title": title, "updated_at": time.time(), "active": None}
         self.conversations[it["id"]] = it
         self.items[it["id"]] = [_item(role, text, None) for role, text in messages]
@@ -201,7 +168,12 @@ class Fake:
         elif frame["type"] == "response.attach":
             tape = self.tapes.get(frame["response_id"])
             if tape is None:
-                error = {"type": "invalid_request_error", "code": "not_found", "message": "gone", "param": None}
+                error = {
+                    "type": "invalid_request_error",
+                    "code": "not_found",
+                    "message": "gone",
+                    "param": None,
+                }
                 await socket.send_json({"type": "error", "status": 404, "error": error, "stream_id": lane})
             else:
                 await self._follow(socket, tape, frame.get("starting_after", -1), lane)
@@ -211,27 +183,31 @@ class Fake:
         if key in self.keys:
             return self.tapes[self.keys[key]]
         conversation, text = frame["conversation"], frame["input"]
-        response = {"id": "resp_" + secrets.token_hex(8), "object": "response", "status": "queued", "output": []}
+        response = {
+            "id": "resp_" + secrets.token_hex(8),
+            "object": "response",
+            "status": "queued",
+            "output": [],
+        }
         self.keys[key] = response["id"]
         tape = self.tapes[response["id"]] = Tape(response, Script.of(text))
         it = self.conversations[conversation]
-        it |= {"title": it["title"] or text.split("\n")[0][:60], "updated_at": time.time(), "active": response["id"]}
+        it |= {
+            "title": it["title"] or text.split("\n")[0][:60],
+            "updated_at": time.time(),
+            "active": response["id"],
+        }
         self.items[conversation].append(_item("user", text, None))
-        task = asyncio.create_task(self._play(tape, conversation, self.answer or _words(text, tape.script.words)))
+        task = asyncio.create_task(
+            self._play(tape, conversation, self.answer or _words(text, tape.script.words))
+        )
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return tape
 
     async def _follow(self, socket: WebSocket, tape: Tape, after: int, lane: str | None) -> None:
         deltas = 0
-        place = 0
-        while True:
-            async with tape.bell:
-                await tape.bell.wait_for(lambda: place < len(tape.events) or tape.ended)
-            if place >= len(tape.events):
-                return
-            event = tape.events[place]
-            place += 1
+        async for event in tape.follow():
             if event["sequence_number"] <= after:
                 continue
             await socket.send_json({**event, "stream_id": lane})
@@ -265,19 +241,29 @@ class Fake:
             await tape.write("response.output_text.done", **place, text=sent)
         await self._end(tape, conversation, item, sent, time.time() - started)
 
-    async def _end(self, tape: Tape, conversation: str, item: dict[str, Any], text: str, seconds: float) -> None:
+    async def _end(
+        self, tape: Tape, conversation: str, item: dict[str, Any], text: str, seconds: float
+    ) -> None:
         failed = tape.script.fail >= 0
         item["content"][0]["text"] = text
         item["status"] = "incomplete" if tape.stop or failed else "completed"
         status = "failed" if failed else "cancelled" if tape.stop else "completed"
-        usage = {"input_tokens": 1204, "input_tokens_details": {"cached_tokens": 1180}, "output_tokens": len(text) // 4}
+        usage = {
+            "input_tokens": 1204,
+            "input_tokens_details": {"cached_tokens": 1180},
+            "output_tokens": len(text) // 4,
+        }
         tape.response |= {"status": status, "output": [item] if text else [], "usage": usage}
         tape.response["timing"] = {"queued_ms": 2, "ttft_ms": 312.4, "tokens_per_second": 41.26}
-        tape.response["error"] = {"code": "engine_failed", "message": "The engine went away."} if failed else None
+        tape.response["error"] = (
+            {"code": "engine_failed", "message": "The engine went away."} if failed else None
+        )
         if text:
             self.items[conversation].append(item)
         self.conversations[conversation]["active"] = None
-        kind = {"failed": "response.failed", "cancelled": "response.incomplete"}.get(status, "response.completed")
+        kind = {"failed": "response.failed", "cancelled": "response.incomplete"}.get(
+            status, "response.completed"
+        )
         await tape.write(kind, response=dict(tape.response))
         tape.ended = True
         async with tape.bell:
@@ -290,7 +276,12 @@ def _words(text: str, count: int) -> str:
 
 def _item(role: str, text: str, response_id: str | None) -> dict[str, Any]:
     part = {"type": "output_text" if role == "assistant" else "input_text", "text": text}
-    it: dict[str, Any] = {"id": "msg_" + secrets.token_hex(8), "type": "message", "role": role, "status": "completed"}
+    it: dict[str, Any] = {
+        "id": "msg_" + secrets.token_hex(8),
+        "type": "message",
+        "role": role,
+        "status": "completed",
+    }
     return it | {"content": [part], "response_id": response_id}
 
 

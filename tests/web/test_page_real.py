@@ -6,15 +6,13 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.program import Program
 from tests.web.conftest import PATIENCE_MS, Watch
-from tests.web.test_page import answers, ask, phase
+from tests.web.steps import answers, ask, phase
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
-expect.set_options(timeout=PATIENCE_MS)
-
 SPEED = {"SCRIPTED_TOKENS_PER_SECOND": "60", "SCRIPTED_TTFT_MS": "20"}
 
 
@@ -35,7 +33,9 @@ def page_url(program: Program) -> str:
 def stored_text(page: Page, program: Program) -> str:
     """The newest answer of the open conversation, as the server keeps it."""
     conversation = page.url.rsplit("/", 1)[1]
-    items = httpx.get(f"{program.url}/v1/conversations/{conversation}/items", params={"limit": 1}).json()["data"]
+    items = httpx.get(f"{program.url}/v1/conversations/{conversation}/items", params={"limit": 1}).json()[
+        "data"
+    ]
     assert items[0]["role"] == "assistant"
     return items[0]["content"][0]["text"]
 
@@ -115,9 +115,7 @@ def test_renames_and_deletes(page: Page, program: Program) -> None:
     expect(page.get_by_role("link", name="Đã đổi tên")).to_have_count(0)
 
 
-def test_asks_for_a_key(
-    tmp_path_factory: pytest.TempPathFactory, browser, watch: Watch
-) -> None:
+def test_asks_for_a_key(tmp_path_factory: pytest.TempPathFactory, browser: Browser, watch: Watch) -> None:
     """With keys configured the page signs in, over HTTP and on the socket."""
     keys = {"CHATSERVER_API_KEYS": "team:sk-test-0123456789abcdef"}
     with Program(tmp_path_factory.mktemp("keys") / "data", model="scripted", **SPEED, **keys) as program:

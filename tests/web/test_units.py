@@ -20,7 +20,9 @@ def run(*command: str) -> None:
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
 
 
-@pytest.mark.skipif(NODE is None, reason="no node on the PATH: install Node 20 or later to test the page's modules")
+@pytest.mark.skipif(
+    NODE is None, reason="no node on the PATH: install Node 20 or later to test the page's modules"
+)
 def test_modules() -> None:
     """Every `*.test.js` here."""
     tests = sorted(str(path.name) for path in HERE.glob("*.test.js"))
@@ -28,7 +30,9 @@ def test_modules() -> None:
     run("node", "--disable-warning=MODULE_TYPELESS_PACKAGE_JSON", "--test", *tests)
 
 
-@pytest.mark.skipif(NODE is None or not TSC.exists(), reason="no tsc: run `npm ci` in tests/web to check the page's types")
+@pytest.mark.skipif(
+    NODE is None or not TSC.exists(), reason="no tsc: run `npm ci` in tests/web to check the page's types"
+)
 def test_types() -> None:
     """JSDoc types, checked strictly."""
     run(str(TSC), "--project", "tsconfig.json")
