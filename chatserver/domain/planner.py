@@ -92,17 +92,18 @@ def plan(
     suffix = _suffix_lengths(segments)
     if base + suffix[current] <= window.limit:
         return _plan(segments, pinned, current, base + suffix[current])
+    last = starts[-1]
+    alone = base + suffix[last]
     if policy is Truncation.DISABLED:
-        raise DoesNotFit(base + suffix[current], window.limit, single=False)
+        raise DoesNotFit(base + suffix[current], window.limit, single=alone > window.limit)
     target = base + int((window.limit - base) * retention_ratio)
     later = [start for start in starts if start > current]
     for start in later:
         if base + suffix[start] <= target:
             return _plan(segments, pinned, start, base + suffix[start])
-    last = starts[-1]
-    if base + suffix[last] <= window.limit:
-        return _plan(segments, pinned, last, base + suffix[last])
-    raise DoesNotFit(base + suffix[last], window.limit, single=True)
+    if alone <= window.limit:
+        return _plan(segments, pinned, last, alone)
+    raise DoesNotFit(alone, window.limit, single=True)
 
 
 def _plan(segments: Sequence[Segment], pinned: int, start: int, sent: int) -> Plan:
