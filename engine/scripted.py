@@ -273,9 +273,9 @@ class _Running:
 
     @classmethod
     def of(cls, request: GenerateRequest) -> _Running:
-        """Return the state of a new request. Greedy answers have seed 0, unseeded ones a random one."""
+        """Return the state of a new request. Without a seed it is 0: answers repeat."""
         sampling = request.sampling
-        seed = sampling.seed if sampling.seed is not None else random.getrandbits(63)
+        seed = sampling.seed or 0
         return cls(
             request.request_id, request.ids, request.salt, sampling, seed if sampling.temperature else 0
         )
