@@ -66,30 +66,30 @@ def attend_bfloat(words):
 def _attend(w, like):
     """Attend piece by piece; when all pieces are there, merge row by row."""
     scores = floats(w[SCORES] + thread_index() * HEADS * CHUNK * 4, HEADS * CHUNK)
-    units = w[PIECES] * w[KV_HEADS] * _blocks(w)
+    units = w[PIECES] * w[KV_HEADS] * head_blocks(w)
     unit = take(w[COUNTERS], 0)
     while unit < units:
-        _piece(w, like, scores, unit)
+        attend_piece(w, w[KEYS], w[VALUES], like, scores, unit)
         done(w[COUNTERS], 0)
         unit = take(w[COUNTERS], 0)
     wait(w[COUNTERS], 0, units)
     row = take(w[COUNTERS], 1)
     while row < w[ROWS]:
-        _merge_row(w, row)
+        merge_row(w, row)
         row = take(w[COUNTERS], 1)
 
 
 @njit
-def _blocks(w):
+def head_blocks(w):
     """Return how many blocks the query heads of one kv head make."""
     return (w[Q_HEADS] // w[KV_HEADS] + HEADS - 1) // HEADS
 
 
 @njit(fastmath=FAST)
-def _piece(w, like, scores, unit):
+def attend_piece(w, keys, values, like, scores, unit):
     """Attend from one block of heads to one chunk of keys; the result is not yet divided by its sum."""
     group = w[Q_HEADS] // w[KV_HEADS]
-    blocks = _blocks(w)
+    blocks = head_blocks(w)
     piece, rest = divmod(unit, w[KV_HEADS] * blocks)
     kv_head, block = divmod(rest, blocks)
     row = ints(w[PIECE_ROW], w[PIECES])[piece]
@@ -105,15 +105,15 @@ def _piece(w, like, scores, unit):
     sums = floats(w[SUMS] + at * 8, heads * 2)
     scale = F32(double_of(w[SCALE]))
     size = like.itemsize
-    keys = w[KEYS] + kv_head * w[KEY_WIDTH] * size
+    keys += kv_head * w[KEY_WIDTH] * size
     _score(scores, query, heads, like, slots, count, w[KEY_WIDTH], keys, w[KEY_STRIDE] * size, scale)
     _weights(scores, heads, count, sums)
-    values = w[VALUES] + kv_head * w[VALUE_WIDTH] * size
+    values += kv_head * w[VALUE_WIDTH] * size
     _mix(part, scores, heads, like, slots, count, w[VALUE_WIDTH], values, w[VALUE_STRIDE] * size)
 
 
 @njit(fastmath=FAST)
-def _merge_row(w, row):
+def merge_row(w, row):
     """Merge the pieces of all heads of a row into the result."""
     width, step = w[VALUE_WIDTH], w[Q_HEADS]
     first = ints(w[ROW_PIECE], w[ROWS] + 1)
