@@ -155,6 +155,7 @@ class Chat:
         `fingerprint` identifies the request's content. `watch`: somebody here is about to read the tape.
         Raises BadRequest, NotFound, Conflict, Overloaded, Unavailable.
         """
+        self._hub.check()
         spot = await self._spots.find(tenant, ask)
         model = await self.models.resolve(ask.params.model or spot.model)
         params = replace(ask.params, model=model.name, messages=spot.inline)
@@ -180,6 +181,7 @@ class Chat:
         self, tenant: str, ask: CompleteChat, *, key: str | None = None, fingerprint: str = ""
     ) -> tuple[Response, bool]:
         """Begin an answer to messages that are not kept; otherwise like `respond`."""
+        self._hub.check()
         model = await self.models.resolve(ask.params.model)
         shard = _pick_shard(tenant, key)
         now = self._clock()
@@ -219,8 +221,9 @@ class Chat:
     async def read(self, tenant: str, response_id: str, after: int = -1) -> tuple[Response, Reader]:
         """Return a response and a reader of its tape after that position; close the reader in the end.
 
-        Raises NotFound, BadRequest (the tape has no such position yet).
+        Raises NotFound, BadRequest (the tape has no such position yet), Unavailable.
         """
+        self._hub.check()
         response = await self.response(tenant, response_id)
         try:
             # Whoever has seen `after` can see it again: it was durable before it was announced.

@@ -73,12 +73,15 @@ class Hub:
         self._followers.setdefault(response_id, set()).add(follower)
         if not dismissible:
             self._staying.add(follower)
-        elif self._dismissal is not None:
-            follower.dismiss(self._dismissal)
         return follower
 
+    def check(self) -> None:
+        """Raise Unavailable if this process is about to stop: nothing should begin here any more."""
+        if self._dismissal is not None:
+            raise self._dismissal
+
     def dismiss(self, message: str) -> None:
-        """End every reader, now and from now on, with a hint to come back: this process is about to stop.
+        """End every reader with a hint to come back, and let `check` refuse new ones: this process is about to stop.
 
         Readers that cannot resume, of answers that are sent as a whole, stay.
         """

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatserver.errors import BadRequest, ChatServerError, NotFound, TooLarge
+from chatserver.service.follower import RESTARTING
 from chatserver.wire import errors
 
 log = logging.getLogger(__name__)
@@ -141,8 +142,8 @@ class _Body:
 def error_response(error: ChatServerError) -> Response:
     """Return an error as an HTTP response."""
     headers = errors.headers(error)
-    if isinstance(error, TooLarge) or error.code == "body_timeout":
-        headers["connection"] = "close"  # the rest of the body is never read
+    if isinstance(error, TooLarge) or error.code in ("body_timeout", RESTARTING):
+        headers["connection"] = "close"  # the rest of the body is never read; the next process is elsewhere
     return Response(errors.body(error), error.status, headers, media_type="application/json")
 
 

@@ -10,6 +10,7 @@ Every check raises BadRequest with `param` set to the path of the field, like `i
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -54,6 +55,13 @@ def load(body: bytes) -> dict[str, Any]:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
+        path = _surrogate_in(body)
+        if path is not None:
+            raise BadRequest(
+                f"{path}: expected Unicode text, got a surrogate without its pair",
+                param=path,
+                code="invalid_json",
+            ) from None
         raise BadRequest(f"The body is not valid JSON: {error}", code="invalid_json") from None
     if not isinstance(value, dict):
         raise BadRequest(f"The body: expected a JSON object, got {describe(value)}", code="invalid_type")
@@ -205,6 +213,33 @@ class Fields:
         if value is None or value is default:
             return default
         return check(value, self.path(name))
+
+
+def _surrogate_in(body: bytes) -> str | None:
+    """Return the path of the first string with a lone surrogate, which other JSON parsers let pass."""
+    if b"\\u" not in body:
+        return None
+    try:
+        waiting: list[tuple[str, Any]] = [("", json.loads(body))]
+    except (ValueError, RecursionError):
+        return None
+    while waiting:
+        path, value = waiting.pop()
+        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+            return path or "body"
+        if isinstance(value, dict):
+            waiting += [
+                (f"{path}.{name}" if path else name, inner)
+                for name, inner in value.items()
+                if _encodable(name)
+            ]
+        elif isinstance(value, list):
+            waiting += [(f"{path}[{index}]", inner) for index, inner in enumerate(value)]
+    return None
+
+
+def _encodable(name: str) -> bool:
+    return name.isascii() and len(name) <= 60
 
 
 def _is_word(value: object) -> bool:

@@ -94,6 +94,8 @@ def input_message(value: object, path: str) -> Message:
 def input_messages(value: object, path: str, *, most: int = MAX_MESSAGES) -> tuple[Message, ...]:
     """Check the `input` of a response: a string, which is one user message, or a list of messages."""
     if isinstance(value, str):
+        if not value:
+            raise wrong(path, "some text", value)
         return ((Role.USER.value, message_text(value, path)),)
     if not isinstance(value, list):
         raise wrong(path, "a string or a list of messages", value, code="invalid_type")

@@ -244,6 +244,15 @@ async def test_restart_lets_streams_go_and_whole_answers_stay(memory):
         if event.type == "response.output_text.delta":
             memory.hub.dismiss("restarting")
     assert events[-1].type == "error" and events[-1].code == "server_restarting"
+    response_id = events[0].response.id
+    http = memory.http()
+    for refused in (
+        await http.get(f"/v1/responses/{response_id}?stream=true"),
+        await http.post("/v1/responses", json={"input": "Hi"}),
+        await http.post("/v1/chat/completions", json=CHAT),
+    ):
+        assert refused.status_code == 503 and error_of(refused)["code"] == "server_restarting"
+        assert refused.headers["connection"] == "close" and refused.headers["retry-after-ms"] == "500"
     memory.engine.write.set()
     assert (await whole).output_text == ANSWER
 

@@ -257,3 +257,16 @@ async def test_a_reader_that_never_reads_is_sent_away_and_harms_nobody(monkeypat
             await send(again, type="response.attach", response_id=response_id, starting_after=after)
             rest = await until(again, "response.completed")
         assert text_of(first + rest) == "".join(web.engine.answer)
+
+
+async def test_a_restart_closes_with_come_back(web):
+    web.engine.write.clear()
+    async with socket_to(web) as socket:
+        await send(socket, type="response.create", model="tiny", input="Hello")
+        await until(socket, "response.output_text.delta")
+        web.hub.dismiss("restarting")
+        assert (await until(socket, "error"))[-1]["error"]["code"] == "server_restarting"
+        with pytest.raises(ConnectionClosed) as closed:
+            await receive(socket)
+    assert closed.value.rcvd.code == 1012
+    web.engine.write.set()

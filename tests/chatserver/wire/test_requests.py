@@ -86,6 +86,7 @@ def test_chat_completions_name_the_field(change, param, message):
     [
         ({}, "input"),
         ({"input": []}, "input"),
+        ({"input": ""}, "input"),
         ({"input": 5}, "input"),
         ({"input": [{"role": "user", "content": 5}]}, "input[0].content"),
         ({"input": [MESSAGES[0], {"type": "function_call"}]}, "input[1].type"),
@@ -225,6 +226,20 @@ def test_places_and_policies():
 )
 def test_broken_json_is_refused(body):
     refusal(load, body)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b'{"input": "\\ud800"}', "input"),
+        (b'{"a": 1, "messages": [{"content": "x\\udfffy"}]}', "messages[0].content"),
+        (b'{"\\ud800": 1}', None),
+        (b'{"a": NaN, "b": "\\u0041"}', None),
+        (b'{"a": "\\u0041", "b": ' + b"[" * 5000, None),
+    ],
+)
+def test_a_lone_surrogate_is_named(body, param):
+    assert refusal(load, body).param == param
 
 
 def test_pages():
