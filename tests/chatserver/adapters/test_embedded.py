@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -57,7 +58,8 @@ async def test_it_runs_from_a_deep_folder_and_one_with_spaces(tmp_path: Path) ->
         await store.registry.ping()
         await store.close()
         running.close()
-        running.socket.parent.joinpath("store.sock").unlink(missing_ok=True)
+        if not running.socket.is_relative_to(tmp_path):
+            shutil.rmtree(running.socket.parent)
 
 
 def test_a_second_server_on_the_same_folder_is_refused(tmp_path: Path) -> None:
