@@ -30,7 +30,8 @@ Render = Callable[[Sequence[tuple[str, str]], bool], str | None]
 
 _MARK = "\u2042{}\u2042"
 _CUE = "cue"
-_NEXT = ("user", "assistant")
+_BEFORE: Mapping[str, tuple[str, ...]] = {"user": (), "assistant": ("user",), "system": ("user",)}
+"""What must come before a message of a role for a strict template to take it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +177,15 @@ class _Probe:
         return bool(self._between(roles, cue=True))
 
     def _close(self, role: str, joints: Mapping[tuple[str, str], str]) -> str:
-        """Return what ends a message of `role`, whatever follows."""
+        """Return what ends a message of `role`, whatever follows.
+
+        That is what stands after a last message, if a special token follows it everywhere; else the
+        longest beginning that all joints share and that a special token follows.
+        """
         after = [text for (before, _), text in joints.items() if before == role]
+        last = self._between((*_BEFORE[role], role))
+        if last and all(text.startswith(last[-1]) and len(last[-1]) in self._starts(text) for text in after):
+            return last[-1]
         common = os.path.commonprefix(after)  # noqa: RUF071 — by characters is what is meant
         cut = max((i for text in after for i in self._starts(text) if i <= len(common)), default=None)
         if cut is None:

@@ -73,27 +73,21 @@ def keep_likely(
     Tokens as probable as the last one kept are kept too, so the result does not depend on how a
     sort orders ties.
     """
-    width = min(_TOP, probs.shape[-1])
-    top = probs.topk(width, dim=-1).values
-    if not bool(_decided(top, top_ks, top_ps).all()):
+    endless = (top_ps >= 1.0) & (top_ks >= probs.shape[-1])
+    top = probs.topk(min(_TOP, probs.shape[-1]), dim=-1).values
+    decided = endless | (top_ks <= top.shape[-1]) | ((top_ps < 1.0) & (top.sum(dim=-1) >= top_ps))
+    if not bool(decided.all()):
         top = probs.sort(dim=-1, descending=True).values
-    return probs.masked_fill(probs < _floor(top, top_ks, top_ps, min_ps), 0.0)
+    floor = _last_kept(top, top_ks, top_ps).masked_fill(endless[:, None], 0.0)
+    return probs.masked_fill(probs < torch.maximum(floor, top[:, :1] * min_ps[:, None]), 0.0)
 
 
-def _decided(top: torch.Tensor, top_ks: torch.Tensor, top_ps: torch.Tensor) -> torch.Tensor:
-    """Say for which rows the last kept rank lies within `top`."""
-    return (top_ks <= top.shape[-1]) | ((top_ps < 1.0) & (top.sum(dim=-1) > top_ps))
-
-
-def _floor(
-    top: torch.Tensor, top_ks: torch.Tensor, top_ps: torch.Tensor, min_ps: torch.Tensor
-) -> torch.Tensor:
-    """Return the smallest probability to keep: [rows, 1]."""
+def _last_kept(top: torch.Tensor, top_ks: torch.Tensor, top_ps: torch.Tensor) -> torch.Tensor:
+    """Return the smallest probability that top-k and top-p keep: [rows, 1]. `top`: sorted, greatest first."""
     before = top.cumsum(dim=-1) - top  # mass of the more probable tokens
     ranks = torch.arange(top.shape[-1])
-    kept = (before <= top_ps[:, None]) & (ranks < top_ks[:, None])
-    last = kept.sum(dim=-1, keepdim=True).clamp(min=1) - 1
-    return torch.maximum(top.gather(-1, last), top[:, :1] * min_ps[:, None])
+    kept = ((before < top_ps[:, None]) | (top_ps[:, None] >= 1.0)) & (ranks < top_ks[:, None])
+    return top.gather(-1, kept.sum(dim=-1, keepdim=True).clamp(min=1) - 1)
 
 
 def _uniform(seed: int, position: int) -> float:

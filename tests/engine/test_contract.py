@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 import time
 
 import pytest
@@ -265,5 +264,5 @@ async def test_pieces_of_an_answer_add_up(engine):
     ids = prompt(engine, "Use some emoji, please: 🙂")
     answer, _, _ = await run(engine, request(ids, 40, temperature=1.0, seed=3))
     decoder = engine.tokenizer.decoder()
-    text = "".join(itertools.chain((decoder.push(i) for i in answer), [decoder.flush()]))
+    text = "".join([decoder.push(i) for i in answer]) + decoder.flush()
     assert text == engine.tokenizer.decode(answer)
