@@ -10,11 +10,10 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from chatserver.domain.ids import ENTROPY_BYTES, SHARDS, new_id, shard_for, shard_of
 from chatserver.domain.item import Conversation, Item
-from chatserver.domain.response import Outcome, Response
+from chatserver.domain.response import Response
 from chatserver.domain.tape import Ended, Record, Started
 from chatserver.errors import BadRequest, NotFound
 from chatserver.ports.conversations import Conversations
@@ -24,26 +23,13 @@ from chatserver.ports.turns import NewTurn, Turns
 from chatserver.service.hub import Hub
 from chatserver.service.models import Models
 from chatserver.service.places import Spot, Spots, chain, title_of
+from chatserver.service.reader import Reader, outcome_in, refuse_outcome
 from chatserver.service.replay import Replayed, replay
 from chatserver.settings import Settings
 from chatserver.wire.commands import CompleteChat, CreateResponse, Message, Page
-from chatserver.wire.errors import from_failure
 
 REFUSAL_PATIENCE = 1.0
 """Seconds for which a streamed answer's headers wait, so that a refused prompt can still be an HTTP error."""
-
-
-class Reader(Protocol):
-    """Reads a tape up to its end: live, or from the stored response."""
-
-    @property
-    def response_id(self) -> str: ...  # noqa: D102
-    @property
-    def after(self) -> int: ...  # noqa: D102
-    @property
-    def ended(self) -> bool: ...  # noqa: D102
-    async def batch(self, timeout: float | None = None) -> list[Record]: ...  # noqa: D102
-    async def aclose(self) -> None: ...  # noqa: D102
 
 
 class Chat:
@@ -298,18 +284,6 @@ class Chat:
         if begun.fresh:
             return response, True
         return await self._turns.get(response.tenant, begun.response_id), False
-
-
-def refuse_outcome(outcome: Outcome) -> None:
-    """Raise the failure that ended a response before its first word, if one did."""
-    if outcome.failure is not None and outcome.item is None:
-        raise from_failure(outcome.failure)
-
-
-def outcome_in(records: Sequence[Record]) -> Outcome | None:
-    """Return the outcome that the records end with, if they do."""
-    last = records[-1].body if records else None
-    return last.outcome if isinstance(last, Ended) else None
 
 
 def _new(kind: str, shard: int) -> str:

@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from chatserver.domain.response import Outcome, Response
 from chatserver.errors import BadRequest, ChatServerError
-from chatserver.service.chat import Reader
+from chatserver.service.reader import Reader
 from chatserver.transports.door import Door, fingerprint, idempotency_key, json_response
 from chatserver.transports.sse import EventStream, SlowJSON, stream, wait_a_while
 from chatserver.wire import chat_completions as wire

@@ -10,7 +10,7 @@ from starlette.routing import Route
 from chatserver.domain.response import Outcome, Response
 from chatserver.domain.tape import Record
 from chatserver.errors import BadRequest, ChatServerError
-from chatserver.service.chat import Reader, refuse_outcome
+from chatserver.service.reader import Reader, refuse_outcome
 from chatserver.transports.door import Door, fingerprint, idempotency_key, json_response
 from chatserver.transports.sse import PADDING, EventStream, SlowJSON, stream, wait_a_while
 from chatserver.wire import responses as wire

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from chatserver.domain.response import Outcome
 from chatserver.domain.tape import Record
 from chatserver.errors import ChatServerError
-from chatserver.service.chat import Reader, outcome_in
+from chatserver.service.reader import Reader, outcome_in
 from chatserver.wire import errors
 
 PING = 10.0

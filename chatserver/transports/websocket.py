@@ -30,8 +30,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from chatserver.domain.response import Response
 from chatserver.errors import BadRequest, ChatServerError, Overloaded, TooLarge, Unauthenticated, Unavailable
-from chatserver.service.chat import Reader
 from chatserver.service.follower import RESTARTING, SLOW_READER
+from chatserver.service.reader import Reader
 from chatserver.transports.auth import check_origin
 from chatserver.transports.door import Door, fingerprint, idempotency_key
 from chatserver.wire import frames
