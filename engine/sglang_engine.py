@@ -43,8 +43,6 @@ _PING_SECONDS = 2.0
 """How long `health` waits for an idle scheduler."""
 _SILENCE_SECONDS = 120.0
 """A scheduler with work that says nothing for so long is taken for dead; a step takes seconds at most."""
-_INPUT_SLACK = 4
-"""SGLang's window is this much larger than its longest prompt: it keeps tokens back on both sides."""
 
 
 class SglangEngine:
@@ -104,7 +102,7 @@ class SglangEngine:
         self._runtime = runtime
         self._receiver = receiver = runtime.receive_in(loop)
         receiver.add_done_callback(self._receiver_ended)
-        self._card = _card(settings, config, runtime, tokenizer)
+        self._card = _card(settings, config, context, runtime, tokenizer)
         report(f"{settings.name} is ready")
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
@@ -272,14 +270,18 @@ class SglangEngine:
 
 
 def _card(
-    settings: EngineSettings, config: dict[str, Any], runtime: Runtime, tokenizer: HubTokenizer
+    settings: EngineSettings,
+    config: dict[str, Any],
+    context: int,
+    runtime: Runtime,
+    tokenizer: HubTokenizer,
 ) -> ModelCard:
     info = runtime.scheduler_info
     page = runtime.server_args.page_size or 1
     return ModelCard(
         name=settings.name,
         aliases=settings.aliases,
-        context=info["max_req_input_len"] + _INPUT_SLACK,
+        context=context,
         kv_tokens=info["max_total_num_tokens"],
         page=int(page),
         vocab_size=int(config["vocab_size"]),
