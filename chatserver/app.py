@@ -44,6 +44,9 @@ from engine.contract import Engine, EngineError, ModelUnusable
 
 log = logging.getLogger(__name__)
 
+STORE_TIMEOUT = 60.0
+"""Seconds that a role waits for the embedded store."""
+
 LOADING_TTL = 10.0
 """Seconds that a report of a loading engine stands; it is renewed twice a second."""
 
@@ -58,7 +61,12 @@ def store_url(settings: Settings) -> str:
 
 @contextlib.asynccontextmanager
 async def open_store(settings: Settings) -> AsyncIterator[ValkeyStore]:
-    """Connect; close at the end. Raises StartupError when the store cannot be reached."""
+    """Connect; close at the end. Raises StartupError when the store cannot be reached.
+
+    The embedded store is waited for: a process runner starts all roles at once.
+    """
+    if settings.redis_url is None:
+        await embedded.wait_ready(embedded.socket_path(settings.data_dir), STORE_TIMEOUT)
     store = await ValkeyStore.open(store_url(settings))
     try:
         yield store
