@@ -68,7 +68,7 @@ class PortableAttention(TorchNativeAttnBackend):
         self._batch: Any = None
         self._kv: Any = self.token_to_kv_pool
         self._table: torch.Tensor = model_runner.req_to_token_pool.req_to_token
-        self._decoder = _decoder(self._table)
+        self.decoder = _decoder(self._table)
 
     def init_forward_metadata(self, forward_batch: Any) -> None:
         """Read the batch's shape once for all layers."""
@@ -76,7 +76,7 @@ class PortableAttention(TorchNativeAttnBackend):
         self._batch = forward_batch
         if forward_batch.forward_mode.is_decode_or_idle():
             if forward_batch.batch_size:
-                self._decoder.plan(forward_batch.req_pool_indices, _lengths(forward_batch))
+                self.decoder.plan(forward_batch.req_pool_indices, _lengths(forward_batch))
         else:
             self._extends = self._plan_extends(forward_batch)
 
@@ -90,7 +90,7 @@ class PortableAttention(TorchNativeAttnBackend):
         self._save(k, v, layer, forward_batch, save_kv_cache)
         keys, values = self._pool(layer)
         query = q.reshape(-1, layer.tp_q_head_num, layer.qk_head_dim)
-        out = self._decoder.attend(query, keys, values, layer.scaling)
+        out = self.decoder.attend(query, keys, values, layer.scaling)
         return out.view(query.shape[0], -1)
 
     def forward_extend(  # noqa: PLR0917 — SGLang's signature

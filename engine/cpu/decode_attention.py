@@ -64,12 +64,13 @@ class NativeDecoder:
     def __init__(self, table: torch.Tensor, team: native.Team) -> None:
         from engine.cpu import attention_kernels  # noqa: PLC0415 — imports numba
 
-        self._kernels = attention_kernels
+        self._kernels = k = attention_kernels
         self._team = team
         self._code = {
             torch.float32: team.compile(attention_kernels.attend_float),
             torch.bfloat16: team.compile(attention_kernels.attend_bfloat),
         }
+        self._places = (k.ROW_REQUEST, k.ROW_LENGTH, k.ROW_PIECE, k.PIECE_ROW, k.PIECE_BEGIN)
         self._table = table
         self._words = np.zeros(attention_kernels.WORDS, np.int64)
         self._batch: tuple[np.ndarray, ...] = ()
@@ -86,8 +87,7 @@ class NativeDecoder:
         row = np.repeat(np.arange(len(length), dtype=np.int32), pieces)
         begin = (np.arange(len(row), dtype=np.int32) - first[row]) * np.int32(k.CHUNK)
         self._batch = (requests.numpy().astype(np.int32), length, first, row, begin)
-        places = (k.ROW_REQUEST, k.ROW_LENGTH, k.ROW_PIECE, k.PIECE_ROW, k.PIECE_BEGIN)
-        for place, array in zip(places, self._batch, strict=True):
+        for place, array in zip(self._places, self._batch, strict=True):
             words[place] = array.ctypes.data
         words[k.SLOTS], words[k.SLOTS_STRIDE] = self._table.data_ptr(), self._table.stride(0)
         words[k.ROWS], words[k.PIECES] = len(length), len(row)
@@ -113,6 +113,12 @@ class NativeDecoder:
         self._counters.fill(0)
         self._team.run(self._code[keys.dtype], words.ctypes.data, shares)
         return out.to(query.dtype)
+
+    def describe_rows(self, words: np.ndarray) -> None:
+        """Copy the description of the planned batch into the words of another call."""
+        k = self._kernels
+        for place in (k.SLOTS, k.SLOTS_STRIDE, k.ROWS, k.PIECES, *self._places):
+            words[place] = self._words[place]
 
     def _reserve(self, place: int, count: int) -> None:
         """Give the kernels at least `count` floats of scratch memory."""

@@ -92,7 +92,8 @@ def _blocked(form: Form, wide: torch.Tensor) -> Packed | None:
         if piece is None:
             return None
         pieces.append(piece)
-    return Packed(form, *wide.shape, *(torch.cat(parts) for parts in zip(*pieces, strict=True)))
+    numbers, scales, leasts = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    return Packed(form, wide.shape[0], wide.shape[1], numbers, scales, leasts)
 
 
 def _four(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:

@@ -208,6 +208,12 @@ def array(like, at, count):
 
 
 @njit(inline="always")
+def longs(at, count):
+    """Return the int64 array at an address."""
+    return carray(pointer(at), count, np.int64)
+
+
+@njit(inline="always")
 def ints(at, count):
     """Return the int32 array at an address."""
     return carray(pointer(at), count, np.int32)
