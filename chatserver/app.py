@@ -114,7 +114,9 @@ async def run_engine(settings: Settings) -> None:
         except EngineError as error:
             raise StartupError(f"the engine did not start: {error}") from error
         try:
-            await _work(settings, store, engine, engine_id)
+            # Without a supervisor nobody else would bring the embedded store's file to the disk.
+            async with _synced(settings) if settings.engine_id is None else contextlib.nullcontext():
+                await _work(settings, store, engine, engine_id)
         finally:
             await engine.close()
 
@@ -146,9 +148,30 @@ async def run_serve(settings: Settings) -> None:
             drain=settings.drain,
         )
         try:
-            await supervisor.run()
+            async with _synced(settings):
+                await supervisor.run()
         finally:
             await watch.close()
+
+
+@contextlib.asynccontextmanager
+async def _synced(settings: Settings) -> AsyncIterator[None]:
+    """Bring the embedded store's file to the disk every second: a power cut costs no more than that."""
+
+    async def keep() -> None:
+        while settings.redis_url is None:
+            try:
+                await embedded.keep_synced(settings.data_dir / "store")
+            except OSError as error:
+                log.error("the store's file cannot be synced: %s; check the disk", error)
+                await asyncio.sleep(10)
+
+    syncing = asyncio.create_task(keep(), name="sync")
+    try:
+        yield
+    finally:
+        syncing.cancel()
+        await asyncio.gather(syncing, return_exceptions=True)
 
 
 class _Watch:
