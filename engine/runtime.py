@@ -16,6 +16,7 @@ import asyncio
 import atexit
 import contextlib
 import logging
+import multiprocessing
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,7 +90,10 @@ class Runtime(Engine):
         if manager._subprocess_watchdog is not None:
             manager._subprocess_watchdog.stop()
         for pid in self.get_all_child_pids():
-            kill_process_tree(pid, wait_timeout=_KILL_SECONDS)
+            kill_process_tree(pid, wait_timeout=None)  # all at once: ranks fail loudly when one is missing
+        for process in multiprocessing.active_children():
+            if process.pid in self.get_all_child_pids():
+                process.join(_KILL_SECONDS)
         sockets: tuple[Any, ...] = (
             manager.recv_from_detokenizer,
             manager.send_to_scheduler,

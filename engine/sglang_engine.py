@@ -165,11 +165,12 @@ class SglangEngine:
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-        if threading.current_thread() is threading.main_thread():
-            loop.remove_signal_handler(signal.SIGQUIT)
         if self._runtime is not None:
             await loop.run_in_executor(self._launcher, self._runtime.end)
-        # Only now: the schedulers are bound to the life of this thread.
+        # Not earlier: schedulers that notice the end of another send their signal.
+        if threading.current_thread() is threading.main_thread():
+            loop.remove_signal_handler(signal.SIGQUIT)
+        # Nor this: the schedulers are bound to the life of the thread.
         self._launcher.shutdown(wait=False)
 
     async def _run(

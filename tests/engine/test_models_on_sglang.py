@@ -1,0 +1,145 @@
+"""SGLang on the CPU platform computes what transformers computes, DeepSeek-V3 with TP and EP included."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.cpu import vision_shim
+
+from .conftest import prompt, request, run
+
+pytestmark = [pytest.mark.sglang, pytest.mark.asyncio(loop_scope="session")]
+
+QUESTIONS = ("What is the capital of France?", "Write one line about rain.", "2024 + 1 =", "Qui es-tu ?")
+
+
+def transformers_answer(folder, ids, count: int) -> tuple[int, ...]:
+    """Return transformers' greedy continuation, up to the end token."""
+    vision_shim.install()
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
+    out = model.generate(torch.tensor([ids]), max_new_tokens=count, do_sample=False)
+    return tuple(out[0, len(ids) :].tolist())
+
+
+async def test_greedy_answers_equal_transformers(sglang_engine, smollm2):
+    """The prepared weights and SGLang's float32 give the same ids to the end."""
+    prompts = [prompt(sglang_engine, text) for text in QUESTIONS]
+    ours = [(await run(sglang_engine, request(ids, 40)))[0] for ids in prompts]
+    theirs = await asyncio.to_thread(lambda: [transformers_answer(smollm2, ids, 40) for ids in prompts])
+    assert ours == theirs
+
+
+DEEPSEEK = """
+import asyncio, json, sys, uuid
+from pathlib import Path
+from engine.contract import GenerateRequest, Sampling
+from engine.settings import EngineSettings
+from engine.sglang_engine import SglangEngine
+
+async def main(folder, ranks):
+    settings = EngineSettings(
+        Path(folder), "tiny", kv_tokens=2048, context=1024, tp=ranks, ep=ranks, max_running=4,
+    )
+    engine = SglangEngine(settings)
+    await engine.start(lambda phase: None)
+    tokenizer = engine.tokenizer
+    ids = tokenizer.head("Be brief.") + tokenizer.segment("user", "What is the sea made of?") + tokenizer.cue()
+    answer, cached = [], []
+    for k in (0, 5):
+        rest = []
+        sampling = Sampling(max_tokens=12 - k, temperature=0.0)
+        async for chunk in engine.generate(GenerateRequest(uuid.uuid4().hex, (*ids, *answer[:k]), sampling)):
+            rest += chunk.ids
+        assert rest == answer[k:] or not answer, (rest, answer)
+        answer, cached = answer[:k] + rest, cached + [chunk.cached]
+    await engine.close()
+    print(json.dumps([list(ids), answer, cached]))
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+"""
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+async def test_deepseek_v3_equals_transformers(tiny_deepseek, tmp_path, ranks):
+    """Latent attention and routed experts, on one rank and on two (TP 2 x EP 2), prefix cache included."""
+    import json
+
+    script = tmp_path / "deepseek.py"
+    script.write_text(DEEPSEEK)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(script),
+        str(tiny_deepseek),
+        str(ranks),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"},
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 400)
+    assert process.returncode == 0, err.decode()[-3000:]
+    ids, answer, cached = json.loads(out.splitlines()[-1])
+    assert tuple(answer) == await asyncio.to_thread(transformers_answer, tiny_deepseek, ids, 12)
+    assert cached == [0, len(ids) + 4]
+
+
+LOST = """
+import asyncio, os, signal, sys, uuid
+from pathlib import Path
+from engine.contract import EngineLost, GenerateRequest, Sampling
+from engine.settings import EngineSettings
+from engine.sglang_engine import SglangEngine
+
+async def main(folder):
+    engine = SglangEngine(EngineSettings(Path(folder), "tiny", kv_tokens=2048, context=1024))
+    await engine.start(lambda phase: None)
+    ids = engine.tokenizer.head(None) + engine.tokenizer.segment("user", "Hi") + engine.tokenizer.cue()
+    asked = GenerateRequest(uuid.uuid4().hex, ids, Sampling(max_tokens=900, temperature=0.0, ignore_end=True))
+    count = 0
+    try:
+        async for chunk in engine.generate(asked):
+            count += len(chunk.ids)
+            if count == 5:
+                os.kill(engine._runtime.get_all_child_pids()[0], signal.SIGKILL)
+    except EngineLost as error:
+        print("lost:", error)
+    health = await engine.health()
+    print("health:", health.ok, health.detail)
+    try:
+        await engine.prefill(uuid.uuid4().hex, ids)
+    except EngineLost as error:
+        print("refused:", error)
+    await engine.close()
+    print("closed")
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))
+"""
+
+
+async def test_a_killed_scheduler_is_noticed(tiny_deepseek, tmp_path):
+    """Requests raise EngineLost within seconds, health says so, and our process lives on to be closed."""
+    script = tmp_path / "lost.py"
+    script.write_text(LOST)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(script),
+        str(tiny_deepseek),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 300)
+    lines = out.decode().splitlines()
+    assert process.returncode == 0, err.decode()[-3000:]
+    assert lines[0].startswith("lost: a scheduler process failed")
+    assert lines[1].startswith("health: False a scheduler process failed")
+    assert lines[2].startswith("refused: ")
+    assert lines[3] == "closed"
