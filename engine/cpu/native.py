@@ -26,6 +26,9 @@ import torch
 CACHE_VARIABLE = "ENGINE_KERNEL_CACHE"
 """Environment variable: the folder for compiled kernels. Default: `kernels` in the user's cache folder."""
 
+CHOICE_VARIABLE = "ENGINE_KERNELS"
+"""Environment variable: `torch` keeps everything on torch; anything else takes native kernels where they run."""
+
 _SYMBOLS = ("omp_get_thread_num",)
 
 COUNTER_WORDS = 16
@@ -63,7 +66,9 @@ class Team:
 
 @cache
 def team() -> Team | None:
-    """Return the team, or None if this machine cannot run native kernels."""
+    """Return the team, or None if this machine cannot run native kernels or is told not to."""
+    if os.environ.get(CHOICE_VARIABLE) == "torch":
+        return None
     path = _openmp()
     if path is None or find_spec("numba") is None:
         return None
