@@ -53,7 +53,8 @@ class ModelCard:
 
     `context`: window in tokens (prompt + answer). `kv_tokens`: capacity of the KV pool in tokens.
     `page`: KV page size in tokens. `end_ids`: ids that end an answer. `template_hash`: identifies
-    tokenizer + chat template; ids made under another hash must be made again.
+    tokenizer + chat template; ids made under another hash must be made again. `temperature`, `top_p`,
+    `top_k`: what the model's makers sample with when a request does not say.
     """
 
     name: str
@@ -64,6 +65,9 @@ class ModelCard:
     vocab_size: int
     end_ids: frozenset[int]
     template_hash: str
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
 
 
 @dataclass(frozen=True, slots=True)

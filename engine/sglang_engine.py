@@ -278,6 +278,9 @@ def _card(
     tokenizer: HubTokenizer,
 ) -> ModelCard:
     info = runtime.scheduler_info
+    chosen = (
+        folder.read_json(path) if (path := settings.model_path / "generation_config.json").is_file() else {}
+    )
     page = runtime.server_args.page_size or 1
     return ModelCard(
         name=settings.name,
@@ -288,6 +291,9 @@ def _card(
         vocab_size=int(config["vocab_size"]),
         end_ids=tokenizer.end_ids,
         template_hash=tokenizer.template_hash,
+        temperature=float(chosen.get("temperature") or 1.0),
+        top_p=float(chosen.get("top_p") or 1.0),
+        top_k=int(chosen.get("top_k") or -1),
     )
 
 

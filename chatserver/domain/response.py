@@ -6,7 +6,8 @@ queued ──> in_progress ──> completed | incomplete | cancelled | failed
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from chatserver.domain.item import Item
@@ -49,6 +50,7 @@ class Truncation(StrEnum):
 class Params:
     """What the client asked for, checked.
 
+    `temperature`, `top_p`, `top_k`: None = the model's own default, filled in when the model is known.
     `max_output_tokens`: None = what is left of the window. `retention_ratio`: share of the window
     kept by a cut, for Truncation.RETENTION_RATIO (and AUTO, with the default). `stop`: at most 4 strings.
     `messages`: the whole prompt as (role, text) for stateless requests, () for conversations.
@@ -57,9 +59,9 @@ class Params:
     model: str
     instructions: str | None = None
     max_output_tokens: int | None = None
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = -1
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
     presence_penalty: float = 0.0
@@ -100,7 +102,13 @@ class Timing:
 class Ledger:
     """What the model saw: `kept` and `dropped` item ids together are the whole branch.
 
-    `window`, `sent`, `reserve` in tokens. `cut`: first kept item after the pinned head, None if nothing was dropped.
+        branch    0 … pinned − 1 │ pinned … start − 1 │ start … items − 1
+                  kept           │ dropped            │ kept
+
+    `window`, `sent`, `reserve` in tokens. `cut`: first kept item after the pinned ones, None if nothing was
+    dropped; `next_cut`: the same for the turn that follows, chosen when this one ended. `prompt_hash`: of the ids
+    that were sent. The lists are not stored with a response, which would take space with the square of a
+    conversation's length: the three numbers are, and `of_branch` makes the lists from them again.
     """
 
     window: int
@@ -111,6 +119,24 @@ class Ledger:
     dropped: tuple[str, ...] = ()
     cut: str | None = None
     template_hash: str = ""
+    next_cut: str | None = None
+    pinned: int = 0
+    start: int = 0
+    items: int = 0
+    prompt_hash: str = ""
+
+    def of_branch(self, path: Sequence[str]) -> Ledger:
+        """Return the ledger with its lists. `path`: item ids from the root to the newest input."""
+        return replace(
+            self,
+            kept=(*path[: self.pinned], *path[self.start : self.items]),
+            dropped=tuple(path[self.pinned : self.start]),
+        )
+
+    @property
+    def bare(self) -> Ledger:
+        """The ledger without its lists, as it is stored."""
+        return replace(self, kept=(), dropped=())
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,15 @@ class EngineState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model as clients see it. `context`: window in tokens."""
+    """A model as clients see it. `context`: window in tokens; the rest is what its makers sample with."""
 
     name: str
     aliases: tuple[str, ...]
     context: int
     created: int = 0
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
 
 
 @dataclass(frozen=True, slots=True)

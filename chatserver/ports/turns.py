@@ -70,7 +70,7 @@ class Turns(Protocol):
         ...
 
     async def claim(self, engine_id: str, *, lease: float, shard: int | None = None) -> Response | None:
-        """Take the oldest waiting job (of a shard, or any) for `lease` seconds, or None. Its claim number grows by 1."""
+        """Take the oldest waiting job (of one shard or any) for `lease` seconds, or None. Its claim number grows."""
         ...
 
     async def renew(self, engine_id: str, response_ids: Sequence[str], *, lease: float) -> list[str]:

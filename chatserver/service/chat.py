@@ -21,7 +21,7 @@ from chatserver.ports.registry import Registry
 from chatserver.ports.tapes import Tapes
 from chatserver.ports.turns import NewTurn, Turns
 from chatserver.service.hub import Hub
-from chatserver.service.models import Models
+from chatserver.service.models import Models, with_defaults
 from chatserver.service.places import Spot, Spots, chain, title_of
 from chatserver.service.reader import Reader, outcome_in, refuse_outcome
 from chatserver.service.replay import Replayed, replay
@@ -144,7 +144,7 @@ class Chat:
         self._hub.check()
         spot = await self._spots.find(tenant, ask)
         model = await self.models.resolve(ask.params.model or spot.model)
-        params = replace(ask.params, model=model.name, messages=spot.inline)
+        params = replace(with_defaults(ask.params, model), messages=spot.inline)
         shard = spot.shard if spot.shard is not None else _pick_shard(tenant, key)
         now = self._clock()
         items = chain(spot.messages, spot.parent, int(now), lambda: _new("msg", shard))
@@ -174,7 +174,7 @@ class Chat:
         response = Response(
             id=_new("chatcmpl", shard),
             tenant=tenant,
-            params=replace(ask.params, model=model.name, messages=ask.messages),
+            params=replace(with_defaults(ask.params, model), messages=ask.messages),
             created_at=int(now),
             accepted_at=now,
             item_id=_new("msg", shard),

@@ -95,12 +95,12 @@ class Generation:
             self.stop()  # the first abort may have come before the scheduler knew the request
 
     def _sampling(self, max_tokens: int) -> Sampling:
-        params = self._params
+        params, card = self._params, self._engine.card
         return Sampling(
             max_tokens=max_tokens,
-            temperature=params.temperature,
-            top_p=params.top_p,
-            top_k=params.top_k,
+            temperature=card.temperature if params.temperature is None else params.temperature,
+            top_p=card.top_p if params.top_p is None else params.top_p,
+            top_k=card.top_k if params.top_k is None else params.top_k,
             stop=params.stop,
             seed=params.seed,
             presence_penalty=params.presence_penalty,

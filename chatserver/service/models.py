@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
+from chatserver.domain.response import Params
 from chatserver.errors import ModelNotFound, Unavailable
 from chatserver.ports.registry import Registry, ServedModel
 
 FRESH = 2.0
 """Seconds for which the list of models is not read again."""
+
+
+def with_defaults(params: Params, model: ServedModel) -> Params:
+    """Return the parameters with the model's name and, where the request says nothing, its makers' sampling."""
+    return replace(
+        params,
+        model=model.name,
+        temperature=model.temperature if params.temperature is None else params.temperature,
+        top_p=model.top_p if params.top_p is None else params.top_p,
+        top_k=model.top_k if params.top_k is None else params.top_k,
+    )
 
 
 class Models:
@@ -24,7 +37,9 @@ class Models:
     async def all(self) -> list[ServedModel]:
         """Return every model. Raises Unavailable."""
         if not self._known or self._clock() - self._read_at > FRESH:
-            self._known = await self._registry.models()
+            # While an engine restarts, what it announced before stands; what nobody runs any more does not.
+            live = {e.model.name: e.model for e in await self._registry.engines() if e.model}
+            self._known = list(live.values()) or await self._registry.models()
             self._read_at = self._clock()
         return self._known
 

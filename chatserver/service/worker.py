@@ -172,7 +172,14 @@ class Worker:
                 log.warning("the scheduler does not answer: %s", health.detail)
             report = replace(
                 self._report,
-                model=ServedModel(card.name, card.aliases, card.context),
+                model=ServedModel(
+                    card.name,
+                    card.aliases,
+                    card.context,
+                    temperature=card.temperature,
+                    top_p=card.top_p,
+                    top_k=card.top_k,
+                ),
                 running=len(self._running),
                 queued=health.queued,
                 kv_used=health.kv_used,

@@ -155,7 +155,7 @@ class Fields:
 
         return self._checked(name, default, check)
 
-    def number(self, name: str, default: float, low: float, high: float) -> float:
+    def number(self, name: str, default: Any, low: float, high: float) -> Any:
         """Take a finite number in [low, high]; null counts as not sent."""
 
         def check(value: object, path: str) -> float:

@@ -163,8 +163,8 @@ def _items(most: int) -> Schema:
 
 def _sampling() -> Schema:
     return {
-        "temperature": {"type": "number", "minimum": 0, "maximum": 2, "default": 1},
-        "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1, "default": 1},
+        "temperature": {"type": "number", "minimum": 0, "maximum": 2, "description": "default: the model's"},
+        "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1, "description": "default: the model's"},
         "top_k": {"type": "integer", "minimum": -1, "default": -1, "description": "extension"},
         "seed": WHOLE,
         "stop": {"oneOf": [TEXT, {"type": "array", "items": TEXT, "maxItems": 4}]},

@@ -17,9 +17,9 @@ MAX_LABEL = 1_024
 def sampling(fields: Fields) -> dict[str, Any]:
     """Take the sampling fields and return them as keyword arguments of Params."""
     return {
-        "temperature": fields.number("temperature", 1.0, 0, 2),
+        "temperature": fields.number("temperature", None, 0, 2),
         "top_p": _share(fields, "top_p"),
-        "top_k": fields.whole("top_k", -1, -1, 1_000_000),
+        "top_k": fields.whole("top_k", None, -1, 1_000_000),
         "seed": fields.whole("seed", None, -(2**63), 2**63 - 1),
         "stop": _stops(fields),
         "presence_penalty": fields.number("presence_penalty", 0.0, -2, 2),
@@ -65,8 +65,8 @@ def stream_options(fields: Fields, *, usage: bool) -> bool:
     return include_usage
 
 
-def _share(fields: Fields, name: str) -> float:
-    value = fields.number(name, 1.0, 0, 1)
+def _share(fields: Fields, name: str) -> float | None:
+    value = fields.number(name, None, 0, 1)
     if value == 0:
         raise wrong(fields.path(name), "a number above 0 and up to 1", value)
     return value

