@@ -6,6 +6,7 @@ from pathlib import Path
 
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 from starlette.types import Message, Receive, Scope, Send
 
@@ -35,7 +36,8 @@ class Page:
 
     def __init__(self, folder: Path | None = None) -> None:
         folder = folder or web_folder()
-        self._files = StaticFiles(directory=folder, html=True) if folder else None
+        # compressed: the page is to load fast on a phone; it is public, so there is no secret to leak by size
+        self._files = GZipMiddleware(StaticFiles(directory=folder, html=True)) if folder else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; WebSockets to unknown paths are refused."""
