@@ -26,9 +26,7 @@ from sglang.srt.mem_cache.memory_pool import KVWriteLoc
 
 from engine.cpu import native
 from engine.cpu.decode_attention import Decoder, NativeDecoder, TorchDecoder
-
-NAME = "portable"
-"""The back end's name, the value of SGLang's `attention_backend`."""
+from engine.cpu.portable import ATTENTION
 
 _TILE_ELEMENTS = 16 * 2**20
 """Scores of one tile of a prefill, at most: 64 MB in float32."""
@@ -38,12 +36,12 @@ _log = logging.getLogger(__name__)
 
 
 def register() -> None:
-    """Make the back end known to SGLang under NAME. Idempotent; call it in each worker before models run."""
+    """Make the back end known to SGLang as `portable.ATTENTION`. Idempotent; call it before models run."""
     from sglang.srt.layers.attention.attention_registry import (  # noqa: PLC0415 — circular at import
         register_attention_backend,
     )
 
-    register_attention_backend(NAME)(PortableAttention)
+    register_attention_backend(ATTENTION)(PortableAttention)
 
 
 @dataclass(frozen=True, slots=True)
