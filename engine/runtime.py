@@ -29,6 +29,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # which GPUs and kernels SGLang did not find
     from sglang.srt.entrypoints.engine import Engine
     from sglang.srt.managers.io_struct import GenerateReqInput
+    from sglang.srt.managers.load_snapshot import shm_path_for
     from sglang.srt.utils import kill_process_tree
 asyncio.set_event_loop_policy(_policy)  # SGLang sets uvloop's at import
 
@@ -55,6 +56,7 @@ class Runtime(Engine):
     def _launch_scheduler_processes(
         cls, server_args: Any, port_args: Any, run_scheduler_process_func: Any, **kwargs: Any
     ) -> Any:
+        _remove_socket(port_args.detokenizer_ipc_name)
         port_args.detokenizer_ipc_name = port_args.tokenizer_ipc_name
         return super()._launch_scheduler_processes(
             server_args, port_args, run_scheduler_process_func, **kwargs
@@ -85,7 +87,7 @@ class Runtime(Engine):
         return loop.create_task(self.manager.handle_loop(), name="sglang-receive")
 
     def end(self) -> None:
-        """End the schedulers, close the sockets and remove their files. Blocks for up to 20 s."""
+        """End the schedulers, close the sockets and remove what they left. Blocks for up to 20 s a scheduler."""
         manager = self.manager
         if manager._subprocess_watchdog is not None:
             manager._subprocess_watchdog.stop()
@@ -102,9 +104,16 @@ class Runtime(Engine):
         for socket in sockets:
             if socket is not None:
                 socket.close(linger=0)
+        manager.load_snapshot_reader.close()
+        Path(shm_path_for(self.port_args.instance_id)).unlink(missing_ok=True)
         for name in vars(self.port_args).values():
-            if isinstance(name, str) and name.startswith("ipc://"):
-                Path(name.removeprefix("ipc://")).unlink(missing_ok=True)
+            _remove_socket(name)
+
+
+def _remove_socket(name: object) -> None:
+    """Remove the file of an `ipc://` address, which SGLang leaves behind."""
+    if isinstance(name, str) and name.startswith("ipc://"):
+        Path(name.removeprefix("ipc://")).unlink(missing_ok=True)
 
 
 def generate_input(

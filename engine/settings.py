@@ -101,7 +101,7 @@ def prepare_environment(settings: EngineSettings, environ: MutableMapping[str, s
     """
     environ.setdefault("HF_HUB_OFFLINE", "1")  # a model is a folder here; nothing is fetched
     environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    environ.setdefault("TQDM_DISABLE", "1")  # the weights' progress bar of a child process
+    environ.setdefault("TQDM_DELAY", "10")  # seconds until a scheduler shows its bar of weights
     environ.setdefault("PYTHONWARNINGS", "ignore")  # child processes: which GPUs SGLang did not find
     if settings.device != "cpu":
         return
