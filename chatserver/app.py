@@ -31,6 +31,7 @@ from chatserver.service.child import Death
 from chatserver.service.console import Console
 from chatserver.service.hub import Hub
 from chatserver.service.listening import listen, url
+from chatserver.service.prefixes import Prefixes
 from chatserver.service.prompting import PromptBuilder
 from chatserver.service.roles import engine_role, store_role, web_role
 from chatserver.service.run_folder import RunFolder
@@ -311,6 +312,7 @@ async def _work(settings: Settings, store: ValkeyStore, engine: Engine, engine_i
         turns=store.turns,
         tapes=store.tapes,
         writer=TapeWriter(store.tapes),
+        prefixes=Prefixes(engine),
         salt=_salt,
     )
     limits = WorkerLimits(settings.max_running, settings.lease, settings.drain)

@@ -134,6 +134,10 @@ class MemoryConversations:
             leaf = items[leaf].parent
         return found[::-1]
 
+    async def path(self, tenant, conversation_id, leaf):
+        branch = await self.branch(tenant, conversation_id, leaf, with_ids=False)
+        return [stored.item.id for stored in branch]
+
 
 class MemoryTurns:
     def __init__(self, store: MemoryStore) -> None:

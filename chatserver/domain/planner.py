@@ -8,6 +8,9 @@
 A cut is rare and large: nothing moves while the prompt fits from the stored cut on; when it no longer
 fits, the cut advances until at most `retention_ratio` of the room is used, and stays there. In between
 every prompt begins with the previous one, so the KV cache serves all of it but the new message.
+
+The cut moves when an answer ends, if the next message may not fit (see `plan_next`), so that the new
+prefix can be put into the cache before that message comes.
 """
 
 from __future__ import annotations
@@ -17,6 +20,9 @@ from dataclasses import dataclass
 
 from chatserver.domain.item import Role
 from chatserver.domain.response import Truncation
+
+EXPECTED_FROM = 8
+"""User messages, the newest ones, that the next one is expected to be like."""
 
 SCHEDULER_MARGIN = 6
 """Tokens that the scheduler itself keeps free of the window and of the pool (SGLang: 1 + 5)."""
@@ -104,6 +110,41 @@ def plan(
     if alone <= window.limit:
         return _plan(segments, pinned, last, alone)
     raise DoesNotFit(alone, window.limit, single=True)
+
+
+def plan_next(
+    segments: Sequence[Segment],
+    *,
+    fixed: int,
+    window: Window,
+    policy: Truncation,
+    retention_ratio: float,
+    cut: str | None = None,
+) -> Plan:
+    """Choose, when an answer has ended, what the next prompt begins with. Raises DoesNotFit.
+
+    As `plan`, but with room for a message that has not come: the high-water mark is lower by
+    `expected_message`. The stored cut moves only if such a message would not fit behind it, so a message of
+    at most that length never moves the cut again. `sent` counts that message in.
+    """
+    room = expected_message(segments, window.limit - fixed)
+    return plan(
+        segments,
+        fixed=fixed + room,
+        window=window,
+        policy=policy,
+        retention_ratio=retention_ratio,
+        cut=cut,
+    )
+
+
+def expected_message(segments: Sequence[Segment], room: int) -> int:
+    """Return how many tokens the next user message may well have: the longest of the newest ones.
+
+    At most a quarter of `room`, so that one pasted file does not empty the window for the turns after it.
+    """
+    lengths = [segment.length for segment in segments if segment.role is Role.USER]
+    return min(max(lengths[-EXPECTED_FROM:], default=0), max(room, 0) // 4)
 
 
 def _plan(segments: Sequence[Segment], pinned: int, start: int, sent: int) -> Plan:

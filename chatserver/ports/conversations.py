@@ -56,6 +56,10 @@ class Conversations(Protocol):
         """
         ...
 
+    async def path(self, tenant: str, conversation_id: str, leaf: str | None) -> list[str]:
+        """Return the ids of the items from the root to `leaf`, those of deleted items included. Raises NotFound."""
+        ...
+
 
 MAX_BRANCH = 10_000
 """Bound on the items of one branch; appending past it is refused with Conflict."""

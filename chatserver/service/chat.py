@@ -185,12 +185,12 @@ class Chat:
     async def response(self, tenant: str, response_id: str) -> Response:
         """Return it. Raises NotFound."""
         _check_id(response_id, "response", "resp", "chatcmpl")
-        return await self._turns.get(tenant, response_id)
+        return await self._spots.told(await self._turns.get(tenant, response_id))
 
     async def stop(self, tenant: str, response_id: str) -> Response:
         """Ask for its end, keeping what was written; idempotent. Raises NotFound."""
         _check_id(response_id, "response", "resp", "chatcmpl")
-        return await self._turns.stop(tenant, response_id, int(self._clock()))
+        return await self._spots.told(await self._turns.stop(tenant, response_id, int(self._clock())))
 
     async def delete_response(self, tenant: str, response_id: str) -> None:
         """Forget it; its items stay in their conversation. Raises NotFound, Conflict (it still runs)."""
@@ -283,7 +283,7 @@ class Chat:
         )
         if begun.fresh:
             return response, True
-        return await self._turns.get(response.tenant, begun.response_id), False
+        return await self.response(response.tenant, begun.response_id), False
 
 
 def _new(kind: str, shard: int) -> str:

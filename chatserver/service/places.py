@@ -10,7 +10,7 @@ store: false                 nowhere: the history goes along        inline
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 from chatserver.domain.ids import ENTROPY_BYTES, new_id, shard_of
@@ -61,11 +61,24 @@ class Spots:
         stored = await self._conversations.branch(tenant, conversation_id, leaf, with_ids=False)
         return [s.item for s in stored]
 
+    async def told(self, response: Response) -> Response:
+        """Return a response with the lists of its ledger, which are not stored, if its branch still exists."""
+        outcome = response.outcome
+        if outcome is None or outcome.ledger is None or response.conversation is None:
+            return response
+        leaf = response.inputs[-1] if response.inputs else response.parent
+        try:
+            path = await self._conversations.path(response.tenant, response.conversation, leaf)
+        except NotFound:
+            return response
+        return replace(response, outcome=replace(outcome, ledger=outcome.ledger.of_branch(path)))
+
     async def seen_by(self, response: Response) -> list[Item]:
         """Return the items of a response's prompt. Raises NotFound."""
         if response.conversation is None:
             return _inline_items(response)
-        ledger = response.outcome.ledger if response.outcome else None
+        outcome = (await self.told(response)).outcome
+        ledger = outcome.ledger if outcome else None
         leaf = response.inputs[-1] if response.inputs else response.parent
         try:
             items = await self.branch(response.tenant, response.conversation, leaf)

@@ -9,15 +9,17 @@ Stored ids are reused, only what is new is encoded.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from chatserver.domain.item import Item, Role, StoredItem
-from chatserver.domain.planner import DoesNotFit, Plan, Segment, Window, plan
+from chatserver.domain.planner import DoesNotFit, Plan, Segment, Window, plan, plan_next
 from chatserver.domain.response import Ledger, Params, Response, Truncation
 from chatserver.errors import ContextTooLong, NotFound
 from chatserver.ports.conversations import Conversations
 from chatserver.ports.turns import Turns
+from chatserver.service.layout import Ids, Layout, fingerprint
 from engine.contract import ModelCard, Tokenizer
 
 ENCODE_IN_THREAD = 8_000
@@ -28,10 +30,20 @@ ENCODE_IN_THREAD = 8_000
 class Prompt:
     """What one turn sends. `encoded`: ids that were made now, by item id. `max_output` in tokens."""
 
-    ids: tuple[int, ...]
+    ids: Ids
     max_output: int
     ledger: Ledger
-    encoded: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    layout: Layout
+    encoded: dict[str, Ids] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Upcoming:
+    """What the next prompt of a branch will begin with. `moved`: the cut is not the one of the turn before."""
+
+    ids: Ids
+    cut: str | None
+    moved: bool = False
 
 
 class PromptBuilder:
@@ -54,38 +66,42 @@ class PromptBuilder:
 
     async def build(self, response: Response) -> Prompt:
         """Plan and encode. Raises ContextTooLong with the counts, NotFound if the conversation is gone."""
+        params = response.params
         stored = await self._items(response)
-        instructions, stored = _instructions(response.params, stored)
-        head = await self._off_loop(instructions or "", lambda: self._tokenizer.head(instructions))
-        cue = self._tokenizer.cue()
-        encoded = {s.item.id: await self._encode(s.item) for s in stored if not self._current(s)}
-        ids = [encoded.get(s.item.id) or s.ids or () for s in stored]
-        segments = [Segment(s.item.id, s.item.role, len(i)) for s, i in zip(stored, ids, strict=True)]
-        window = self._window(response.params)
+        layout, encoded = await self._lay_out(params, stored)
+        window = self._window(params)
+        newest = await self._newest(response.tenant, stored) if self._cuts(params) else None
         try:
-            chosen = plan(
-                segments,
-                fixed=len(head) + len(cue),
-                window=window,
-                policy=response.params.truncation,
-                retention_ratio=response.params.retention_ratio,
-                cut=await self._last_cut(response, stored),
-            )
+            chosen = plan(layout.segments, cut=_next_cut(newest), **self._rules(params, layout))
         except DoesNotFit as error:
             raise self._too_long(error, window) from None
-        kept = [*range(chosen.pinned), *range(chosen.start, len(segments))]
-        prompt = (*head, *(token for index in kept for token in ids[index]), *cue)
+        ids = layout.prompt(chosen)
         return Prompt(
-            ids=prompt,
-            max_output=min(
-                response.params.max_output_tokens or self._default_reserve,
-                window.room - len(prompt),
-            ),
-            ledger=self._ledger(response.params, window, segments, kept, chosen),
+            ids=ids,
+            max_output=min(params.max_output_tokens or self._default_reserve, window.room - len(ids)),
+            ledger=self._ledger(params, layout, chosen, ids),
+            layout=layout,
             encoded=encoded,
         )
 
-    def answer_ids(self, emitted: Sequence[int]) -> tuple[int, ...]:
+    def upcoming(self, prompt: Prompt, params: Params, item_id: str, answer: Ids) -> Upcoming | None:
+        """Return what the next prompt begins with, now that `answer` has ended; None if it cannot fit."""
+        return self._upcoming(params, prompt.layout.with_answer(item_id, answer), prompt.ledger.cut)
+
+    async def upcoming_of(self, tenant: str, conversation_id: str) -> Upcoming | None:
+        """Return what the next prompt at a conversation's head begins with, if its newest answer is a guide.
+
+        None: it is empty, its turns go to another model, or the next turn cannot fit. Raises NotFound.
+        """
+        conversation = await self._conversations.get(tenant, conversation_id)
+        stored = await self._conversations.branch(tenant, conversation_id, conversation.head, with_ids=True)
+        newest = await self._newest(tenant, stored)
+        if newest is None or newest.params.model != self._card.name:
+            return None
+        layout, _ = await self._lay_out(newest.params, stored)
+        return self._upcoming(newest.params, layout, _next_cut(newest))
+
+    def answer_ids(self, emitted: Sequence[int]) -> Ids:
         """Return the ids of an answer's item: cue, what was emitted, and what closes it."""
         return (*self._tokenizer.cue(), *emitted, *self._tokenizer.tail(emitted))
 
@@ -101,24 +117,54 @@ class PromptBuilder:
     def _current(self, stored: StoredItem) -> bool:
         return stored.ids is not None and stored.template_hash == self._card.template_hash
 
-    async def _encode(self, item: Item) -> tuple[int, ...]:
+    async def _encode(self, item: Item) -> Ids:
         return await self._off_loop(item.text, lambda: self._tokenizer.segment(item.role.value, item.text))
 
-    async def _off_loop(self, text: str, encode) -> tuple[int, ...]:
+    async def _off_loop(self, text: str, encode: Callable[[], Ids]) -> Ids:
         return await asyncio.to_thread(encode) if len(text) > ENCODE_IN_THREAD else encode()
 
-    async def _last_cut(self, response: Response, stored: Sequence[StoredItem]) -> str | None:
-        """Return the cut of the branch's newest answer: it stays where it is until the window is full again."""
-        if response.params.truncation is Truncation.DISABLED or response.conversation is None:
+    def _upcoming(self, params: Params, layout: Layout, cut: str | None) -> Upcoming | None:
+        try:
+            chosen = plan_next(layout.segments, cut=cut, **self._rules(params, layout))
+        except DoesNotFit:
             return None
-        newest = next((s.item.response_id for s in reversed(stored) if s.item.response_id), None)
-        if newest is None:
+        return Upcoming(layout.prefix(chosen), chosen.cut, chosen.cut != cut)
+
+    async def _lay_out(self, params: Params, stored: list[StoredItem]) -> tuple[Layout, dict[str, Ids]]:
+        """Return the branch with its ids, and those that had to be made."""
+        instructions, body = _instructions(params, stored)
+        head = await self._off_loop(instructions or "", lambda: self._tokenizer.head(instructions))
+        encoded = {s.item.id: await self._encode(s.item) for s in body if not self._current(s)}
+        ids = tuple(encoded.get(s.item.id) or s.ids or () for s in body)
+        layout = Layout(
+            head=head,
+            cue=self._tokenizer.cue(),
+            leading=tuple(s.item.id for s in stored[: len(stored) - len(body)]),
+            segments=tuple(Segment(s.item.id, s.item.role, len(i)) for s, i in zip(body, ids, strict=True)),
+            ids=ids,
+        )
+        return layout, encoded
+
+    async def _newest(self, tenant: str, stored: Sequence[StoredItem]) -> Response | None:
+        """Return the newest answer of a branch: its cut stays where it is until the window is full again."""
+        response_id = next((s.item.response_id for s in reversed(stored) if s.item.response_id), None)
+        if response_id is None:
             return None
         try:
-            outcome = (await self._turns.get(response.tenant, newest)).outcome
+            return await self._turns.get(tenant, response_id)
         except NotFound:
             return None
-        return outcome.ledger.cut if outcome and outcome.ledger else None
+
+    def _cuts(self, params: Params) -> bool:
+        return params.truncation is not Truncation.DISABLED
+
+    def _rules(self, params: Params, layout: Layout) -> dict[str, Any]:
+        return {
+            "fixed": layout.fixed,
+            "window": self._window(params),
+            "policy": params.truncation,
+            "retention_ratio": params.retention_ratio,
+        }
 
     def _window(self, params: Params) -> Window:
         # Without truncation the prompt may take all but one token; with it, room for an answer is kept free.
@@ -138,25 +184,27 @@ class PromptBuilder:
             param="input",
         )
 
-    def _ledger(
-        self,
-        params: Params,
-        window: Window,
-        segments: Sequence[Segment],
-        kept: Sequence[int],
-        chosen: Plan,
-    ) -> Ledger:
-        keep = set(kept)
+    def _ledger(self, params: Params, layout: Layout, chosen: Plan, ids: Ids) -> Ledger:
+        leading = len(layout.leading)
+        path = (*layout.leading, *(segment.item_id for segment in layout.segments))
         return Ledger(
             window=self._card.context,
-            sent=chosen.sent,
-            reserve=window.reserve,
+            sent=len(ids),
+            reserve=self._window(params).reserve,
             policy=params.truncation.value,
-            kept=tuple(segments[i].item_id for i in kept),
-            dropped=tuple(s.item_id for i, s in enumerate(segments) if i not in keep),
             cut=chosen.cut,
+            next_cut=chosen.cut,
             template_hash=self._card.template_hash,
-        )
+            pinned=leading + chosen.pinned,
+            start=leading + chosen.start,
+            items=len(path),
+            prompt_hash=fingerprint(ids),
+        ).of_branch(path)
+
+
+def _next_cut(newest: Response | None) -> str | None:
+    ledger = newest.outcome.ledger if newest and newest.outcome else None
+    return ledger.next_cut if ledger else None
 
 
 def _instructions(params: Params, stored: list[StoredItem]) -> tuple[str | None, list[StoredItem]]:

@@ -7,11 +7,12 @@ claimed ─> prompt ─> Started ─> ItemOpened ─> Delta* ─> ItemClosed · 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from chatserver.domain.item import Item, ItemStatus, Role
 from chatserver.domain.response import Failure, Finish, Outcome, Response, Status, Timing, Usage
@@ -29,7 +30,8 @@ from chatserver.errors import (
 from chatserver.ports.tapes import Tapes
 from chatserver.ports.turns import Turns
 from chatserver.service.generation import Generation
-from chatserver.service.prompting import Prompt, PromptBuilder
+from chatserver.service.prefixes import Prefix, Prefixes
+from chatserver.service.prompting import Prompt, PromptBuilder, Upcoming
 from chatserver.service.tape_writer import TapeWriter
 from engine.contract import Engine, EngineBusy, EngineError, EngineLost, FinishReason, RequestRefused
 
@@ -55,6 +57,7 @@ class TurnParts:
     turns: Turns
     tapes: Tapes
     writer: TapeWriter
+    prefixes: Prefixes
     salt: Callable[[str], str]
 
 
@@ -80,6 +83,7 @@ class Turn:
         self._generation: Generation | None = None
         self._stop_asked = response.stop_asked
         self._lost = False
+        self._over = asyncio.Event()
         self._claimed_at = time.monotonic()
 
     def stop(self) -> None:
@@ -121,6 +125,8 @@ class Turn:
                 f"{response.params.model} is no longer served; {served.name} is.", param="model"
             )
         prompt = await self._parts.prompts.build(response)
+        salt = self._parts.salt(response.tenant)
+        await self._parts.prefixes.wait_for(response.conversation, salt, prompt.ids, self._over)
         finish = await self._generate(prompt)
         await self._end(finish, prompt=prompt)
 
@@ -197,6 +203,11 @@ class Turn:
         """Write the end: the item, if one was opened, the outcome, the ids; all in one step."""
         response, written, generation = self._response, self._written, self._generation
         item = self._item(finish) if written.opened else None
+        answer = self._parts.prompts.answer_ids(written.ids) if item else ()
+        upcoming = self._upcoming(prompt, answer) if prompt and item else None
+        ledger = prompt.ledger if prompt else None
+        if ledger and upcoming:
+            ledger = replace(ledger, next_cut=upcoming.cut)
         outcome = Outcome(
             status=STATUS[finish],
             finish=finish,
@@ -207,14 +218,14 @@ class Turn:
             ),
             item=item,
             timing=self._timing(),
-            ledger=prompt.ledger if prompt else None,
+            ledger=ledger,
             failure=failure,
             completed_at=int(time.time()),
         )
         closing: list[Body] = [ItemClosed(item.id, item.text, finish is Finish.STOP)] if item else []
         encoded = dict(prompt.encoded) if prompt else {}
         if item:
-            encoded[item.id] = self._parts.prompts.answer_ids(written.ids)
+            encoded[item.id] = answer
         await self._parts.writer.flush(response.id)
         if self._lost:
             return
@@ -228,6 +239,24 @@ class Turn:
         )
         if not kept:
             log.warning("answer %s was taken over by another engine before it ended", response.id)
+        elif prompt and generation and generation.first_at:
+            self._note_cached(prompt, upcoming)
+
+    def _upcoming(self, prompt: Prompt, answer: tuple[int, ...]) -> Upcoming | None:
+        """Return what the next turn begins with. Its cut moves now, if it may have to."""
+        response = self._response
+        if response.conversation is None:
+            return None
+        return self._parts.prompts.upcoming(prompt, response.params, response.item_id, answer)
+
+    def _note_cached(self, prompt: Prompt, upcoming: Upcoming | None) -> None:
+        """Say what the cache holds now, and have the next turn's prefix made if it is another one."""
+        prefixes, conversation = self._parts.prefixes, self._response.conversation
+        salt = self._parts.salt(self._response.tenant)
+        # the last token's KV is computed only when something follows it
+        prefixes.computed(salt, conversation, (*prompt.ids, *self._written.ids[:-1]))
+        if conversation is not None and upcoming is not None and upcoming.moved:
+            prefixes.want(Prefix(conversation, salt, upcoming.ids))
 
     def _item(self, finish: Finish) -> Item:
         response = self._response
@@ -263,6 +292,7 @@ class Turn:
         )
 
     def _stop_generating(self) -> None:
+        self._over.set()
         if self._generation is not None:
             self._generation.stop()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import orjson
@@ -107,8 +108,9 @@ def decode_params(data: bytes) -> Params:
 
 
 def encode_outcome(outcome: Outcome) -> bytes:
-    """Return how a response ended."""
-    return pack(outcome)
+    """Return how a response ended, its ledger without the lists (see `Ledger`)."""
+    ledger = outcome.ledger
+    return pack(replace(outcome, ledger=ledger.bare) if ledger else outcome)
 
 
 def decode_outcome(data: bytes) -> Outcome:

@@ -23,6 +23,7 @@ MAX_PAGE = 1000
 # `list` is a method below
 Page = list[Conversation]
 Branch = list[StoredItem]
+Path = list[str]
 Arguments = list[Argument]
 Place = tuple[bytes, bytes]
 """(updated_at, id): where a conversation stands in the index."""
@@ -143,6 +144,19 @@ class ValkeyConversations:
             upwards += _stored(conversation_id, [*path, above], *found)
         upwards.reverse()
         return upwards
+
+    async def path(self, tenant: str, conversation_id: str, leaf: str | None) -> Path:
+        """See `Conversations.path`."""
+        key = keys.conversation(conversation_id)
+        upwards: list[bytes] = []
+        above: bytes | str = leaf or ""
+        while True:
+            above, found = _done(
+                await self._client.run(key.shard, _walk(key, tenant, above)), conversation_id
+            )
+            upwards += found
+            if not above:
+                return [name.decode() for name in reversed(upwards)]
 
     async def _place(self, tenant: str, conversation_id: str) -> Place:
         shard = keys.conversation(conversation_id).shard

@@ -1,11 +1,13 @@
 """The planner: never over the limit, never without the head, never a moved cut without need."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chatserver.domain.item import Role
-from chatserver.domain.planner import DoesNotFit, Segment, Window, plan
+from chatserver.domain.planner import DoesNotFit, Segment, Window, expected_message, plan, plan_next
 from chatserver.domain.response import Truncation
 
 CUTTING = (Truncation.AUTO, Truncation.RETENTION_RATIO)
@@ -101,3 +103,67 @@ def test_over_a_whole_conversation_cuts_only_move_forward_and_only_when_full(tur
         if unmoved <= 894:
             assert chosen.start == start
         cut, start = chosen.cut, chosen.start
+
+
+def arrange_next(segments, *, context=1000, reserve=100, ratio=0.5, cut=None, policy=Truncation.AUTO):
+    window = Window(context, 10_000_000, reserve)
+    return plan_next(segments, fixed=10, window=window, policy=policy, retention_ratio=ratio, cut=cut)
+
+
+def test_the_cut_moves_at_the_end_of_the_turn_before_the_one_that_needs_it():
+    """As soon as one more message like the last ones would not fit, and not before."""
+    full = dialogue(*[(50, 50)] * 8)
+    assert arrange_next(full).cut is None  # 810 + 50 ≤ 894
+    assert arrange_next(dialogue(*[(50, 50)] * 9), ratio=0.5).cut == "u5"
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 80), st.integers(1, 80)), min_size=5, max_size=60), st.floats(0.3, 0.9)
+)
+def test_a_message_as_expected_never_moves_the_cut_again(turns, ratio):
+    """What was chosen at the end of a turn is what the next one begins with, if its message is no surprise."""
+    cut = None
+    for count in range(1, len(turns) + 1):
+        done = dialogue(*turns[:count])
+        try:
+            chosen = arrange_next(done, ratio=ratio, cut=cut)
+        except DoesNotFit:
+            return
+        expected = expected_message(done, 894 - 10)
+        asked = [*done, Segment("next", Role.USER, max(1, expected))]
+        assert arrange(asked, ratio=ratio, cut=chosen.cut).start == chosen.start
+        cut = chosen.cut
+
+
+@given(dialogues(), st.floats(0.1, 0.95))
+def test_between_turns_a_cut_moves_only_when_the_next_message_may_not_fit(segments, ratio):
+    """Below the high-water mark (the limit less the expected message) nothing moves."""
+    done = [*segments, Segment("answer", Role.ASSISTANT, 40)]
+    length = 10 + sum(segment.length for segment in done)
+    try:
+        chosen = arrange_next(done, ratio=ratio)
+    except DoesNotFit:
+        return
+    pinned = sum(segment.role is Role.SYSTEM for segment in done)
+    fixed = 10 + sum(segment.length for segment in done[:pinned])
+    if length + expected_message(done, 894 - 10) <= 894:
+        assert chosen.start == pinned
+    assert chosen.start < len(done)
+    assert fixed <= chosen.sent <= 894
+
+
+def test_one_pasted_file_does_not_empty_the_window():
+    """The expected message is bounded by a quarter of the room."""
+    assert expected_message(dialogue((5, 5), (3000, 5)), 4000) == 1000
+    assert expected_message([], 4000) == 0
+
+
+def test_ten_thousand_items_are_planned_in_five_milliseconds():
+    """The longest branch there can be."""
+    segments = dialogue(*[(20, 30)] * 4999, (20, 0))
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        arrange(segments, context=8192)
+        times.append(time.perf_counter() - started)
+    assert min(times) <= 0.005

@@ -15,6 +15,7 @@ from chatserver.domain.item import Item, Role
 from chatserver.domain.response import Params, Response
 from chatserver.domain.tape import Delta, Record
 from chatserver.ports.turns import NewTurn
+from chatserver.service.prefixes import Prefixes
 from chatserver.service.prompting import PromptBuilder
 from chatserver.service.tape_writer import TapeWriter
 from chatserver.service.turn import TurnParts
@@ -47,7 +48,13 @@ def parts_of(store: ValkeyStore, engine: Engine) -> TurnParts:
         engine.card, engine.tokenizer, store.conversations, store.turns, default_reserve=64
     )
     return TurnParts(
-        engine, prompts, store.turns, store.tapes, TapeWriter(store.tapes), lambda tenant: tenant
+        engine,
+        prompts,
+        store.turns,
+        store.tapes,
+        TapeWriter(store.tapes),
+        Prefixes(engine),
+        lambda tenant: tenant,
     )
 
 
@@ -74,7 +81,9 @@ def response_for(
     **params: object,
 ) -> Response:
     """A response to begin; stateless unless a conversation is named."""
-    chosen = Params(model="scripted", **{"max_output_tokens": 20, "ignore_end": True, "temperature": 0.0, **params})
+    chosen = Params(
+        model="scripted", **{"max_output_tokens": 20, "ignore_end": True, "temperature": 0.0, **params}
+    )
     return Response(
         id=identifier("resp"),
         tenant=TENANT,

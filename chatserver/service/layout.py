@@ -1,0 +1,52 @@
+"""A branch laid out for a prompt: its items' token ids in order, and what surrounds them.
+
+head │ item₀ │ item₁ │ … │ itemₙ │ cue
+└ the template's opening: with the first item's text, if that is the system message
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+
+from chatserver.domain.item import Role
+from chatserver.domain.planner import Plan, Segment
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """`segments[i]` has the token ids `ids[i]`. `leading`: items of the branch that the head stands for (0 or 1)."""
+
+    head: Ids
+    cue: Ids
+    leading: tuple[str, ...]
+    segments: tuple[Segment, ...]
+    ids: tuple[Ids, ...]
+
+    @property
+    def fixed(self) -> int:
+        """Tokens that every prompt has: head and cue."""
+        return len(self.head) + len(self.cue)
+
+    def prefix(self, plan: Plan) -> Ids:
+        """Return what a planned prompt begins with: all but the cue."""
+        kept = (*self.ids[: plan.pinned], *self.ids[plan.start :])
+        return (*self.head, *(token for ids in kept for token in ids))
+
+    def prompt(self, plan: Plan) -> Ids:
+        """Return a planned prompt."""
+        return (*self.prefix(plan), *self.cue)
+
+    def with_answer(self, item_id: str, ids: Ids) -> Layout:
+        """Return the branch with one answer more."""
+        segment = Segment(item_id, Role.ASSISTANT, len(ids))
+        return replace(self, segments=(*self.segments, segment), ids=(*self.ids, ids))
+
+
+def fingerprint(ids: Sequence[int]) -> str:
+    """Return what tells one prompt from another: 16 bytes in hex."""
+    return blake2b(array("I", ids).tobytes(), digest_size=16).hexdigest()

@@ -1,0 +1,229 @@
+"""Idle work: prefixes that are put into the KV cache before the turn that needs them.
+
+    a turn ends, its cut moves ─┐                    ┌ chunk ─ chunk ─ chunk ─> in the cache
+    a user opens or types ──────┴─> one place each ──┤    only while nothing runs
+                                    per conversation └ a job is claimed: aborted, goes on later
+
+Real work goes first. One prefill at a time, in chunks that take about CHUNK_SECONDS, and only while no turn
+runs; a claimed job aborts it within one step of the scheduler. One exception: a turn whose prompt begins with
+the very prefix that is being made waits for it, because starting beside it would compute the same tokens twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import uuid4
+
+from chatserver.service.published import Published
+from engine.contract import REQUEST_ID_LENGTH, Engine, EngineBusy, EngineError, EngineLost
+
+log = logging.getLogger(__name__)
+
+MAX_WANTED = 64
+"""Prefixes that wait; past it the one that waits longest is dropped: its turn computes it itself."""
+CHUNK_SECONDS = 0.15
+"""How long one prefill request should take: what a turn that comes in its middle may lose."""
+MIN_CHUNK, MAX_CHUNK = 64, 1024
+"""Tokens of one prefill request; the first one has MIN_CHUNK, then the measured speed decides."""
+CHUNK_TIMEOUT = 60.0
+"""Seconds after which a prefill that the engine does not answer is given up."""
+SETTLE = 0.02
+"""Seconds without a turn before idle work goes on: turns that follow each other at once leave no gap for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """What to have in the cache, and whose it is."""
+
+    conversation: str
+    salt: str
+    ids: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class IdleCounts:
+    """Since the start. `computed`: tokens prefilled in idle time; `aborted`: tokens of chunks that were dropped."""
+
+    computed: int = 0
+    aborted: int = 0
+    finished: int = 0
+    waited_for: int = 0
+
+
+@dataclass(slots=True)
+class _Running:
+    """The prefill that is under way. `wanted_now`: a turn waits for it, so nothing pauses it. `stale`: no use later."""
+
+    prefix: Prefix
+    done: asyncio.Event
+    request_id: str = ""
+    wanted_now: bool = False
+    paused: bool = False
+    stale: bool = False
+
+
+class Prefixes:
+    """What is in the KV cache, and what is put there in idle time. Run `run()` as a task."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._published = Published(engine.card.kv_tokens, engine.card.page)
+        self._wanted: OrderedDict[str, Prefix] = OrderedDict()
+        self._running: _Running | None = None
+        self._holds = 0
+        self._stir = asyncio.Event()
+        self._chunk = MIN_CHUNK
+        self._aborts: set[asyncio.Task[None]] = set()
+        self.counts = IdleCounts()
+        """What the idle work came to."""
+
+    # Turns
+
+    def hold(self, conversation: str | None) -> None:
+        """A turn begins: idle work stops, unless it is for that conversation (then see `wait_for`)."""
+        self._holds += 1
+        if conversation is not None:
+            self._wanted.pop(conversation, None)  # the turn computes it itself
+        running = self._running
+        if running is not None and running.prefix.conversation != conversation:
+            self._pause(running)
+
+    def release(self) -> None:
+        """A turn has ended."""
+        self._holds -= 1
+        self._stir.set()
+
+    async def wait_for(
+        self, conversation: str | None, salt: str, ids: Sequence[int], over: asyncio.Event
+    ) -> None:
+        """Wait while the prefix that `ids` begin with is being made, unless `over` comes first.
+
+        All other idle work stops; what was meant for this conversation's turn and is not what it sends is dropped.
+        """
+        running = self._running
+        if running is None:
+            return
+        mine = running.prefix
+        if mine.salt != salt or tuple(ids[: len(mine.ids)]) != mine.ids:
+            running.stale = mine.conversation == conversation
+            self._pause(running)
+            return
+        running.wanted_now = True
+        self.counts.waited_for += 1
+        await _first(running.done, over)
+        running.wanted_now = False
+        if not running.done.is_set():
+            self._pause(running)
+
+    def computed(self, salt: str, conversation: str | None, ids: Sequence[int]) -> None:
+        """A turn put `ids` into the cache."""
+        self._published.add(salt, conversation or "", ids)
+
+    def warm(self, salt: str, conversation: str, ids: Sequence[int]) -> int:
+        """Return how many of the first tokens of `ids` should be in the cache."""
+        return self._published.warm(salt, conversation, ids)
+
+    # Idle work
+
+    def want(self, prefix: Prefix) -> None:
+        """Have a prefix made when there is nothing else to do; it takes the place of the conversation's earlier one."""
+        if self._published.warm(prefix.salt, prefix.conversation, prefix.ids) >= self._whole(len(prefix.ids)):
+            return
+        self._wanted.pop(prefix.conversation, None)
+        self._wanted[prefix.conversation] = prefix
+        if len(self._wanted) > MAX_WANTED:
+            self._wanted.popitem(last=False)
+        self._stir.set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being made or waits to be made."""
+        return self._running is None and not self._wanted
+
+    async def run(self) -> None:
+        """Make what is wanted until cancelled. Raises EngineLost."""
+        while True:
+            self._stir.clear()
+            if self._holds or not self._wanted:
+                await self._stir.wait()
+                continue
+            await asyncio.sleep(SETTLE)
+            if not self._holds and self._wanted:
+                await self._make(self._wanted.popitem(last=False)[1])
+
+    # Private
+
+    def _whole(self, length: int) -> int:
+        return length - length % self._engine.card.page
+
+    async def _make(self, prefix: Prefix) -> None:
+        self._running = running = _Running(prefix, asyncio.Event())
+        try:
+            await self._prefill(running)
+        except (EngineBusy, TimeoutError) as error:
+            log.info("a prefix was not made: %s", error or "the engine took too long")
+        except EngineLost:
+            raise
+        except EngineError as error:
+            log.warning("the engine refused to make a prefix: %s", error)
+        finally:
+            self._running = None
+            running.done.set()
+        if running.paused and not running.stale and prefix.conversation not in self._wanted:
+            self._wanted[prefix.conversation] = prefix
+            self._wanted.move_to_end(prefix.conversation, last=False)
+
+    async def _prefill(self, running: _Running) -> None:
+        """Make it chunk by chunk, from what is there already on; return early when paused."""
+        prefix = running.prefix
+        at = self._published.warm(prefix.salt, prefix.conversation, prefix.ids)
+        while at < self._whole(len(prefix.ids)):
+            end = min(at + self._chunk, len(prefix.ids))
+            running.request_id = uuid4().hex[:REQUEST_ID_LENGTH]
+            started = time.monotonic()
+            async with asyncio.timeout(CHUNK_TIMEOUT):
+                cached = await self._engine.prefill(running.request_id, prefix.ids[:end], prefix.salt)
+            if running.paused:
+                self.counts.aborted += end - at
+                return
+            computed = max(0, end - cached)
+            self.counts.computed += computed
+            self._published.add(prefix.salt, prefix.conversation, prefix.ids[:end])
+            self._adapt(computed, time.monotonic() - started)
+            at = end
+        self.counts.finished += 1
+
+    def _adapt(self, computed: int, seconds: float) -> None:
+        """Choose the next chunk's size from the speed of this one, if it says anything; at most double it."""
+        if computed >= MIN_CHUNK // 2:
+            fitting = int(computed / max(seconds, 1e-4) * CHUNK_SECONDS)
+            self._chunk = self._pages(max(MIN_CHUNK, min(MAX_CHUNK, 2 * self._chunk, fitting)))
+
+    def _pages(self, tokens: int) -> int:
+        return max(self._engine.card.page, self._whole(tokens))
+
+    def _pause(self, running: _Running) -> None:
+        if running.wanted_now or running.paused:
+            return
+        running.paused = True
+        task = asyncio.ensure_future(self._engine.abort(running.request_id))
+        self._aborts.add(task)
+        task.add_done_callback(self._aborts.discard)
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Return when one of the events is set."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*waits, return_exceptions=True)
