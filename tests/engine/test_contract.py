@@ -73,13 +73,11 @@ async def test_any_split_continues_a_seeded_answer(engine):
 
 
 async def test_seeds_differ(engine):
-    """Two seeds give two answers, and so do two requests without a seed."""
+    """Two seeds give two answers to one prompt."""
     ids = prompt(engine, "Tell me about fire.")
     hot = {"temperature": 1.5, "ignore_end": True}
-    seeded = [await run(engine, request(ids, 16, seed=seed, **hot)) for seed in (1, 2)]
-    unseeded = [await run(engine, request(ids, 16, **hot)) for _ in range(2)]
-    assert seeded[0][0] != seeded[1][0]
-    assert unseeded[0][0] != unseeded[1][0]
+    answers = [await run(engine, request(ids, 16, seed=seed, **hot)) for seed in (1, 2)]
+    assert answers[0][0] != answers[1][0]
 
 
 async def test_next_turn_hits_the_previous_turn(engine):
