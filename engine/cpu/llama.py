@@ -1,8 +1,9 @@
 """Llama models on native kernels: whole steps of a few tokens as one call (`llama_kernels`).
 
 `install` packs a loaded model's weights (exactly, see `packing`) and takes over its decode steps, its short
-prefills and its vocabulary projection. Everything else (long prefills, other batches, other models) stays with
-SGLang's own operators and the float32 weights, which are not modified.
+prefills and its vocabulary projection; in long prefills it takes over the products where it is faster.
+Everything else (other batches, other models) stays with SGLang's own operators and the float32 weights, which
+are not modified.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import torch
 
 from engine.cpu import native
 from engine.cpu.decode_attention import NativeDecoder
-from engine.cpu.packing import Packed, pack
+from engine.cpu.linear import NativeLinear, describe, is_faster
+from engine.cpu.packing import pack
 
 MOST_TOKENS = 64
 """Tokens of a step that the native kernels take; above it torch's matrix products are left to work."""
@@ -36,14 +38,17 @@ def install(model: torch.nn.Module) -> bool:
     begin = time.perf_counter()
     covered: Any = model
     layers = _Layers(covered.model, team)
-    head = _Head(covered.lm_head.weight, team)
+    head = NativeLinear(pack(covered.lm_head.weight), team)
     covered.model.forward = layers.forward
     processor = covered.logits_processor
-    head.otherwise = processor._compute_lm_head
-    processor._compute_lm_head = head.logits
-    size = layers.nbytes + head.weights.nbytes
-    seconds = time.perf_counter() - begin
-    _log.info("llama: native kernels, %d MB of weights a step, ready in %.2f s", size // 2**20, seconds)
+    processor._compute_lm_head = _Head(head, processor._compute_lm_head).logits
+    long_too = layers.take_products()
+    _log.info(
+        "llama: native kernels, %d MB of weights a step, long prefills %s, ready in %.2f s",
+        (layers.nbytes + head.weights.nbytes) // 2**20,
+        "too" if long_too else "on torch",
+        time.perf_counter() - begin,
+    )
     return True
 
 
@@ -99,6 +104,16 @@ class _Layers:
     def nbytes(self) -> int:
         """Bytes of weights that a step reads."""
         return sum(part.nbytes for layer in self._weights for part in layer)
+
+    def take_products(self) -> bool:
+        """Take over the products of long prefills if that is faster here; return whether."""
+        parts = [part for layer in self._model.layers for part in _linears(layer)]
+        linears = [NativeLinear(packed, self._team) for layer in self._weights for packed in layer]
+        if not is_faster(linears[2], parts[2].weight):
+            return False
+        for part, linear in zip(parts, linears, strict=True):
+            part.quant_method.apply = _Product(linear).apply
+        return True
 
     def forward(
         self,
@@ -193,48 +208,28 @@ class _Layers:
 class _Head:
     """The vocabulary projection; `logits` has the signature of SGLang's `_compute_lm_head`."""
 
-    def __init__(self, weight: torch.Tensor, team: native.Team) -> None:
-        from engine.cpu import linear_kernels  # noqa: PLC0415 — imports numba
-
-        self.otherwise: Any = None
-        self.weights = pack(weight)
-        self._k = linear_kernels
-        self._team = team
-        self._code = team.compile(linear_kernels.multiply)
-        self._counters = np.zeros(native.COUNTER_WORDS, np.int64)
-        self._words = np.zeros(linear_kernels.MULTIPLY_WORDS, np.int64)
-        self._words[linear_kernels.COUNTERS] = self._counters.ctypes.data
-        describe(self.weights, self._words[linear_kernels.WEIGHTS :])
+    def __init__(self, linear: NativeLinear, otherwise: Any) -> None:
+        self._linear = linear
+        self._otherwise = otherwise
 
     def logits(
         self, hidden: torch.Tensor, lm_head: Any, embedding_bias: Any = None, *, out: Any = None
     ) -> Any:
         """Return logits [tokens, vocabulary]."""
-        tokens = hidden.shape[0]
-        if not 0 < tokens <= MOST_TOKENS or embedding_bias is not None or hasattr(lm_head, "set_lora"):
-            return self.otherwise(hidden, lm_head, embedding_bias, out=out)
-        k, words = self._k, self._words
-        given = hidden.float().contiguous()
-        result = torch.empty((tokens, self.weights.rows))
-        size = 4 * (self.weights.columns + tokens) + 64
-        scratch = torch.empty(size * native.threads())
-        words[k.INPUT], words[k.OUTPUT], words[k.TOKENS] = given.data_ptr(), result.data_ptr(), tokens
-        words[k.SCRATCH], words[k.SCRATCH_SIZE] = scratch.data_ptr(), size
-        self._counters.fill(0)
-        self._team.run(self._code, words.ctypes.data, native.threads())
-        return result
+        if embedding_bias is not None or hasattr(lm_head, "set_lora"):
+            return self._otherwise(hidden, lm_head, embedding_bias, out=out)
+        return self._linear(hidden)
 
 
-def describe(packed: Packed, words: np.ndarray) -> None:
-    """Write the description of a matrix, as `linear_kernels` reads it, to the front of `words`."""
-    words[:6] = (
-        packed.numbers.data_ptr(),
-        packed.scales.data_ptr(),
-        packed.leasts.data_ptr(),
-        int(packed.form),
-        packed.rows,
-        packed.columns,
-    )
+class _Product:
+    """A layer's product in a long prefill; `apply` has the signature of SGLang's linear methods."""
+
+    def __init__(self, linear: NativeLinear) -> None:
+        self._linear = linear
+
+    def apply(self, layer: Any, x: torch.Tensor, bias: Any = None) -> torch.Tensor:
+        """Return x [..., columns] times the layer's transposed weights; layers with a bias are not taken over."""
+        return self._linear(x.view(-1, x.shape[-1])).view(*x.shape[:-1], -1)
 
 
 def _rows(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:

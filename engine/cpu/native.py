@@ -45,17 +45,19 @@ class Team:
         self._parallel = runtime.GOMP_parallel
         self._parallel.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
         self._parallel.restype = None
-        self._kept: list[Any] = []
+        self._kept: dict[Kernel, Any] = {}
 
     def compile(self, kernel: Kernel) -> Any:
         """Return the address of `kernel` (int), compiled now or loaded from the cache."""
         from numba import cfunc, types  # noqa: PLC0415 — only where kernels run
 
+        if kernel in self._kept:
+            return self._kept[kernel].address
         begin = time.perf_counter()
         _use_cache_folder()
         signature = types.void(types.CPointer(types.int64))
         compiled = cfunc(signature, cache=True)(kernel)
-        self._kept.append(compiled)  # the code is freed with the object
+        self._kept[kernel] = compiled  # the code is freed with the object
         self.compile_seconds += time.perf_counter() - begin
         return compiled.address
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from engine.cpu import native
+
 ATTENTION = "portable"
 """Our attention back end's name, the value of SGLang's `attention_backend`."""
 
@@ -19,3 +21,22 @@ def install(model: torch.nn.Module) -> None:
     attention.register()
     mla.register(ATTENTION)
     llama.install(model)
+
+
+def warm() -> None:
+    """Compile all kernels into the cache on disk, if they are not there: some seconds, once a machine.
+
+    Worth doing beside the preparation of a model; a start that finds no cache compiles by itself.
+    """
+    team = native.team()
+    if team is None:
+        return
+    from engine.cpu import attention_kernels, linear_kernels, llama_kernels  # noqa: PLC0415 — imports numba
+
+    for kernel in (
+        attention_kernels.attend_float,
+        attention_kernels.attend_bfloat,
+        linear_kernels.multiply,
+        llama_kernels.forward,
+    ):
+        team.compile(kernel)
