@@ -1,0 +1,170 @@
+"""What relaying one token costs the process that faces the clients, and how late tokens come.
+
+    core 0   the process under test
+    core 1   engine or stub scheduler, store, clients
+
+Arms run in turn within each round; the medians of the rounds are compared. In every round every
+stream must bring every token once and in order, and all streams of an arm the same text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+import uvloop
+
+from tests.bench.relay import client
+from tests.bench.relay.arms import OTHER_CORE, Arm, Bare, Ours
+from tests.bench.relay.client import CHAT, SSE, WEBSOCKET, Door
+from tests.bench.relay.processes import busy, cpu_seconds, pin
+from tests.bench.report import keep, percentile, table
+
+RAMP = 100
+"""New streams a second."""
+WARM = 1.0
+"""Seconds between the last stream's start and the measurement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One arm in one round. Times in the unit of their name; `client`: share of its core that the client used."""
+
+    cpu_us: float
+    tokens: int
+    share: float
+    added_p50_ms: float
+    added_p99_ms: float
+    late_p99_ms: float
+    client: float
+    foreign: float
+    text: str
+
+
+async def measure(arm: Arm, door: Door, streams: int, rate: float, seconds: float) -> Figures:
+    """Run `streams` streams, measure for `seconds` while all of them run."""
+    tokens = int(rate * (streams / RAMP + WARM * 2 + seconds))
+    sockets = []
+    for _ in range(streams):
+        sockets.append(await client.connect(door, arm.port, tokens))
+        await asyncio.sleep(1 / RAMP)
+    await asyncio.sleep(WARM)
+    before = time.perf_counter(), cpu_seconds(arm.front), cpu_seconds(os.getpid()), busy(0)
+    await asyncio.sleep(seconds)
+    after = time.perf_counter(), cpu_seconds(arm.front), cpu_seconds(os.getpid()), busy(0)
+    async with asyncio.timeout(client.READ_WITHIN):
+        await asyncio.gather(*(socket.ended for socket in sockets))
+    read = [client.parse(door, socket.arrivals) for socket in sockets]
+    wall, cpu = after[0] - before[0], after[1] - before[1]
+    delivered, gaps, late = 0.0, [], []
+    for stream in read:
+        assert stream.tokens == tokens, (stream.tokens, tokens)
+        in_window = sum(n for at, n, _ in stream.pieces if before[0] <= at < after[0])
+        delivered += in_window / len(stream.text) * tokens
+        times = [at for at, _, _ in stream.pieces]
+        gaps += [max(0.0, (b - a) * 1000 - 1000 / rate) for a, b in zip(times, times[1:]) if before[0] <= b < after[0]]
+        late += _lateness(stream.pieces, rate)
+    return Figures(
+        cpu_us=cpu / delivered * 1e6,
+        tokens=round(delivered),
+        share=cpu / wall,
+        added_p50_ms=percentile(gaps, 0.5),
+        added_p99_ms=percentile(gaps, 0.99),
+        late_p99_ms=percentile(late, 0.99),
+        client=(after[2] - before[2]) / wall,
+        foreign=max(0.0, (after[3] - before[3] - cpu) / wall),
+        text=client.digest(read),
+    )
+
+
+def _lateness(pieces: list[tuple[float, int, int]], rate: float) -> list[float]:
+    """Return how many ms each delta came behind the stream's own earliest schedule, for doors that number tokens."""
+    numbered, number = [], 0
+    for at, _, count in pieces:
+        number += count
+        numbered.append(at - number / rate)
+    start = min(numbered)
+    return [(moment - start) * 1000 for moment in numbered] if number else [0.0]
+
+
+def main() -> None:
+    """Print the table, keep the figures."""
+    options = _options()
+    pin(os.getpid(), OTHER_CORE, children=False, niceness=options.nice)
+    arms: dict[str, tuple[Arm, Door]] = {}
+    rounds: dict[str, list[Figures]] = {}
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        ours = stack.enter_context(Ours(folder, options.rate, options.streams, options.nice))
+        for door in (SSE, WEBSOCKET, CHAT):
+            arms[f"ours: {door.name}"] = ours, door
+        arms["floor: bare uvloop, SSE"] = stack.enter_context(Bare(folder, "floor", options.rate, options.nice)), SSE
+        if options.stock:
+            stock = stack.enter_context(Bare(folder, "stock", options.rate, options.nice, ready="/health"))
+            arms["stock SGLang: Chat Completions, SSE"] = stock, CHAT
+        wanted = {arm: pair for arm, pair in arms.items() if options.only in arm}
+        for _ in range(options.rounds):
+            for arm, (server, door) in wanted.items():
+                figures = uvloop.run(measure(server, door, options.streams, options.rate, options.seconds))
+                rounds.setdefault(arm, []).append(figures)
+                print(arm, figures, flush=True)
+    title = f"{options.streams} streams × {options.rate:g} tokens/s, {options.rounds} rounds, medians (min–max)"
+    print("\n" + table(title, HEADER, [_row(arm, rounds) for arm in rounds]))
+    kept = {arm: [asdict(figures) for figures in of_arm] for arm, of_arm in rounds.items()}
+    print(f"\nkept in {keep('relay', {'options': vars(options), 'rounds': kept})}")
+
+
+HEADER = ("arm", "CPU µs/token", "÷ stock", "÷ floor", "core", "added p50 ms", "added p99 ms", "late p99 ms", "client core")
+
+
+def _row(arm: str, rounds: dict[str, list[Figures]]) -> list[object]:
+    figures = rounds[arm]
+    stock = next((name for name in rounds if name.startswith("stock")), None)
+    floor = next((name for name in rounds if name.startswith("floor")), None)
+
+    def middle(field: str) -> float:
+        return median(getattr(one, field) for one in figures)
+
+    def ratio(to: str | None) -> str:
+        if to is None:
+            return "–"
+        return _spread([a.cpu_us / b.cpu_us for a, b in zip(figures, rounds[to], strict=True)], "{:.2f}")
+
+    return [
+        arm,
+        _spread([one.cpu_us for one in figures], "{:.1f}"),
+        ratio(stock),
+        ratio(floor),
+        middle("share"),
+        middle("added_p50_ms"),
+        _spread([one.added_p99_ms for one in figures], "{:.1f}"),
+        middle("late_p99_ms"),
+        middle("client"),
+    ]
+
+
+def _spread(values: list[float], form: str) -> str:
+    return f"{form.format(median(values))} ({form.format(min(values))}–{form.format(max(values))})"
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tests.bench.relay", description=__doc__)
+    parser.add_argument("--streams", type=int, default=200)
+    parser.add_argument("--rate", type=float, default=50.0, help="tokens per second of each stream")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of a measurement")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--nice", type=int, default=0, help="niceness of all of it; below 0 on a machine with other work")
+    parser.add_argument("--only", default="", help="arms whose name contains this")
+    parser.add_argument("--stock", action=argparse.BooleanOptionalAction, default=True)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
