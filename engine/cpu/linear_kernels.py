@@ -23,6 +23,7 @@ from engine.cpu.simd import (
     thread_index,
     unpack_eight,
     unpack_four,
+    vector_registers,
     wait,
     widen,
 )
@@ -39,6 +40,9 @@ NUMBERS, SCALES, LEASTS, FORM, ROWS, COLUMNS, MATRIX = range(7)
 # Positions in the words of `multiply`.
 INPUT, OUTPUT, TOKENS, SCRATCH, SCRATCH_SIZE, COUNTERS, WEIGHTS = range(7)
 MULTIPLY_WORDS = WEIGHTS + MATRIX
+
+_TOGETHER = 4 if vector_registers() >= 32 else 2
+"""Tokens multiplied together: their sums with TILE rows must stay in registers."""
 
 _HALF_BLOCK = BLOCK // 2
 _FOUR, _EIGHT, _SIXTEEN = int(Form.FOUR), int(Form.EIGHT), int(Form.SIXTEEN)
@@ -85,9 +89,12 @@ def product(w, matrix, row, tokens_at, tokens, scratch):
     c = floats(scratch + columns * 8, columns)
     d = floats(scratch + columns * 12, columns)
     out = scratch + columns * 16
-    whole = tokens // 4 * 4
-    for t in range(0, whole, 4):
-        _dots_4(out + t * 16, tokens_at + t * columns * 4, columns, a, b, c, d)
+    whole = tokens // _TOGETHER * _TOGETHER
+    for t in range(0, whole, _TOGETHER):
+        if _TOGETHER == 4:
+            _dots_4(out + t * 16, tokens_at + t * columns * 4, columns, a, b, c, d)
+        else:
+            _dots_2(out + t * 16, tokens_at + t * columns * 4, columns, a, b, c, d)
     for t in range(whole, tokens):
         _dots_1(out + t * 16, tokens_at + t * columns * 4, columns, a, b, c, d)
     return out
@@ -154,6 +161,26 @@ def _dots_1(out, token, columns, a, b, c, d):
         d0 += x[k] * d[k]
     to = floats(out, TILE)
     to[0], to[1], to[2], to[3] = a0, b0, c0, d0
+
+
+@njit(fastmath=FAST)
+def _dots_2(out, tokens, columns, a, b, c, d):
+    """Set out[0:8] to the products of two tokens with four rows."""
+    x = floats(tokens, columns)
+    y = floats(tokens + columns * 4, columns)
+    a0 = b0 = c0 = d0 = a1 = b1 = c1 = d1 = ZERO
+    for k in range(columns):
+        a0 += x[k] * a[k]
+        b0 += x[k] * b[k]
+        c0 += x[k] * c[k]
+        d0 += x[k] * d[k]
+        a1 += y[k] * a[k]
+        b1 += y[k] * b[k]
+        c1 += y[k] * c[k]
+        d1 += y[k] * d[k]
+    to = floats(out, 2 * TILE)
+    to[0], to[1], to[2], to[3] = a0, b0, c0, d0
+    to[4], to[5], to[6], to[7] = a1, b1, c1, d1
 
 
 @njit(fastmath=FAST)

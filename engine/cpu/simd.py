@@ -9,11 +9,12 @@ number in an expression would make it float64, so constants are `F32(...)`.
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
+from llvmlite import binding, ir
+from numba import config, njit, types
 from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 
@@ -44,6 +45,14 @@ _sched_yield: Any = types.ExternalFunction("sched_yield", types.int32())
 
 _SPINS = 4000
 """Looks at a counter before a waiting thread offers its processor to others: some microseconds."""
+
+
+def vector_registers() -> int:
+    """Return how many vector registers the processor that numba compiles for has."""
+    if platform.machine() in ("aarch64", "arm64"):
+        return 32
+    features = config.CPU_FEATURES or binding.get_host_cpu_features().flatten()  # pyright: ignore[reportAttributeAccessIssue]
+    return 32 if "+avx512f" in features.split(",") else 16
 
 
 @intrinsic
