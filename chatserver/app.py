@@ -84,6 +84,7 @@ async def run_web(settings: Settings) -> None:
             turns=store.turns,
             tapes=store.tapes,
             registry=store.registry,
+            caches=store.caches,
             hub=hub,
             settings=settings,
         )
@@ -316,7 +317,7 @@ async def _work(settings: Settings, store: ValkeyStore, engine: Engine, engine_i
         salt=_salt,
     )
     limits = WorkerLimits(settings.max_running, settings.lease, settings.drain)
-    worker = Worker(engine_id, parts, store.signals, store.registry, limits)
+    worker = Worker(engine_id, parts, store.signals, store.registry, limits, caches=store.caches)
     working = asyncio.create_task(worker.run(), name="worker")
     stopping = asyncio.create_task(_signalled(), name="signals")
     await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -51,6 +51,7 @@ class MemoryStore:
         self.tapes = MemoryTapes(self)
         self.signals = MemorySignals(self)
         self.registry = MemoryRegistry(self)
+        self.caches = MemoryCaches(self)
 
     def check(self) -> None:
         if self.down:
@@ -271,6 +272,28 @@ class MemorySignals:
                 yield bundle
         finally:
             self.s.subscribers[web_id].discard(queue)
+
+
+class MemoryCaches:
+    """`heard`: what engines were told; `reports`: what they answer."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self.heard: list = []
+        self.reports: list = []
+
+    async def warm(self, command):
+        self._store.check()
+        self.heard.append(command)
+
+    async def look(self, command):
+        await self.warm(command)
+
+    async def answer(self, command, report):
+        self.reports.append(report)
+
+    async def answers(self, command):
+        return self.reports
 
 
 class MemoryRegistry:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from chatserver.domain.tape import Record
+from chatserver.ports.caches import Look, Warm
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,9 @@ class Stop:
     response_id: str
 
 
+Command = Wake | Stop | Warm | Look
+
+
 class Signals(Protocol):
     """Fire-and-forget messages between processes; a lost one only costs time.
 
@@ -80,6 +84,6 @@ class Signals(Protocol):
         """Yield what is announced to a web process."""
         ...
 
-    def commands(self, engine_id: str) -> AsyncIterator[Wake | Stop | None]:
-        """Yield wake-ups for all engines and stops for this one."""
+    def commands(self, engine_id: str) -> AsyncIterator[Command | None]:
+        """Yield wake-ups and questions for all engines, and stops for this one."""
         ...

@@ -16,6 +16,7 @@ from chatserver.domain.item import Conversation, Item
 from chatserver.domain.response import Response
 from chatserver.domain.tape import Ended, Record, Started
 from chatserver.errors import BadRequest, NotFound
+from chatserver.ports.caches import Caches
 from chatserver.ports.conversations import Conversations
 from chatserver.ports.registry import Registry
 from chatserver.ports.tapes import Tapes
@@ -25,6 +26,7 @@ from chatserver.service.models import Models, with_defaults
 from chatserver.service.places import Spot, Spots, chain, title_of
 from chatserver.service.reader import Reader, outcome_in, refuse_outcome
 from chatserver.service.replay import Replayed, replay
+from chatserver.service.warmth import Warmth
 from chatserver.settings import Settings
 from chatserver.wire.commands import CompleteChat, CreateResponse, Message, Page
 
@@ -42,12 +44,15 @@ class Chat:
         turns: Turns,
         tapes: Tapes,
         registry: Registry,
+        caches: Caches,
         hub: Hub,
         settings: Settings,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.models = Models(registry)
         """What is served."""
+        self.warmth = Warmth(conversations, caches, registry)
+        """What is warm in the engines' caches."""
         self._conversations = conversations
         self._turns = turns
         self._tapes = tapes

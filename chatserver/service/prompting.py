@@ -89,17 +89,18 @@ class PromptBuilder:
         return self._upcoming(params, prompt.layout.with_answer(item_id, answer), prompt.ledger.cut)
 
     async def upcoming_of(self, tenant: str, conversation_id: str) -> Upcoming | None:
-        """Return what the next prompt at a conversation's head begins with, if its newest answer is a guide.
+        """Return what the next prompt at a conversation's head begins with, if it is asked like the one before it.
 
-        None: it is empty, its turns go to another model, or the next turn cannot fit. Raises NotFound.
+        None: its turns go to another model, or the next one cannot fit. Raises NotFound.
         """
         conversation = await self._conversations.get(tenant, conversation_id)
         stored = await self._conversations.branch(tenant, conversation_id, conversation.head, with_ids=True)
         newest = await self._newest(tenant, stored)
-        if newest is None or newest.params.model != self._card.name:
+        params = newest.params if newest else Params(self._card.name)
+        if params.model != self._card.name:
             return None
-        layout, _ = await self._lay_out(newest.params, stored)
-        return self._upcoming(newest.params, layout, _next_cut(newest))
+        layout, _ = await self._lay_out(params, stored)
+        return self._upcoming(params, layout, _next_cut(newest))
 
     def answer_ids(self, emitted: Sequence[int]) -> Ids:
         """Return the ids of an answer's item: cue, what was emitted, and what closes it."""

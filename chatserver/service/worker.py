@@ -15,8 +15,10 @@ from dataclasses import dataclass, replace
 
 from chatserver.domain.response import Response
 from chatserver.errors import ChatServerError, Unavailable
+from chatserver.ports.caches import Caches, Look, Warm
 from chatserver.ports.registry import EngineReport, EngineState, Registry, ServedModel
-from chatserver.ports.tapes import Signals, Stop, Wake
+from chatserver.ports.tapes import Command, Signals, Stop
+from chatserver.service.outlook import Outlook
 from chatserver.service.turn import Turn, TurnParts
 from engine.contract import EngineLost
 
@@ -42,27 +44,37 @@ class Worker:
     """One engine process's share of the work. `run()` until cancelled; then `drain()`."""
 
     def __init__(
-        self, engine_id: str, parts: TurnParts, signals: Signals, registry: Registry, limits: WorkerLimits
+        self,
+        engine_id: str,
+        parts: TurnParts,
+        signals: Signals,
+        registry: Registry,
+        limits: WorkerLimits,
+        *,
+        caches: Caches,
     ) -> None:
         self._engine_id = engine_id
         self._parts = parts
         self._signals = signals
         self._registry = registry
         self._limits = limits
+        self._outlook = Outlook(
+            engine_id, parts.prompts, parts.prefixes, caches, parts.salt, page=parts.engine.card.page
+        )
         self._running: dict[str, tuple[Turn, asyncio.Task[None]]] = {}
         self._wake = asyncio.Event()
         self._report = EngineReport(engine_id, EngineState.READY, "ready", time.time())
 
     async def run(self) -> None:
         """Work until cancelled. Raises EngineLost or Unavailable when the process must be restarted."""
-        async with asyncio.TaskGroup() as group:
+        async with contextlib.aclosing(self._outlook), asyncio.TaskGroup() as group:
             self._group = group
             group.create_task(self._parts.writer.run(), name="tape writer")
             group.create_task(self._listen(), name="commands")
             group.create_task(self._claim(), name="claims")
             group.create_task(self._keep_leases(), name="leases")
-            group.create_task(self._parts.prefixes.run(), name="idle work")
             group.create_task(self._keep_reporting(), name="report")
+            group.create_task(self._parts.prefixes.run(), name="idle work")
 
     async def drain(self) -> None:
         """Let running turns finish for `limits.drain` seconds; give the rest back for another engine.
@@ -98,10 +110,12 @@ class Worker:
                 log.warning("no commands from the store (%s); trying again", error.message)
                 await asyncio.sleep(0.5)
 
-    def _obey(self, command: Wake | Stop | None) -> None:
+    def _obey(self, command: Command | None) -> None:
         if isinstance(command, Stop):
             if command.response_id in self._running:
                 self._running[command.response_id][0].stop()
+        elif isinstance(command, Warm | Look):
+            self._outlook.obey(command)
         else:
             self._wake.set()  # None: the subscription stands, and something may have come before it
 

@@ -21,6 +21,7 @@ def routes(door: Door) -> list[Route]:
         Route(one, endpoints.get, methods=["GET"]),
         Route(one, endpoints.update, methods=["POST"]),
         Route(one, endpoints.delete, methods=["DELETE"]),
+        Route(f"{one}/cache", endpoints.cache, methods=["GET"]),
         Route(f"{one}/items", endpoints.add_items, methods=["POST"]),
         Route(f"{one}/items", endpoints.list_items, methods=["GET"]),
         Route(f"{one}/items/{{item_id}}", endpoints.get_item, methods=["GET"]),
@@ -58,6 +59,10 @@ class _Endpoints:
         await self._chat.delete_conversation(self._door.tenant(request), _id(request))
         return json_response({"id": _id(request), "object": "conversation.deleted", "deleted": True})
 
+    async def cache(self, request: Request) -> Response:
+        reports = await self._chat.warmth.reports(self._door.tenant(request), _id(request))
+        return json_response(wire.cache_object(_id(request), reports))
+
     async def add_items(self, request: Request) -> Response:
         tenant = self._door.tenant(request)
         messages = wire.parse_items(load(await request.body()))
@@ -68,6 +73,8 @@ class _Endpoints:
         tenant = self._door.tenant(request)
         page = wire.parse_page(request.query_params)
         found, more = wire.page_of(await self._chat.items(tenant, _id(request)), page)
+        if page.after is None:
+            await self._chat.warmth.expect(tenant, _id(request))  # who opens it is likely to ask
         return json_response(wire.list_object(found, wire.item_object, has_more=more))
 
     async def get_item(self, request: Request) -> Response:

@@ -149,6 +149,8 @@ class Connection:
             case frames.Cancel():
                 response = await self._chat.stop(self._tenant, frame.response_id)
                 await self._send(_stop_accepted(response, frame.stream_id))
+            case frames.Typing():
+                await self._chat.warmth.expect(self._tenant, frame.conversation_id)
             case frames.Authenticate():
                 await self._send(b'{"type":"auth.accepted"}')  # nothing to do any more
 

@@ -67,6 +67,7 @@ def _client_frames() -> dict[str, Any]:
             "response.attach", {"response_id": TEXT, "starting_after": WHOLE}, "response_id"
         ),
         "response.cancel": _message("response.cancel", {"response_id": TEXT}, "response_id"),
+        "input.typing": _message("input.typing", {"conversation_id": TEXT}, "conversation_id"),
         "auth": _message("auth", {"token": TEXT}, "token"),
     }
 

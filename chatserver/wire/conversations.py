@@ -7,6 +7,7 @@ from typing import Any
 
 from chatserver.domain.item import Conversation, Item
 from chatserver.errors import BadRequest
+from chatserver.ports.caches import CacheReport
 from chatserver.ports.registry import ServedModel
 from chatserver.wire.commands import Message, Page
 from chatserver.wire.fields import Fields, metadata
@@ -88,6 +89,28 @@ def item_object(item: Item) -> dict[str, Any]:
         "created_at": item.created_at,
         "parent": item.parent,
         "response_id": item.response_id,
+    }
+
+
+def cache_object(conversation_id: str, reports: Sequence[CacheReport]) -> dict[str, Any]:
+    """Return what is warm of a conversation, by the engine that holds least of it: any may take the next turn.
+
+    `prefill_tokens`: what the next turn computes beside its new message. All are null while no engine answers.
+    """
+    worst = min(reports, key=lambda report: report.warm, default=None)
+    return {
+        "object": "conversation.cache",
+        "conversation_id": conversation_id,
+        "state": "unknown" if worst is None else "known",
+        "prefix_tokens": worst and worst.prefix,
+        "warm_tokens": worst and worst.warm,
+        "prefill_tokens": worst and worst.prefix - worst.warm,
+        "page_tokens": worst and worst.page,
+        "cut": worst and worst.cut,
+        "engines": [
+            {"id": report.engine_id, "prefix_tokens": report.prefix, "warm_tokens": report.warm}
+            for report in reports
+        ],
     }
 
 

@@ -44,14 +44,21 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Typing:
+    """`input.typing`: a turn of this conversation is likely to come."""
+
+    conversation_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Authenticate:
     """`auth`: the first message of a client that cannot send headers."""
 
     token: str
 
 
-Frame = Create | Attach | Cancel | Authenticate
-_LATER = ("conversation.subscribe", "input.typing", "response.steer")
+Frame = Create | Attach | Cancel | Typing | Authenticate
+_LATER = ("conversation.subscribe", "response.steer")
 
 
 def parse(text: bytes) -> Frame:
@@ -77,13 +84,16 @@ def parse(text: bytes) -> Frame:
         )
     elif kind == "response.cancel":
         frame = Cancel(fields.text("response_id", longest=responses.MAX_ID), stream_id)
+    elif kind == "input.typing":
+        frame = Typing(fields.text("conversation_id", longest=responses.MAX_ID))
     elif kind == "auth":
         frame = Authenticate(fields.text("token", longest=512, shortest=1))
     elif kind in _LATER:
         raise BadRequest(f"type: {kind} is not supported yet", param="type", code="not_supported")
     else:
         raise BadRequest(
-            f"type: expected response.create, response.attach, response.cancel or auth, got {describe(kind)}",
+            "type: expected response.create, response.attach, response.cancel, input.typing or auth, "
+            f"got {describe(kind)}",
             param="type",
         )
     fields.done()

@@ -132,6 +132,9 @@ def _paths() -> dict[str, Schema]:
             ),
             "delete": _operation("Remove it and all that belongs to it", _ref("Deleted")),
         },
+        "/v1/conversations/{conversation_id}/cache": {
+            "get": _operation("How much of it is in the KV cache (an extension)", _ref("Cache"))
+        },
         "/v1/conversations/{conversation_id}/items": {
             "get": _operation("Its items up to its head", _list_of(item), **page),
             "post": _operation("Append items", _list_of(item), body=_object("items", items=_items(20))),
@@ -164,7 +167,12 @@ def _items(most: int) -> Schema:
 def _sampling() -> Schema:
     return {
         "temperature": {"type": "number", "minimum": 0, "maximum": 2, "description": "default: the model's"},
-        "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1, "description": "default: the model's"},
+        "top_p": {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "maximum": 1,
+            "description": "default: the model's",
+        },
         "top_k": {"type": "integer", "minimum": -1, "default": -1, "description": "extension"},
         "seed": WHOLE,
         "stop": {"oneOf": [TEXT, {"type": "array", "items": TEXT, "maxItems": 4}]},
@@ -243,6 +251,20 @@ def _schemas() -> dict[str, Schema]:
             title=TEXT,
             head=_or_null(TEXT),
             active=_or_null(TEXT),
+        ),
+        "Cache": _object(
+            "object conversation_id state engines",
+            object={"const": "conversation.cache"},
+            conversation_id=TEXT,
+            state={"type": "string", "enum": ["known", "unknown"]},
+            prefix_tokens=_or_null({**WHOLE, "description": "what the next prompt begins with"}),
+            warm_tokens=_or_null({**WHOLE, "description": "how much of it is in the cache"}),
+            prefill_tokens=_or_null({**WHOLE, "description": "what is not; the new message comes on top"}),
+            page_tokens=_or_null(WHOLE),
+            cut=_or_null(
+                {**TEXT, "description": "first item behind the instructions; null: nothing is dropped"}
+            ),
+            engines={"type": "array", "items": {"type": "object"}},
         ),
         "Response": _object(
             "id object created_at status model output",

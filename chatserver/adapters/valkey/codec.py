@@ -27,6 +27,7 @@ from chatserver.domain.response import (
     Usage,
 )
 from chatserver.errors import BadRequest, Unavailable
+from chatserver.ports.caches import CacheReport
 from chatserver.ports.registry import EngineReport, EngineState, ServedModel
 
 FORMAT = 1
@@ -141,6 +142,16 @@ def encode_model(model: ServedModel) -> bytes:
 def decode_model(data: bytes) -> ServedModel:
     """Return a served model."""
     return _read(_model, unpack(data)[0])
+
+
+def encode_cache_report(report: CacheReport) -> bytes:
+    """Return what an engine's cache holds of a conversation."""
+    return pack(report)
+
+
+def decode_cache_report(data: bytes) -> CacheReport:
+    """Return what an engine's cache holds of a conversation."""
+    return _read(lambda fields: CacheReport(**fields), unpack(data)[0])
 
 
 def encode_conversation(conversation: Conversation) -> list[bytes | str | int]:

@@ -16,6 +16,7 @@ Redis Cluster and every script touches one slot only.
     chat:{sNN}:jobs:next                   int    the last queue number given out
     chat:{sNN}:leases                      zset   claimed response id by deadline, server milliseconds
     chat:{sNN}:idem:<digest>               string response id and fingerprint of an idempotency key
+    chat:{sNN}:look:<question>             hash   engine id → what its cache holds; expires
     chat:{s00}:engines, :engine:<id>, :models     the registry
 
 A job that is put back keeps its queue number, and every claimed job is older than every waiting one:
@@ -34,6 +35,8 @@ from chatserver.errors import NotFound
 REGISTRY_SHARD = 0
 ENGINES_CHANNEL = "chat:engines"
 """Wake-ups for all engines; the payload is the shard."""
+CACHES_CHANNEL = "chat:caches"
+"""Questions to all engines about the KV cache."""
 WEB_CHANNELS = "chat:web:"
 """Prefix of the channel that carries one web process's bundles."""
 ENGINE_CHANNELS = "chat:engine:"
@@ -118,6 +121,11 @@ def idempotency(shard: int, tenant: str, key: str) -> str:
     """Return the key that remembers an idempotency key; clients choose its text, so only a digest is kept."""
     digest = blake2b(f"{len(tenant)}:{tenant}{key}".encode(), digest_size=16).hexdigest()
     return f"{tag(shard)}idem:{digest}"
+
+
+def look(shard: int, ask: str) -> str:
+    """Return the key of the answers to a question about the KV cache."""
+    return f"{tag(shard)}look:{ask}"
 
 
 def engines() -> str:

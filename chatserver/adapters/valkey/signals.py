@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from chatserver.adapters.valkey import frames, keys
+from chatserver.adapters.valkey.caches import read_command
 from chatserver.adapters.valkey.client import Client
-from chatserver.ports.tapes import Bundle, Stop, Wake
+from chatserver.ports.tapes import Bundle, Command, Stop, Wake
 
 
 class ValkeySignals:
@@ -22,14 +23,18 @@ class ValkeySignals:
             async for message in messages:
                 yield None if message is None else frames.split(message[1])
 
-    async def commands(self, engine_id: str) -> AsyncIterator[Wake | Stop | None]:
+    async def commands(self, engine_id: str) -> AsyncIterator[Command | None]:
         """See `Signals.commands`."""
         own = keys.ENGINE_CHANNELS + engine_id
-        async with aclosing(self._client.subscribe(keys.ENGINES_CHANNEL, own)) as messages:
+        async with aclosing(
+            self._client.subscribe(keys.ENGINES_CHANNEL, keys.CACHES_CHANNEL, own)
+        ) as messages:
             async for message in messages:
                 if message is None:
                     yield None
                 elif message[0] == own.encode():
                     yield Stop(message[1].decode())
+                elif message[0] == keys.CACHES_CHANNEL.encode():
+                    yield read_command(message[1])
                 else:
                     yield Wake(int(message[1]))

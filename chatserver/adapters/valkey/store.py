@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from chatserver.adapters.valkey.caches import ValkeyCaches
 from chatserver.adapters.valkey.client import Client, connect
 from chatserver.adapters.valkey.conversations import ValkeyConversations
 from chatserver.adapters.valkey.registry import ValkeyRegistry
 from chatserver.adapters.valkey.signals import ValkeySignals
 from chatserver.adapters.valkey.tapes import ValkeyTapes
 from chatserver.adapters.valkey.turns import ValkeyTurns
+from chatserver.ports.caches import Caches
 from chatserver.ports.conversations import Conversations
 from chatserver.ports.registry import Registry
 from chatserver.ports.tapes import Signals, Tapes
@@ -23,6 +25,7 @@ class ValkeyStore:
         self.turns: Turns = ValkeyTurns(client)
         self.tapes: Tapes = ValkeyTapes(client)
         self.signals: Signals = ValkeySignals(client)
+        self.caches: Caches = ValkeyCaches(client)
         self.registry: Registry = ValkeyRegistry(client)
 
     @classmethod

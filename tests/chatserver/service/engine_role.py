@@ -64,7 +64,8 @@ async def worker(
 ) -> AsyncIterator[Worker]:
     """A running worker."""
     limits = WorkerLimits(max_running=16, lease=lease, drain=drain)
-    running = Worker(identifier("eng"), parts_of(store, engine), store.signals, store.registry, limits)
+    parts = parts_of(store, engine)
+    running = Worker(identifier("eng"), parts, store.signals, store.registry, limits, caches=store.caches)
     task = asyncio.create_task(running.run())
     try:
         yield running

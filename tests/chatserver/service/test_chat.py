@@ -43,6 +43,7 @@ async def running(*, engine_works: bool = True, **settings):
         turns=store.turns,
         tapes=store.tapes,
         registry=store.registry,
+        caches=store.caches,
         hub=hub,
         settings=Settings(**settings),
     )

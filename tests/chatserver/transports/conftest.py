@@ -55,6 +55,7 @@ async def running_web(store, *, engine: FakeEngine | None = None, **changes):
         turns=store.turns,
         tapes=store.tapes,
         registry=store.registry,
+        caches=store.caches,
         hub=hub,
         settings=settings,
     )

@@ -324,7 +324,8 @@ def test_frames():
     assert frames.parse(b'{"type":"response.cancel","response_id":"r","stream_id":"b"}') == frames.Cancel(
         "r", "b"
     )
-    for later in ("conversation.subscribe", "input.typing", "response.steer"):
+    assert frames.parse(b'{"type":"input.typing","conversation_id":"c"}') == frames.Typing("c")
+    for later in ("conversation.subscribe", "response.steer"):
         assert refusal(frames.parse, orjson.dumps({"type": later})).code == "not_supported"
     assert frames.stream_id_in(b'{"stream_id":"a","type":5}') == "a"
     assert frames.stream_id_in(b'{"stream_id":5}') is None

@@ -1,0 +1,58 @@
+"""What web processes and engines tell each other about the KV cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """For all engines: a turn of this conversation is likely to come soon."""
+
+    tenant: str
+    conversation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """For all engines: say under `ask` what your cache holds of this conversation."""
+
+    tenant: str
+    conversation: str
+    ask: str
+
+
+@dataclass(frozen=True, slots=True)
+class CacheReport:
+    """What one engine's cache holds of a conversation, in tokens.
+
+    `prefix`: what the next prompt will begin with, all but the new message. `warm`: how much of it is there, in
+    whole pages of `page`. `cut`: the item that it begins with behind the instructions, None if nothing is dropped.
+    """
+
+    engine_id: str
+    prefix: int
+    warm: int
+    page: int
+    cut: str | None = None
+
+
+class Caches(Protocol):
+    """Fire-and-forget questions, and answers that are kept for a few seconds. Engines hear by `Signals.commands`."""
+
+    async def warm(self, command: Warm) -> None:
+        """Tell all engines. Raises Unavailable."""
+        ...
+
+    async def look(self, command: Look) -> None:
+        """Ask all engines. Raises Unavailable."""
+        ...
+
+    async def answer(self, command: Look, report: CacheReport) -> None:
+        """Leave an engine's answer for who asked. Raises Unavailable."""
+        ...
+
+    async def answers(self, command: Look) -> list[CacheReport]:
+        """Return the answers so far, in order of their engines' ids. Raises Unavailable."""
+        ...
