@@ -39,6 +39,8 @@ class Figures:
 
     cpu_us: float
     tokens: int
+    merged: float
+    """Tokens a delta: above 1 the server was late, and cheaper for it."""
     share: float
     added_p50_ms: float
     added_p99_ms: float
@@ -63,17 +65,19 @@ async def measure(arm: Arm, door: Door, streams: int, rate: float, seconds: floa
         await asyncio.gather(*(socket.ended for socket in sockets))
     read = [client.parse(door, socket.arrivals) for socket in sockets]
     wall, cpu = after[0] - before[0], after[1] - before[1]
-    delivered, gaps, late = 0.0, [], []
+    delivered, deltas, gaps, late = 0.0, 0, [], []
     for stream in read:
         assert stream.tokens == tokens, (stream.tokens, tokens)
-        in_window = sum(n for at, n, _ in stream.pieces if before[0] <= at < after[0])
-        delivered += in_window / len(stream.text) * tokens
+        in_window = [n for at, n, _ in stream.pieces if before[0] <= at < after[0]]
+        delivered += sum(in_window) / len(stream.text) * tokens
+        deltas += len(in_window)
         times = [at for at, _, _ in stream.pieces]
         gaps += [max(0.0, (b - a) * 1000 - 1000 / rate) for a, b in zip(times, times[1:]) if before[0] <= b < after[0]]
         late += _lateness(stream.pieces, rate)
     return Figures(
         cpu_us=cpu / delivered * 1e6,
         tokens=round(delivered),
+        merged=delivered / deltas,
         share=cpu / wall,
         added_p50_ms=percentile(gaps, 0.5),
         added_p99_ms=percentile(gaps, 0.99),
@@ -107,7 +111,7 @@ def main() -> None:
             arms[f"ours: {door.name}"] = ours, door
         arms["floor: bare uvloop, SSE"] = stack.enter_context(Bare(folder, "floor", options.rate, options.nice)), SSE
         if options.stock:
-            stock = stack.enter_context(Bare(folder, "stock", options.rate, options.nice, ready="/health"))
+            stock = stack.enter_context(Bare(folder, "stock", options.rate, options.nice, ready="/v1/models"))
             arms["stock SGLang: Chat Completions, SSE"] = stock, CHAT
         wanted = {arm: pair for arm, pair in arms.items() if options.only in arm}
         for _ in range(options.rounds):
@@ -121,7 +125,7 @@ def main() -> None:
     print(f"\nkept in {keep('relay', {'options': vars(options), 'rounds': kept})}")
 
 
-HEADER = ("arm", "CPU µs/token", "÷ stock", "÷ floor", "core", "added p50 ms", "added p99 ms", "late p99 ms", "client core")
+HEADER = ("arm", "CPU µs/token", "÷ stock", "÷ floor", "tokens/delta", "core", "added p50 ms", "added p99 ms", "late p99 ms", "client core")
 
 
 def _row(arm: str, rounds: dict[str, list[Figures]]) -> list[object]:
@@ -142,6 +146,7 @@ def _row(arm: str, rounds: dict[str, list[Figures]]) -> list[object]:
         _spread([one.cpu_us for one in figures], "{:.1f}"),
         ratio(stock),
         ratio(floor),
+        middle("merged"),
         middle("share"),
         middle("added_p50_ms"),
         _spread([one.added_p99_ms for one in figures], "{:.1f}"),
