@@ -21,6 +21,7 @@ COMMANDS = {
     "web": "run only the web role: HTTP, SSE, WebSocket and the page",
     "engine": "run only the engine role: the model",
     "store": "run only the embedded store",
+    "replay": "send the ids of a response to the running server again, and compare the answers",
 }
 INTERRUPTED = 130
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -32,8 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = vars(parser.parse_args(arguments))
     command = chosen.pop("command")
     try:
+        response_id = chosen.pop("response_id", "")
         settings = read(**chosen)
-        _run(command, settings)
+        _run(command, settings, response_id)
     except ChatServerError as error:
         return _fail(error.message, error.exit_code if isinstance(error, StartupError) else 1)
     except ModuleNotFoundError as error:
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(command: str, settings: Settings) -> None:
+def _run(command: str, settings: Settings, response_id: str = "") -> None:
     import uvloop  # noqa: PLC0415 - see the module
 
     from chatserver import app  # noqa: PLC0415
@@ -55,6 +57,9 @@ def _run(command: str, settings: Settings) -> None:
     logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
     if command == "store":
         app.run_store(settings)
+        return
+    if command == "replay":
+        uvloop.run(app.run_replay(settings, response_id))
         return
     roles = {"serve": app.run_serve, "web": app.run_web, "engine": app.run_engine}
     uvloop.run(roles[command](settings))
@@ -80,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     for name, help_ in COMMANDS.items():
         command = commands.add_parser(name, help=help_, description=help_, allow_abbrev=False)
+        if name == "replay":
+            command.add_argument("response_id", help="id of the response, resp_…")
         for option in options():
             default = f" (default: {option.default})" if option.default else ""
             text = f"{option.expected}{default}; or {option.variable}".replace("%", "%%")

@@ -2,6 +2,7 @@
 
 run_web      store ── Hub, Chat ── Starlette on uvicorn
 run_engine   store ── Worker ── SglangEngine | ScriptedEngine
+run_replay   sends an answer's ids again
 run_store    the embedded Valkey, in place of this process
 run_serve    all three as children of a supervisor (see `chatserver.service.supervisor`)
 """
@@ -26,6 +27,7 @@ from chatserver.adapters.valkey import ValkeyStore
 from chatserver.domain.ids import ENTROPY_BYTES, new_id
 from chatserver.errors import StartupError, Unavailable
 from chatserver.ports.registry import EngineReport, EngineState, Registry
+from chatserver.service.again import send_again, verdict
 from chatserver.service.chat import Chat
 from chatserver.service.child import Death
 from chatserver.service.console import Console
@@ -121,6 +123,16 @@ async def run_engine(settings: Settings) -> None:
                 await _work(settings, store, engine, engine_id)
         finally:
             await engine.close()
+
+
+async def run_replay(settings: Settings, response_id: str) -> None:
+    """Send a response's ids again and print whether the answer is the same. Raises ChatServerError if it is not."""
+    async with open_store(settings) as store:
+        tenant = await store.turns.tenant_of(response_id)
+        if not await store.registry.engines():
+            raise Unavailable("No engine runs: start the server, then replay.")
+        found = await send_again(store.conversations, store.turns, store.tapes, tenant, response_id)
+        print(verdict(response_id, found))
 
 
 def run_store(settings: Settings) -> None:

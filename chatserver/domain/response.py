@@ -73,6 +73,8 @@ class Params:
     metadata: dict[str, str] = field(default_factory=dict)
     echo: dict[str, object] = field(default_factory=dict)
     """Request fields that the response object repeats as they were sent (JSON values)."""
+    replay_of: str | None = None
+    """Send what that response was sent, to the id; only the command line asks for it."""
 
 
 @dataclass(frozen=True, slots=True)

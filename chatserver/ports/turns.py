@@ -59,6 +59,10 @@ class Turns(Protocol):
         """Return it. Raises NotFound."""
         ...
 
+    async def tenant_of(self, response_id: str) -> str:
+        """Return whose a response is; for operators, not for clients. Raises NotFound."""
+        ...
+
     async def delete(self, tenant: str, response_id: str) -> None:
         """Forget a response and its tape; its items stay. Raises NotFound, Conflict (it still runs)."""
         ...

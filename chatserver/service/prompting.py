@@ -16,7 +16,7 @@ from typing import Any
 from chatserver.domain.item import Item, Role, StoredItem
 from chatserver.domain.planner import DoesNotFit, Plan, Segment, Window, plan, plan_next
 from chatserver.domain.response import Ledger, Params, Response, Truncation
-from chatserver.errors import ContextTooLong, NotFound
+from chatserver.errors import BadRequest, ContextTooLong, NotFound
 from chatserver.ports.conversations import Conversations
 from chatserver.ports.turns import Turns
 from chatserver.service.layout import Ids, Layout, fingerprint
@@ -67,6 +67,8 @@ class PromptBuilder:
     async def build(self, response: Response) -> Prompt:
         """Plan and encode. Raises ContextTooLong with the counts, NotFound if the conversation is gone."""
         params = response.params
+        if params.replay_of is not None:
+            return await self._build_again(response, params.replay_of)
         stored = await self._items(response)
         layout, encoded = await self._lay_out(params, stored)
         window = self._window(params)
@@ -123,6 +125,26 @@ class PromptBuilder:
 
     async def _off_loop(self, text: str, encode: Callable[[], Ids]) -> Ids:
         return await asyncio.to_thread(encode) if len(text) > ENCODE_IN_THREAD else encode()
+
+    async def _build_again(self, response: Response, original_id: str) -> Prompt:
+        """Return the very prompt of an earlier response. Raises BadRequest if it cannot be made any more."""
+        original = await self._turns.get(response.tenant, original_id)
+        ledger = original.outcome.ledger if original.outcome else None
+        if ledger is None:
+            raise BadRequest(f"The response {original_id!r} was never sent.", param="response_id")
+        layout, _ = await self._lay_out(original.params, await self._items(original))
+        leading = len(layout.leading)
+        spans = Plan(ledger.pinned - leading, ledger.start - leading, ledger.sent, ledger.cut)
+        ids = layout.prompt(spans)
+        if fingerprint(ids) != ledger.prompt_hash:
+            template = " under another template" if ledger.template_hash != self._card.template_hash else ""
+            raise BadRequest(
+                f"The prompt of {original_id!r} cannot be made again: its items were changed or encoded{template}.",
+                param="response_id",
+                code="not_replayable",
+            )
+        most = min(response.params.max_output_tokens or 1, self._window(original.params).room - len(ids))
+        return Prompt(ids, most, ledger, layout)
 
     def _upcoming(self, params: Params, layout: Layout, cut: str | None) -> Upcoming | None:
         try:

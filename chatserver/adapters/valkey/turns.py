@@ -52,6 +52,14 @@ class ValkeyTurns:
             raise keys.no_response(response_id)
         return found
 
+    async def tenant_of(self, response_id: str) -> str:
+        """See `Turns.tenant_of`."""
+        key = keys.response(response_id)
+        tenant = await self._client.run(key.shard, ("HGET", key.fields, "tenant"))
+        if tenant is None:
+            raise keys.no_response(response_id)
+        return tenant.decode()
+
     async def delete(self, tenant: str, response_id: str) -> None:
         """See `Turns.delete`."""
         response = await self.get(tenant, response_id)
