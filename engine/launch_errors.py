@@ -1,0 +1,70 @@
+"""Turns what SGLang or torch say when a start runs out of memory into the setting to change. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """`pattern` is searched in what the start printed; `advice` may use its groups."""
+
+    pattern: re.Pattern[str]
+    advice: str
+
+
+def _case(pattern: str, advice: str) -> _Case:
+    return _Case(re.compile(pattern, re.IGNORECASE | re.DOTALL), advice)
+
+
+_CASES = (
+    _case(
+        r"Loaded weights leave no GPU memory for the KV cache.*?above\s+([0-9.]+)",
+        "the weights leave no room for the KV cache: set mem_fraction_static above \\1 in the profile, or use more "
+        "GPUs (chatserver plan says how many)",
+    ),
+    _case(
+        r"Not enough memory\. Please try to increase --mem-fraction-static",
+        "no room is left for the KV cache: raise mem_fraction_static in the profile, or use more GPUs "
+        "(chatserver plan says how many)",
+    ),
+    _case(
+        r"Capture cuda graph failed",
+        "GPU memory ran out while graphs were captured: lower cuda_graph_max_bs_decode, or mem_fraction_static, "
+        "in the profile",
+    ),
+    _case(
+        r"Not enough host memory|hierarchical cache.{0,80}host memory",
+        "host memory is too small for HiCache: lower hicache_ratio in the profile",
+    ),
+    _case(
+        r"(load_model|load_weights|weight_utils|create_weights).*(CUDA out of memory|OutOfMemoryError)",
+        "the weights do not fit the GPU: use more GPUs or a smaller model (chatserver plan says what fits)",
+    ),
+    _case(
+        r"CUDA out of memory|torch\.(cuda\.)?OutOfMemoryError",
+        "GPU memory ran out: lower mem_fraction_static or chunked_prefill_size in the profile; "
+        "nvidia-smi shows whether another program holds some",
+    ),
+    _case(
+        r"DefaultCPUAllocator.*(can't allocate|not enough) memory|not enough memory: you tried to allocate"
+        r"|Cannot allocate memory|\bMemoryError\b",
+        "host memory ran out: set a smaller window (CHATSERVER_CONTEXT), of which the KV cache holds four, "
+        "or take a smaller model",
+    ),
+    _case(
+        r"exit ?code:? -9\b|exited with -9\b|SIGKILL.{0,40}\bOOM|Out of memory: Killed",
+        "the system killed the scheduler, most likely for host memory: set a smaller window (CHATSERVER_CONTEXT), "
+        "take a smaller model, or stop other programs",
+    ),
+)
+"""In order: the more telling first; a killed scheduler says nothing itself."""
+
+
+def advice(text: str) -> str | None:
+    """Return what to change if `text`, of an error or a log, tells of memory that ran out; None if it does not."""
+    for case in _CASES:
+        if found := case.pattern.search(text):
+            return found.expand(case.advice)
+    return None

@@ -1,0 +1,1 @@
+"""What others have published and this program calculates with: models' dimensions, GPUs, measured rates."""
