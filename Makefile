@@ -20,6 +20,9 @@ endif
 ifneq ($(CONTEXT),)
 export CHATSERVER_CONTEXT := $(CONTEXT)
 endif
+ifneq ($(PROFILE),)
+export CHATSERVER_PROFILE := $(PROFILE)
+endif
 ifneq ($(REDIS_URL),)
 export CHATSERVER_REDIS_URL := $(REDIS_URL)
 endif
@@ -27,7 +30,7 @@ endif
 .PHONY: help serve test lint bench setup lock clean
 
 help:
-	@echo 'make serve             start the chat server; HOST= PORT= DATA_DIR= MODEL= CONTEXT= REDIS_URL='
+	@echo 'make serve             start the chat server; HOST= PORT= DATA_DIR= MODEL= CONTEXT= PROFILE= REDIS_URL='
 	@echo 'make test              lint, then all tests; ARGS="tests/domain -x" narrows the tests'
 	@echo 'make lint              ruff, pyright and import-linter'
 	@echo 'make bench NAME=relay  run one benchmark of tests/bench'

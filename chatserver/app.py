@@ -27,6 +27,7 @@ from chatserver.adapters.valkey import ValkeyStore
 from chatserver.domain.ids import ENTROPY_BYTES, new_id
 from chatserver.errors import StartupError, Unavailable
 from chatserver.ports.registry import EngineReport, EngineState, Registry
+from chatserver.service import profiles
 from chatserver.service.again import send_again, verdict
 from chatserver.service.chat import Chat
 from chatserver.service.child import Death
@@ -44,6 +45,7 @@ from chatserver.service.worker import Worker, WorkerLimits
 from chatserver.settings import Settings
 from chatserver.transports.http import create_app
 from engine.contract import Engine, EngineError, ModelUnusable
+from engine.launch_errors import advice
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +118,8 @@ async def run_engine(settings: Settings) -> None:
         except ModelUnusable as error:
             raise StartupError(str(error), exit_code=CONFIGURATION_ERROR) from error
         except EngineError as error:
-            raise StartupError(f"the engine did not start: {error}") from error
+            hint = advice(str(error))
+            raise StartupError(f"the engine did not start: {error}{f'; {hint}' if hint else ''}") from error
         try:
             # Without a supervisor nobody else would bring the embedded store's file to the disk.
             async with _synced(settings) if settings.engine_id is None else contextlib.nullcontext():
@@ -298,17 +301,17 @@ async def _make_engine(settings: Settings, phase: _Phase) -> Engine:
     from engine.settings import EngineSettings  # noqa: PLC0415
     from engine.sglang_engine import SglangEngine  # noqa: PLC0415
 
+    running = profiles.max_running(settings)  # first: a wrong profile is told before minutes of preparation
     phase.say(f"preparing model {settings.model}")
     path = await asyncio.to_thread(prepare, settings.model, settings.data_dir, phase.progress)
-    return SglangEngine(
-        EngineSettings(
-            model_path=path,
-            name=path.name if os.sep in settings.model else settings.model,
-            context=settings.context,
-            max_running=settings.max_running,
-            log_level="info" if settings.log_level == "debug" else "warning",
-        )
+    wanted = EngineSettings(
+        model_path=path,
+        name=path.name if os.sep in settings.model else settings.model,
+        context=settings.context,
+        max_running=running,
+        log_level="info" if settings.log_level == "debug" else "warning",
     )
+    return SglangEngine(profiles.apply(settings, wanted))
 
 
 async def _work(settings: Settings, store: ValkeyStore, engine: Engine, engine_id: str) -> None:
@@ -328,7 +331,7 @@ async def _work(settings: Settings, store: ValkeyStore, engine: Engine, engine_i
         prefixes=Prefixes(engine),
         salt=_salt,
     )
-    limits = WorkerLimits(settings.max_running, settings.lease, settings.drain)
+    limits = WorkerLimits(profiles.max_running(settings), settings.lease, settings.drain)
     worker = Worker(engine_id, parts, store.signals, store.registry, limits, caches=store.caches)
     working = asyncio.create_task(worker.run(), name="worker")
     stopping = asyncio.create_task(_signalled(), name="signals")

@@ -30,6 +30,8 @@ class Settings:
     """Model name, a folder in Hugging Face form, or `scripted`."""
     context: int | None = None
     """Window in tokens; None: the model's."""
+    profile: str | None = None
+    """Name of a profile in engine/profiles, or a .toml file; None: the CPU."""
     redis_url: str | None = None
     """None: the embedded store in the data folder."""
     api_keys: tuple[tuple[str, str], ...] = ()
@@ -39,8 +41,8 @@ class Settings:
     log_level: str = "info"
     queue_bound: int = 64
     """Waiting jobs per shard; one more is refused with 429."""
-    max_running: int = 32
-    """Answers that one engine works on at once."""
+    max_running: int | None = None
+    """Answers that one engine works on at once; None: as many as the profile says, 32 without one."""
     max_output_tokens: int = 2048
     """Output reserve and bound when a request names none."""
     max_body: int = 2_000_000
@@ -173,6 +175,7 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "data_dir": (Path, "a folder"),
     "model": (_text, "a model name, a model folder, or scripted"),
     "context": (_bounded(int, 256, 10_000_000), "a window in tokens, at least 256"),
+    "profile": (_text, "a profile's name, or a .toml file"),
     "redis_url": (_url, "redis://, rediss:// or unix:// address"),
     "api_keys": (_keys, "tenant:key pairs separated by commas"),
     "engine_id": (_text, "an engine id"),
