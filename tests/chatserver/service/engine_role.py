@@ -82,9 +82,8 @@ def response_for(
     **params: object,
 ) -> Response:
     """A response to begin; stateless unless a conversation is named."""
-    chosen = Params(
-        model="scripted", **{"max_output_tokens": 20, "ignore_end": True, "temperature": 0.0, **params}
-    )
+    usual = {"model": "scripted", "max_output_tokens": 20, "ignore_end": True, "temperature": 0.0}
+    chosen = Params(**{**usual, **params})
     return Response(
         id=identifier("resp"),
         tenant=TENANT,
