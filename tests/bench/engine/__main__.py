@@ -1,6 +1,7 @@
 """The portable CPU engine against SGLang's own attention, transformers and llama.cpp, on the default model.
 
-    python -m tests.bench.engine [--arms native,torch_native,...] [--rounds N] [--llama PATH] [--data DIR]
+    python -m tests.bench.engine [--arms native,torch_native,...] [--rounds N] [--streams 1,4,16,64]
+                                 [--llama PATH] [--data DIR]
 
     native         our attention and our kernels (what `make serve` runs)
     torch          our attention on torch alone (no numba)
@@ -29,7 +30,7 @@ from engine.models.prepare import prepare
 from tests.bench.report import keep, table
 
 ARMS = ("native", "torch", "torch_native", "transformers")
-STREAMS = (1, 4, 16, 64)
+STREAMS = "1,4,16,64"
 PROMPT, ANSWER, LONG, CACHED, NEW = 100, 48, 1024, 4000, 20
 TIMEOUT = 600
 
@@ -108,7 +109,7 @@ def main() -> None:
     figures: dict[str, dict[str, list[float]]] = {arm.name: {} for arm in arms}
     try:
         for number in range(options.rounds):
-            for name, question in _questions(number):
+            for name, question in _questions(number, options.streams):
                 for arm in arms:
                     figure = arm.ask(**question)
                     if figure is not None:
@@ -126,8 +127,10 @@ def main() -> None:
     print(keep("engine", {"figures": figures, "rounds": options.rounds}))
 
 
-def _questions(number: int) -> list[tuple[str, dict[str, Any]]]:
-    decodes = [(f"decode x{n}", {"op": "decode", "streams": n, "seed": number}) for n in STREAMS]
+def _questions(number: int, streams: str) -> list[tuple[str, dict[str, Any]]]:
+    decodes = [
+        (f"decode x{n}", {"op": "decode", "streams": n, "seed": number}) for n in map(int, streams.split(","))
+    ]
     return [
         *decodes,
         ("prefill", {"op": "prefill", "seed": number}),
@@ -161,6 +164,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="benchmark of the CPU engine")
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--streams", default=STREAMS)
     parser.add_argument("--llama", default=os.environ.get("LLAMA_BATCHED_BENCH"))
     parser.add_argument("--data", type=Path, default=Path(".data"))
     return parser.parse_args()
