@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeVar
 
@@ -50,11 +49,12 @@ class Follower:
         self._web_id = web_id
         self._leave = leave
         self._cursor = Cursor(after)
-        self._waiting: deque[Record] = deque()
+        self._waiting: list[Record] = []
         self._texts = 0
         self._tokens = 0
         self._over: Unavailable | None = None
-        self._news = asyncio.Event()
+        self._sleep: asyncio.Future[None] | None = None
+        self._sleeps_since = 0.0
         self._must_watch = not watched
         self._must_read = True
         self._closed = False
@@ -108,8 +108,8 @@ class Follower:
         """Put announced records into the buffer. Never blocks; past the bound it ends the reader."""
         if self._over or self._closed:
             return
+        self._waiting += records
         for record in records:
-            self._waiting.append(record)
             texts, tokens = _size(record.body)
             self._texts += texts
             self._tokens += tokens
@@ -122,47 +122,56 @@ class Follower:
                     retry_after=0.1,
                 )
             )
-        self._news.set()
+        self._wake()
 
     def dismiss(self, error: Unavailable) -> None:
         """Empty the buffer and make the next `batch` raise `error`, which says when to come back."""
         if self._over is None and not self._closed:
             self._over = error
             self._clear()
-            self._news.set()
+            self._wake()
 
     def resync(self) -> None:
         """Read the store again, and watch again: announcements may have been lost."""
         self._must_watch = self._must_read = True
-        self._news.set()
+        self._wake()
+
+    def look(self, now: float) -> None:
+        """Resync if nothing was heard for IDLE seconds; `now` is the event loop's time."""
+        if self._sleep is not None and now - self._sleeps_since >= IDLE:
+            self.resync()
 
     def _clear(self) -> None:
-        self._waiting.clear()
+        self._waiting = []
         self._texts = self._tokens = 0
 
+    def _wake(self) -> None:
+        if self._sleep is not None and not self._sleep.done():
+            self._sleep.set_result(None)
+
     async def _wait(self, deadline: float | None) -> bool:
-        """Wait for news until the deadline; return whether to go on. Long silence is a reason to look."""
-        left = IDLE if deadline is None else min(IDLE, deadline - asyncio.get_running_loop().time())
-        if left <= 0:
-            return False
+        """Wait for news until the deadline; return whether to go on. Long silence is the hub's to notice."""
+        # A bare future: a time-out for each wait would cost as much as all else that is done for a token.
+        loop = asyncio.get_running_loop()
+        self._sleep = loop.create_future()
+        self._sleeps_since = loop.time()
+        timer = None if deadline is None else loop.call_at(deadline, self._wake)
         try:
-            async with asyncio.timeout(left):
-                await self._news.wait()
-        except TimeoutError:
-            if left < IDLE:
-                return False
-            self.resync()
-        return True
+            await self._sleep
+        finally:
+            self._sleep = None
+            if timer is not None:
+                timer.cancel()
+        return deadline is None or loop.time() < deadline
 
     def _take(self) -> list[Record]:
         """Return what is new in the buffer, and empty it. A gap makes the next step a read."""
-        self._news.clear()
         if self._over is not None:
             raise self._over
         if self._must_read:
             # The buffer stays: what was announced after the watch may be newer than the read.
             return []
-        waiting = list(self._waiting)
+        waiting = self._waiting
         self._clear()
         return self._advance(waiting)
 
@@ -194,6 +203,8 @@ class Follower:
 
 def join(records: list[Record]) -> list[Record]:
     """Return the records with adjacent deltas merged, in one pass over the pieces."""
+    if len(records) < 2:
+        return records
     joined: list[Record] = []
     run: list[tuple[Record, Delta]] = []
     for record in records:

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 LINGER = 2.0
 """Seconds between the last follower's leaving and the end of the watch: reloads come back within it."""
 MAX_LINGERING = 1024
+SWEEP = 1.0
+"""Seconds between looks for followers that have heard nothing for long."""
 
 
 class Hub:
@@ -39,19 +41,21 @@ class Hub:
         self._lingering: dict[str, asyncio.TimerHandle] = {}
         self._unwatching: set[asyncio.Task[None]] = set()
         self._listening: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to listen. Returns at once; until the subscription stands, followers live on reads alone."""
         if self._listening is None:
             self._listening = asyncio.create_task(self._listen(), name="hub")
+            self._sweeping = asyncio.create_task(self._sweep(), name="hub sweep")
 
     async def close(self) -> None:
         """Stop listening. Idempotent."""
         for timer in self._lingering.values():
             timer.cancel()
         self._lingering.clear()
-        tasks = [*self._unwatching, *([self._listening] if self._listening else [])]
-        self._listening = None
+        tasks = [*self._unwatching, *filter(None, (self._listening, self._sweeping))]
+        self._listening = self._sweeping = None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -150,6 +154,15 @@ class Hub:
                 # A bundle that cannot be read must not leave every reader with slow reads for good.
                 log.exception("the subscription to the store broke")
             await asyncio.sleep(next(pauses))
+
+    async def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(SWEEP)
+            now = loop.time()
+            for followers in self._followers.values():
+                for follower in followers:
+                    follower.look(now)
 
     def _resync(self, response_id: str) -> None:
         for follower in self._followers.get(response_id, ()):

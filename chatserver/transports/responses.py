@@ -115,7 +115,7 @@ def _events(response: Response, reader: Reader, records: list[Record], after: in
     events = ResponseEvents(response)
 
     def encode(record: Record) -> bytes:
-        return b"".join(event.sse for event in events.encode(record, after))
+        return events.sse(record, after)
 
     def on_error(error: ChatServerError) -> bytes:
         return b"event: error\ndata: %b\n\n" % flat_event(error, max(reader.after, 0))

@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator, Callable
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from chatserver.domain.response import Outcome
 from chatserver.domain.tape import Record
 from chatserver.errors import ChatServerError
 from chatserver.service.reader import Reader, outcome_in
+from chatserver.transports.deadline import SendDeadline
 from chatserver.wire import errors
 
 PING = 10.0
@@ -37,16 +38,34 @@ class EventStream(EventSourceResponse):
             ping=PING,
             ping_message_factory=_Ping,
             sep="\n",
-            send_timeout=SEND_TIMEOUT,
         )
         self._reader = reader
+        self._deadline: SendDeadline | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send. The content may never have begun when the client goes, so its own clean-up is not enough."""
+        """Send. The content may never have begun when the client goes, so its own clean-up is not enough.
+
+        Raises TimeoutError if the client read nothing for SEND_TIMEOUT seconds.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        self._deadline = SendDeadline(SEND_TIMEOUT, task.cancel)
         try:
             await super().__call__(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self._deadline.late or task.uncancel() > 0:
+                raise
+            raise TimeoutError(f"nothing was read for {SEND_TIMEOUT:g} s") from None
         finally:
+            self._deadline.close()
             await self._reader.aclose()
+
+    async def _send_with_timeout(self, send: Send, message: Message) -> None:
+        """Send within the deadline. In place of the library's own, which makes a cancel scope for each send."""
+        assert self._deadline is not None
+        self._deadline.begin()
+        await send(message)
+        self._deadline.end()
 
 
 async def stream(
@@ -58,14 +77,14 @@ async def stream(
     opening: bytes = b"",
 ) -> AsyncIterator[bytes]:
     """Yield what was read already, then the rest of the tape; an error that ends it is said in its place."""
-    lines = opening + b"".join(map(encode, records))
+    lines = opening + b"".join([encode(record) for record in records])
     try:
         while True:
             if lines:
                 yield lines
             if reader.ended:
                 return
-            lines = b"".join(map(encode, await reader.batch()))
+            lines = b"".join([encode(record) for record in await reader.batch()])
     except ChatServerError as error:
         yield on_error(error)
 

@@ -33,6 +33,7 @@ from chatserver.errors import BadRequest, ChatServerError, Overloaded, TooLarge,
 from chatserver.service.follower import RESTARTING, SLOW_READER
 from chatserver.service.reader import Reader
 from chatserver.transports.auth import check_origin
+from chatserver.transports.deadline import SendDeadline
 from chatserver.transports.door import Door, fingerprint, idempotency_key
 from chatserver.wire import frames
 from chatserver.wire.errors import nested_event
@@ -77,7 +78,7 @@ class Connection:
         self._tenant = ""
         self._lanes: dict[str | None, deque[frames.Create]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._writing = asyncio.Lock()
+        self._deadline = SendDeadline(SEND_TIMEOUT, self._on_late)
         self._over: asyncio.Future[ChatServerError] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
@@ -94,6 +95,7 @@ class Connection:
         except ChatServerError as error:
             await self._close(error)
         finally:
+            self._deadline.close()
             await self._cancel_tasks()
 
     async def _authenticate(self, offered: list[str]) -> str:
@@ -246,15 +248,15 @@ class Connection:
         return data
 
     async def _send(self, data: bytes) -> None:
-        """Send one event. Raises Unavailable if the client does not read."""
-        async with self._writing:
-            try:
-                async with asyncio.timeout(SEND_TIMEOUT):
-                    await self._socket.send({"type": "websocket.send", "text": data.decode()})
-            except TimeoutError:
-                raise Unavailable(
-                    f"Nothing was read for {SEND_TIMEOUT:g} s: come back and attach.", code=SLOW_READER
-                ) from None
+        """Send one event. The deadline ends the connection if the client does not read."""
+        self._deadline.begin()
+        await self._socket.send({"type": "websocket.send", "text": data.decode()})
+        self._deadline.end()
+
+    def _on_late(self) -> None:
+        self._end(
+            Unavailable(f"Nothing was read for {SEND_TIMEOUT:g} s: come back and attach.", code=SLOW_READER)
+        )
 
     def _end(self, error: ChatServerError) -> None:
         if not self._over.done():

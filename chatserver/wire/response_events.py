@@ -35,6 +35,7 @@ from chatserver.wire.response_objects import message, response_object, text_part
 
 _END_TYPES = {Status.COMPLETED: "response.completed", Status.FAILED: "response.failed"}
 DELTA = b"response.output_text.delta"
+_SSE_DELTA = b'event: response.output_text.delta\nid: %d\ndata: %b%b,"sequence_number":%d%b\n\n'
 
 
 class Event(NamedTuple):
@@ -65,6 +66,16 @@ class ResponseEvents:
         )
         lane = b"" if stream_id is None else b',"stream_id":%b' % orjson.dumps(stream_id)
         self._tail = lane + b"}"
+
+    def sse(self, record: Record, after: int = -1) -> bytes:
+        """Return the events of a record after position `after` as server-sent events, b"" if it has none."""
+        body = record.body
+        if type(body) is Delta:
+            text = body.text
+            if not text:
+                return b""
+            return _SSE_DELTA % (record.last, self._head, encode_text(text), record.last, self._tail)
+        return b"".join([event.sse for event in self.encode(record, after)])
 
     def encode(self, record: Record, after: int = -1) -> list[Event]:
         """Return the events of a record that come after position `after`."""
