@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from chatserver.errors import ChatServerError, StartupError
+from chatserver.service import capacity
 from chatserver.settings import Settings, options, read
 
 COMMANDS = {
@@ -22,6 +23,7 @@ COMMANDS = {
     "engine": "run only the engine role: the model",
     "store": "run only the embedded store",
     "replay": "send the ids of a response to the running server again, and compare the answers",
+    "doctor": "say what this machine lacks, and what to do about it",
 }
 INTERRUPTED = 130
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -33,8 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = vars(parser.parse_args(arguments))
     command = chosen.pop("command")
     try:
+        if command == "plan":
+            return capacity.run(chosen)
+        start_engine = chosen.pop("start_engine", False)
         response_id = chosen.pop("response_id", "")
         settings = read(**chosen)
+        if command == "doctor":
+            return _examine(settings, start_engine)
         _run(command, settings, response_id)
     except ChatServerError as error:
         return _fail(error.message, error.exit_code if isinstance(error, StartupError) else 1)
@@ -65,6 +72,12 @@ def _run(command: str, settings: Settings, response_id: str = "") -> None:
     uvloop.run(roles[command](settings))
 
 
+def _examine(settings: Settings, start_engine: bool) -> int:
+    from chatserver.service import doctor  # noqa: PLC0415 - see the module
+
+    return doctor.run(settings, start_engine=start_engine)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line, in place of the whole usage."""
@@ -91,6 +104,12 @@ def _parser() -> argparse.ArgumentParser:
             default = f" (default: {option.default})" if option.default else ""
             text = f"{option.expected}{default}; or {option.variable}".replace("%", "%%")
             command.add_argument(option.flag, dest=option.name, metavar=option.name.upper(), help=text)
+        if name == "doctor":
+            command.add_argument(
+                "--engine", dest="start_engine", action="store_true", help="also start the engine"
+            )
+    plan = commands.add_parser("plan", help=capacity.HELP, description=capacity.HELP, allow_abbrev=False)
+    capacity.add_arguments(plan)
     return parser
 
 
