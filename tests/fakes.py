@@ -82,7 +82,7 @@ class MemoryConversations:
     def __init__(self, store: MemoryStore) -> None:
         self.s = store
 
-    async def create(self, conversation, items=()):
+    async def create(self, conversation, items=(), encoded=None):
         self.s.check()
         self.s.all_conversations[conversation.id] = conversation
         self.s.all_items[conversation.id] = {item.id: item for item in items}
@@ -138,6 +138,34 @@ class MemoryConversations:
     async def path(self, tenant, conversation_id, leaf):
         branch = await self.branch(tenant, conversation_id, leaf, with_ids=False)
         return [stored.item.id for stored in branch]
+
+    async def all_items(self, tenant, conversation_id, *, limit, after=None):
+        await self.get(tenant, conversation_id)
+        items = self.s.all_items[conversation_id]
+
+        def depth(item):
+            return 1 if item.parent is None else 1 + depth(items[item.parent])
+
+        ordered = sorted(items.values(), key=lambda item: (depth(item), item.id))
+        start = 0 if after is None else [item.id for item in ordered].index(after) + 1
+        return ordered[start : start + limit]
+
+    async def remove(self, tenant, conversation_id, item_id, now):
+        found = await self.get(tenant, conversation_id)
+        items = self.s.all_items[conversation_id]
+        if found.active:
+            raise Conflict("a turn runs")
+        if item_id not in items:
+            raise NotFound(f"no item {item_id}")
+        going, above = [item_id], items[item_id].parent
+        while going:
+            gone = going.pop()
+            del items[gone]
+            going += [item.id for item in items.values() if item.parent == gone]
+            if gone == found.head:
+                found = replace(found, head=above)
+        self.s.all_conversations[conversation_id] = found
+        return found
 
 
 class MemoryTurns:

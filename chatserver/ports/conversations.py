@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from chatserver.domain.item import Conversation, Item, StoredItem
@@ -11,8 +11,13 @@ from chatserver.domain.item import Conversation, Item, StoredItem
 class Conversations(Protocol):
     """Durable trees of items. Every method takes the tenant: unknown and foreign give the same NotFound."""
 
-    async def create(self, conversation: Conversation, items: Sequence[Item] = ()) -> None:
-        """Store a new conversation with its first items in one step."""
+    async def create(
+        self,
+        conversation: Conversation,
+        items: Sequence[Item] = (),
+        encoded: Mapping[str, StoredItem] | None = None,
+    ) -> None:
+        """Store a new conversation with its first items in one step. `encoded`: those with token ids, by item id."""
         ...
 
     async def get(self, tenant: str, conversation_id: str) -> Conversation:
@@ -57,7 +62,17 @@ class Conversations(Protocol):
         ...
 
     async def path(self, tenant: str, conversation_id: str, leaf: str | None) -> list[str]:
-        """Return the ids of the items from the root to `leaf`, those of deleted items included. Raises NotFound."""
+        """Return the ids of the items from the root to `leaf`. Raises NotFound."""
+        ...
+
+    async def all_items(
+        self, tenant: str, conversation_id: str, *, limit: int, after: str | None = None
+    ) -> list[Item]:
+        """Return up to `limit` items of all branches in order of (depth, id), behind `after`. Raises NotFound."""
+        ...
+
+    async def remove(self, tenant: str, conversation_id: str, item_id: str, now: int) -> Conversation:
+        """Remove an item and all that is under it; a head among them moves to the item above. Raises NotFound, Conflict."""
         ...
 
 

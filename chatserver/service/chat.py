@@ -26,6 +26,7 @@ from chatserver.service.models import Models, with_defaults
 from chatserver.service.places import Spot, Spots, chain, title_of
 from chatserver.service.reader import Reader, outcome_in, refuse_outcome
 from chatserver.service.replay import Replayed, replay
+from chatserver.service.tree import Tree
 from chatserver.service.warmth import Warmth
 from chatserver.settings import Settings
 from chatserver.wire.commands import CompleteChat, CreateResponse, Message, Page
@@ -53,6 +54,8 @@ class Chat:
         """What is served."""
         self.warmth = Warmth(conversations, caches, registry)
         """What is warm in the engines' caches."""
+        self.tree = Tree(conversations)
+        """Branches of conversations."""
         self._conversations = conversations
         self._turns = turns
         self._tapes = tapes

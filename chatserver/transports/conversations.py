@@ -25,6 +25,8 @@ def routes(door: Door) -> list[Route]:
         Route(f"{one}/items", endpoints.add_items, methods=["POST"]),
         Route(f"{one}/items", endpoints.list_items, methods=["GET"]),
         Route(f"{one}/items/{{item_id}}", endpoints.get_item, methods=["GET"]),
+        Route(f"{one}/items/{{item_id}}", endpoints.delete_item, methods=["DELETE"]),
+        Route(f"{one}/fork", endpoints.fork, methods=["POST"]),
     ]
 
 
@@ -71,8 +73,16 @@ class _Endpoints:
 
     async def list_items(self, request: Request) -> Response:
         tenant = self._door.tenant(request)
-        page = wire.parse_page(request.query_params)
-        found, more = wire.page_of(await self._chat.items(tenant, _id(request)), page)
+        everything, leaf, query = wire.parse_branch(request.query_params)
+        page = wire.parse_page(query)
+        if everything:
+            found, more = await self._chat.tree.all(tenant, _id(request), page)
+            return json_response(wire.list_object(found, wire.item_object, has_more=more))
+        if leaf is None:
+            items = await self._chat.items(tenant, _id(request))
+        else:
+            items = await self._chat.tree.branch(tenant, _id(request), leaf)
+        found, more = wire.page_of(items, page)
         if page.after is None:
             await self._chat.warmth.expect(tenant, _id(request))  # who opens it is likely to ask
         return json_response(wire.list_object(found, wire.item_object, has_more=more))
@@ -81,6 +91,18 @@ class _Endpoints:
         tenant = self._door.tenant(request)
         item = await self._chat.item(tenant, _id(request), request.path_params["item_id"])
         return json_response(wire.item_object(item))
+
+    async def delete_item(self, request: Request) -> Response:
+        tenant = self._door.tenant(request)
+        left = await self._chat.tree.remove(tenant, _id(request), request.path_params["item_id"])
+        return json_response(wire.conversation_object(left))
+
+    async def fork(self, request: Request) -> Response:
+        tenant = self._door.tenant(request)
+        body = await request.body()
+        leaf, metadata = wire.parse_fork(load(body) if body.strip() else {})
+        fork = await self._chat.tree.fork(tenant, _id(request), leaf, metadata)
+        return json_response(wire.conversation_object(fork))
 
 
 def _id(request: Request) -> str:

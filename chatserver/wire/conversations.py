@@ -51,6 +51,26 @@ def parse_items(body: dict[str, Any]) -> tuple[Message, ...]:
     return input_messages(items, "items", most=MAX_ADDED)
 
 
+def parse_fork(body: dict[str, Any]) -> tuple[str | None, dict[str, str] | None]:
+    """Check POST /v1/conversations/{id}/fork (an extension); return the last item of the copy, and metadata."""
+    fields = Fields(body)
+    leaf = fields.text("leaf", None, longest=MAX_ID)
+    pairs = metadata(fields.take("metadata")) if fields.has("metadata") else None
+    fields.done()
+    return leaf, pairs
+
+
+def parse_branch(query: Mapping[str, str]) -> tuple[bool, str | None, Mapping[str, str]]:
+    """Take our extensions from the query of an item list: all branches?, the leaf of one branch; return the rest."""
+    rest = {k: v for k, v in query.items() if k not in ("branches", "leaf")}
+    branches, leaf = query.get("branches", "head"), query.get("leaf")
+    if branches not in ("head", "all"):
+        raise BadRequest(f"branches: expected head or all, got {branches[:60]!r}", param="branches")
+    if branches == "all" and (leaf is not None or rest.get("order") == "desc"):
+        raise BadRequest("branches=all: expected no leaf and order asc", param="branches")
+    return branches == "all", leaf, rest
+
+
 def parse_page(query: Mapping[str, str]) -> Page:
     """Check the query of a list: limit, after, order."""
     fields = Fields({k: v for k, v in query.items() if k not in ("include", "include[]")})

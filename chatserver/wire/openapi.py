@@ -136,10 +136,26 @@ def _paths() -> dict[str, Schema]:
             "get": _operation("How much of it is in the KV cache (an extension)", _ref("Cache"))
         },
         "/v1/conversations/{conversation_id}/items": {
-            "get": _operation("Its items up to its head", _list_of(item), **page),
+            "get": _operation(
+                "Its items up to its head; extensions: up to `leaf`, or of all branches (order asc: by depth)",
+                _list_of(item),
+                branches={"type": "string", "enum": ["head", "all"], "default": "head"},
+                leaf=TEXT,
+                **page,
+            ),
             "post": _operation("Append items", _list_of(item), body=_object("items", items=_items(20))),
         },
-        "/v1/conversations/{conversation_id}/items/{item_id}": {"get": _operation("One item", item)},
+        "/v1/conversations/{conversation_id}/items/{item_id}": {
+            "get": _operation("One item", item),
+            "delete": _operation("Remove it and everything under it", conversation),
+        },
+        "/v1/conversations/{conversation_id}/fork": {
+            "post": _operation(
+                "A new conversation that begins with a branch of this one (an extension)",
+                conversation,
+                body=_object("", leaf=TEXT, metadata=METADATA),
+            )
+        },
         "/livez": {"get": _operation("Whether the process runs", _object("status", status=TEXT))},
         "/readyz": {"get": _operation("Whether it can answer, else 503", _ref("Readiness"))},
         "/openapi.json": {"get": _operation("This document", {"type": "object"})},

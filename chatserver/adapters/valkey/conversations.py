@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from chatserver.adapters.valkey import codec, keys
 from chatserver.adapters.valkey.client import Client
@@ -11,6 +11,7 @@ from chatserver.adapters.valkey.refusals import refused
 from chatserver.adapters.valkey.scripts import Argument, Command, script
 from chatserver.domain.ids import SHARDS
 from chatserver.domain.item import Conversation, Item, StoredItem
+from chatserver.errors import NotFound
 from chatserver.ports.conversations import MAX_BRANCH
 
 BRANCH_STEP = 1000
@@ -24,6 +25,7 @@ MAX_PAGE = 1000
 Page = list[Conversation]
 Branch = list[StoredItem]
 Path = list[str]
+Items = list[Item]
 Arguments = list[Argument]
 Place = tuple[bytes, bytes]
 """(updated_at, id): where a conversation stands in the index."""
@@ -36,14 +38,24 @@ class ValkeyConversations:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def create(self, conversation: Conversation, items: Sequence[Item] = ()) -> None:
+    async def create(
+        self,
+        conversation: Conversation,
+        items: Sequence[Item] = (),
+        encoded: Mapping[str, StoredItem] | None = None,
+    ) -> None:
         """See `Conversations.create`. Raises Conflict if the id is taken, or past MAX_BRANCH items."""
         key = keys.conversation(conversation.id)
         fields = codec.encode_conversation(conversation)
+        packed = [
+            part
+            for item_id, stored in (encoded or {}).items()
+            for part in (item_id, codec.encode_ids(stored.ids or (), stored.template_hash))
+        ]
         command = script("create").command(
-            (key.fields, key.items, key.up, keys.index(key.shard, conversation.tenant)),
+            (key.fields, key.items, key.up, keys.index(key.shard, conversation.tenant), key.ids),
             *(conversation.tenant, conversation.id, conversation.updated_at or conversation.created_at),
-            *(MAX_BRANCH, len(fields) // 2, *fields, *encoded(items)),
+            *(MAX_BRANCH, len(fields) // 2, len(packed) // 2, *fields, *packed, *encoded_pairs(items)),
         )
         _done(await self._client.run(key.shard, command), conversation.id)
 
@@ -123,7 +135,7 @@ class ValkeyConversations:
         key = keys.conversation(conversation_id)
         command = script("append_items").command(
             (key.fields, key.items, key.up, key.running, keys.index(key.shard, tenant)),
-            *(tenant, conversation_id, now, MAX_BRANCH, *encoded(items)),
+            *(tenant, conversation_id, now, MAX_BRANCH, *encoded_pairs(items)),
         )
         (flat,) = _done(await self._client.run(key.shard, command), conversation_id)
         return codec.decode_conversation(conversation_id, flat)
@@ -158,6 +170,44 @@ class ValkeyConversations:
             if not above:
                 return [name.decode() for name in reversed(upwards)]
 
+    async def all_items(
+        self, tenant: str, conversation_id: str, *, limit: int, after: str | None = None
+    ) -> Items:
+        """See `Conversations.all_items`."""
+        key = keys.conversation(conversation_id)
+        commands: list[Command] = [("HGET", key.fields, "tenant"), ("HGETALL", key.up)]
+        owner, flat = await self._client.pipeline([(key.shard, command) for command in commands])
+        if owner != tenant.encode():
+            raise keys.no_conversation(conversation_id)
+        links = [(*link.split(b" ", 1), name) for name, link in zip(flat[::2], flat[1::2], strict=True)]
+        links.sort(key=lambda link: (int(link[0]), link[2]))
+        names = [name for _, _, name in links]
+        start = 0
+        if after is not None:
+            if after.encode() not in names:
+                raise NotFound("the item to continue from is not in this conversation", param="after")
+            start = names.index(after.encode()) + 1
+        chosen = links[start : start + limit]
+        if not chosen:
+            return []
+        stored = await self._client.run(key.shard, ("HMGET", key.items, *(name for _, _, name in chosen)))
+        # each one alone: its parent is not the next one, as it is on a branch
+        return [
+            codec.decode_items([item], [name.decode(), parent.decode()])[0]
+            for item, (_, parent, name) in zip(stored, chosen, strict=True)
+            if item is not None
+        ]
+
+    async def remove(self, tenant: str, conversation_id: str, item_id: str, now: int) -> Conversation:
+        """See `Conversations.remove`."""
+        key = keys.conversation(conversation_id)
+        command = script("delete_item").command(
+            (key.fields, key.items, key.up, key.ids, key.running, keys.index(key.shard, tenant)),
+            *(tenant, conversation_id, item_id, now),
+        )
+        (flat,) = _done(await self._client.run(key.shard, command, again=False), conversation_id)
+        return codec.decode_conversation(conversation_id, flat)
+
     async def _place(self, tenant: str, conversation_id: str) -> Place:
         shard = keys.conversation(conversation_id).shard
         score = await self._client.run(shard, ("ZSCORE", keys.index(shard, tenant), conversation_id))
@@ -186,7 +236,7 @@ class ValkeyConversations:
         return [found for found in conversations if found is not None and found.tenant == tenant]
 
 
-def encoded(items: Sequence[Item]) -> list[Argument]:
+def encoded_pairs(items: Sequence[Item]) -> list[Argument]:
     """Return items as id, item, id, item."""
     return [part for item in items for part in (item.id, codec.encode_item(item))]
 

@@ -18,6 +18,8 @@ def refused(state: bytes, missing: NotFound) -> ChatServerError | None:
         return Conflict(message, code=code)
     if state == b"no_parent":
         return NotFound("the item to continue from is not in this conversation", param="parent")
+    if state == b"no_item":
+        return NotFound("no such item in this conversation", param="item_id")
     if state == b"overloaded":
         return Overloaded("too many answers are waiting; try again soon", retry_after=OVERLOADED_RETRY)
     return None

@@ -7,7 +7,7 @@ from itertools import count
 
 from chatserver.adapters.valkey import codec, frames, keys
 from chatserver.adapters.valkey.client import Client
-from chatserver.adapters.valkey.conversations import encoded
+from chatserver.adapters.valkey.conversations import encoded_pairs
 from chatserver.adapters.valkey.refusals import refused
 from chatserver.adapters.valkey.scripts import Argument, Command, script
 from chatserver.adapters.valkey.tapes import encode, entries
@@ -185,7 +185,7 @@ def _begin(turn: NewTurn, queue_bound: int) -> tuple[int, Command]:
         *(_mode(turn), response.conversation or "", response.parent or "", turn.title, MAX_BRANCH),
         *(len(fields) // 2, *fields),
         *(len(created) // 2, *created),
-        *(encoded(turn.items) if response.conversation else ()),
+        *(encoded_pairs(turn.items) if response.conversation else ()),
     )
 
 

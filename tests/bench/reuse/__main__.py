@@ -7,7 +7,7 @@ share = cached / prompt: does the policy leave something to keep (goal ≥ 0.93,
 over = prefilled in the foreground beyond the new message, its template and the last token (goal: p99 ≤ one page).
 
     python -m tests.bench.reuse                           scripted engine: seconds; its TTFT says nothing of a model
-    python -m tests.bench.reuse --model smollm2-135m      the real engine: minutes
+    python -m tests.bench.reuse --model smollm2-135m-instruct      the real engine: minutes
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from tests.chatserver.service.engine_role import (
     first_turn,
     next_turn,
     response_for,
-    run_turn,
     tokens_on_tape,
     worker,
 )
@@ -81,14 +80,12 @@ async def converse(
     response = None
     for step in steps:
         turn = _turn(response, step, options)
+        begun = await store.turns.begin(turn, queue_bound=1000)
         if step.kind == "stop":
-            begun = await store.turns.begin(turn, queue_bound=1000)
             while await tokens_on_tape(store, begun.response_id) < 8:
                 await asyncio.sleep(0.005)
             await store.turns.stop(turn.response.tenant, begun.response_id, 0)
-            answer = await ended(store, begun.response_id, 120)
-        else:
-            answer = await run_turn(store, turn)
+        answer = await ended(store, begun.response_id, 300)
         assert answer.outcome.failure is None, answer.outcome.failure
         _note(engine, response, answer, step, found)
         response = answer

@@ -1,13 +1,15 @@
 """What is warm: asked by the web role, answered by the engine role, over a real store."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from chatserver.domain.response import Truncation
-from chatserver.errors import NotFound
+from chatserver.errors import Conflict, NotFound
 from chatserver.ports.caches import Warm
 from chatserver.service import warmth as module
+from chatserver.service.tree import Tree
 from chatserver.service.warmth import Warmth
 from tests.chatserver.service.engine_role import (
     TENANT,
@@ -143,3 +145,32 @@ async def test_a_flood_of_questions_is_bounded(store):
             role._outlook.obey(Warm(TENANT, f"{response.conversation[:-3]}{number:03x}"))
         assert len(role._outlook._tasks) <= 16
         await run_turn(store, next_turn(response, "y"))
+
+
+async def test_a_fork_is_warm_and_cut_where_it_was(store):
+    """Its first turn sends the same prefix as the conversation that it comes from."""
+    async with scripted(context=1024) as engine, worker(store, engine) as role:
+        response = await run_turn(store, first_turn("x " * 20, truncation=Truncation.AUTO))
+        for _ in range(16):
+            response = await run_turn(store, next_turn(response, "y " * 20, truncation=Truncation.AUTO))
+        await settled(role._parts.prefixes)
+        assert response.outcome.ledger.next_cut
+        fork = await Tree(store.conversations).fork(TENANT, response.conversation, None, None)
+        await reported(store)
+        (report,) = await asking(store).reports(TENANT, fork.id)
+        assert report.prefix - report.warm <= 3  # the last token and the end of the answer
+        turn = next_turn(replace(response, conversation=fork.id), "z", truncation=Truncation.AUTO)
+        after = await run_turn(store, turn)
+        assert after.outcome.ledger.cut == response.outcome.ledger.next_cut
+        new = len(engine.tokenizer.segment("user", "z")) + len(engine.tokenizer.cue())
+        assert after.outcome.usage.prompt - after.outcome.usage.cached <= new + 3
+
+
+async def test_a_running_turn_keeps_its_branch(store):
+    """Nothing is removed under a turn's feet."""
+    async with scripted(tokens_per_second=20) as engine, worker(store, engine):
+        turn = first_turn("x")
+        await store.turns.begin(turn, queue_bound=9)
+        tree = Tree(store.conversations)
+        with pytest.raises(Conflict):
+            await tree.remove(TENANT, turn.response.conversation, turn.items[0].id)
