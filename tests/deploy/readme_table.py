@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 BEGIN, END = "<!-- files: made by `python -m tests.deploy.readme_table` -->", "<!-- end of files -->"
 FOLDERS = {
-    "chatserver/adapters/valkey/lua/": "The store's atomic steps, one script a file; each says its keys, arguments, result and guarantee",
+    "chatserver/adapters/valkey/lua/": "The store's atomic steps, one script a file, each with its keys, arguments and guarantee",
     "chatserver/decisions/": "Why things are as they are, one page each",
     "web/": "The page: plain ES modules, served as they are; `web/vendor/README.md` names what is not ours",
     "tests/": "Mirror the packages; `tests/e2e` starts the whole program, `tests/bench` measures",
@@ -28,9 +28,11 @@ def rows() -> list[str]:
     modules = [
         path for path in _tracked() if path.startswith(("chatserver/", "engine/")) and path.endswith(".py")
     ]
-    for path in modules:
-        if (ROOT / path).is_file() and (line := _first_line(ROOT / path)):
-            listed.append(f"| `{path}` | {line} |")
+    listed += [
+        f"| `{path}` | {line} |"
+        for path in modules
+        if (ROOT / path).is_file() and (line := _first_line(ROOT / path))
+    ]
     return ["| file | what it is |", "| --- | --- |", *sorted(listed)]
 
 

@@ -47,6 +47,6 @@ def test_the_text_ends_before_the_first_stop_string(pieces, stops):
     if matched is None:
         assert text == whole and not ends
     else:
-        # the filter sees the text piece by piece: it ends at the first stop string of the first piece that completes one
+        # the text comes piece by piece: it ends at the first stop string of the first piece that completes one
         assert whole.startswith(text) and whole[len(text) :].startswith(matched)
         assert not any(stop in text for stop in stops)
