@@ -122,17 +122,6 @@ class Chat:
         await self._conversations.append(tenant, conversation_id, items, now)
         return items
 
-    async def items(self, tenant: str, conversation_id: str) -> list[Item]:
-        """Return the items from the root to the conversation's head. Raises NotFound."""
-        conversation = await self.conversation(tenant, conversation_id)
-        return await self._spots.branch(tenant, conversation_id, conversation.head)
-
-    async def item(self, tenant: str, conversation_id: str, item_id: str) -> Item:
-        """Return one item, on whatever branch it is. Raises NotFound."""
-        _check_id(conversation_id, "conversation", "conv")
-        _check_id(item_id, "item", "msg")
-        return (await self._spots.branch(tenant, conversation_id, item_id))[-1]
-
     # Responses
 
     async def respond(

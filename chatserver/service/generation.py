@@ -10,13 +10,16 @@ from uuid import uuid4
 
 from chatserver.domain.response import Params
 from chatserver.domain.stops import Pair, StopFilter
+from chatserver.errors import BadRequest, ChatServerError, EngineFailed, Overloaded
 from engine.contract import (
     REQUEST_ID_LENGTH,
     Chunk,
     Engine,
     EngineBusy,
+    EngineError,
     FinishReason,
     GenerateRequest,
+    RequestRefused,
     Sampling,
 )
 
@@ -107,3 +110,12 @@ class Generation:
             frequency_penalty=params.frequency_penalty,
             ignore_end=params.ignore_end,
         )
+
+
+def as_server_error(error: EngineError) -> ChatServerError:
+    """Return what a refusal of the engine means for the client."""
+    if isinstance(error, RequestRefused):
+        return BadRequest(f"The engine refused the request: {error}.", code="request_refused")
+    if isinstance(error, EngineBusy):
+        return Overloaded(f"The engine's queue is full: {error}", retry_after=2.0)
+    return EngineFailed(f"The engine failed: {error}")

@@ -19,10 +19,17 @@ class Tree:
     def __init__(self, conversations: Conversations) -> None:
         self._conversations = conversations
 
-    async def branch(self, tenant: str, conversation_id: str, leaf: str) -> list[Item]:
-        """Return the items from the root to `leaf`."""
+    async def item(self, tenant: str, conversation_id: str, item_id: str) -> Item:
+        """Return one item, on whatever branch it is."""
+        return (await self.branch(tenant, conversation_id, item_id))[-1]
+
+    async def branch(self, tenant: str, conversation_id: str, leaf: str | None = None) -> list[Item]:
+        """Return the items from the root to `leaf`; None: to the conversation's head."""
         _check(conversation_id, "conversation_id", "conv")
-        _check(leaf, "leaf", "msg")
+        if leaf is None:
+            leaf = (await self._conversations.get(tenant, conversation_id)).head
+        if leaf is not None:
+            _check(leaf, "leaf", "msg")
         stored = await self._conversations.branch(tenant, conversation_id, leaf, with_ids=False)
         return [s.item for s in stored]
 

@@ -24,16 +24,15 @@ from chatserver.errors import (
     EngineFailed,
     ModelNotFound,
     NotFound,
-    Overloaded,
     Unavailable,
 )
 from chatserver.ports.tapes import Tapes
 from chatserver.ports.turns import Turns
-from chatserver.service.generation import Generation
+from chatserver.service.generation import Generation, as_server_error
 from chatserver.service.prefixes import Prefix, Prefixes
 from chatserver.service.prompting import Prompt, PromptBuilder, Upcoming
 from chatserver.service.tape_writer import TapeWriter
-from engine.contract import Engine, EngineBusy, EngineError, EngineLost, FinishReason, RequestRefused
+from engine.contract import Engine, EngineError, EngineLost, FinishReason
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +106,7 @@ class Turn:
         except (EngineLost, Unavailable):
             raise
         except (ChatServerError, EngineError) as error:
-            await self._fail(error if isinstance(error, ChatServerError) else _as_server_error(error))
+            await self._fail(error if isinstance(error, ChatServerError) else as_server_error(error))
         except Exception:
             log.exception("answer %s failed", response.id)
             await self._fail(EngineFailed("The answer failed inside the server; its log has the details."))
@@ -295,11 +294,3 @@ class Turn:
         self._over.set()
         if self._generation is not None:
             self._generation.stop()
-
-
-def _as_server_error(error: EngineError) -> ChatServerError:
-    if isinstance(error, RequestRefused):
-        return BadRequest(f"The engine refused the request: {error}.", code="request_refused")
-    if isinstance(error, EngineBusy):
-        return Overloaded(f"The engine's queue is full: {error}", retry_after=2.0)
-    return EngineFailed(f"The engine failed: {error}")

@@ -78,10 +78,7 @@ class _Endpoints:
         if everything:
             found, more = await self._chat.tree.all(tenant, _id(request), page)
             return json_response(wire.list_object(found, wire.item_object, has_more=more))
-        if leaf is None:
-            items = await self._chat.items(tenant, _id(request))
-        else:
-            items = await self._chat.tree.branch(tenant, _id(request), leaf)
+        items = await self._chat.tree.branch(tenant, _id(request), leaf)
         found, more = wire.page_of(items, page)
         if page.after is None:
             await self._chat.warmth.expect(tenant, _id(request))  # who opens it is likely to ask
@@ -89,7 +86,7 @@ class _Endpoints:
 
     async def get_item(self, request: Request) -> Response:
         tenant = self._door.tenant(request)
-        item = await self._chat.item(tenant, _id(request), request.path_params["item_id"])
+        item = await self._chat.tree.item(tenant, _id(request), request.path_params["item_id"])
         return json_response(wire.item_object(item))
 
     async def delete_item(self, request: Request) -> Response:

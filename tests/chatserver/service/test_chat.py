@@ -103,7 +103,7 @@ async def test_head_branch_and_new_conversation():
         assert again.inputs == () and again.parent == first.inputs[0]
         edited = await done(chat, ask("Hi", conversation=conversation.id, parent=None))
         assert edited.parent is None and len(store.all_conversations) == 1
-        assert [i.text for i in await chat.items("local", conversation.id)] == ["Hi", ANSWER]
+        assert [i.text for i in await chat.tree.branch("local", conversation.id)] == ["Hi", ANSWER]
 
 
 async def test_what_cannot_be_continued():
@@ -119,7 +119,7 @@ async def test_what_cannot_be_continued():
             with pytest.raises(NotFound):
                 await chat.stop("local", bad)
             with pytest.raises(NotFound):
-                await chat.item("local", conversation.id, bad)
+                await chat.tree.item("local", conversation.id, bad)
         unkept = await done(chat, ask(store=False))
         with pytest.raises(NotFound, match="store: false"):
             await chat.respond("local", ask(previous=unkept.id))
@@ -148,7 +148,7 @@ async def test_tenants_do_not_see_each_other():
             chat.read("other", response.id),
             chat.conversation("other", response.conversation),
             chat.respond("other", ask(previous=response.id)),
-            chat.item("other", response.conversation, response.item_id),
+            chat.tree.item("other", response.conversation, response.item_id),
         ):
             with pytest.raises(NotFound):
                 await foreign
