@@ -1,0 +1,55 @@
+"""A start that runs out of memory ends in the setting to change."""
+
+import pytest
+
+from engine.launch_errors import advice
+
+
+@pytest.mark.parametrize(
+    ("text", "setting"),
+    [
+        (
+            "Loaded weights leave no GPU memory for the KV cache under --mem-fraction-static=0.7. Raise "
+            "--mem-fraction-static above 0.812 (minimum viable = …",
+            "mem_fraction_static above 0.812",
+        ),
+        (
+            "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static.",
+            "raise mem_fraction_static",
+        ),
+        (
+            "Capture cuda graph failed: CUDA out of memory. Tried to allocate 2.00 GiB",
+            "lower cuda_graph_max_bs_decode",
+        ),
+        (
+            "File model_runner.py, in load_model\n  torch.OutOfMemoryError: CUDA out of memory.",
+            "use more GPUs or a smaller model",
+        ),
+        (
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate",
+            "lower mem_fraction_static or chunked",
+        ),
+        (
+            "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried",
+            "CHATSERVER_CONTEXT",
+        ),
+        (
+            "RuntimeError: DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.",
+            "CHATSERVER_CONTEXT",
+        ),
+        ("OSError: [Errno 12] Cannot allocate memory", "CHATSERVER_CONTEXT"),
+        ("Rank 0 scheduler died during initialization (exit code: -9). If exit code", "the system killed"),
+        ("ValueError: Not enough host memory available. Requesting 400 GB", "hicache_ratio"),
+    ],
+)
+def test_memory_that_ran_out(text, setting):
+    """Each message of SGLang, torch and the system has its setting."""
+    assert setting in (advice(text) or "")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "the model is no model", "Rank 0 scheduler died (exit code: 1)", "KeyError: 9"]
+)
+def test_other_errors(text):
+    """What is not about memory gets no advice about it."""
+    assert advice(text) is None
