@@ -309,7 +309,7 @@ async def _make_engine(settings: Settings, phase: _Phase) -> Engine:
         name=path.name if os.sep in settings.model else settings.model,
         context=settings.context,
         max_running=running,
-        log_level="info" if settings.log_level == "debug" else "warning",
+        log_level="info" if settings.log_level == "debug" else "error",
     )
     return SglangEngine(profiles.apply(settings, wanted))
 

@@ -15,12 +15,12 @@ from sglang.srt.platforms.cpu import CpuDeviceMixin
 from sglang.srt.platforms.device_mixin import PlatformEnum
 from sglang.srt.platforms.interface import SRTPlatform
 
-from engine.cpu import mla, moe, sampling, vision_shim
+from engine.cpu import mla, moe, portable, sampling, vision_shim
 
 NAME = "portable_cpu"
 """The entry point's name, the value of SGLANG_PLATFORM."""
 
-ATTENTION_BACKEND = "torch_native"
+ATTENTION_BACKEND = portable.ATTENTION
 
 
 def activate() -> str:
@@ -51,9 +51,10 @@ class PortableCpuPlatform(CpuDeviceMixin, SRTPlatform):  # pyright: ignore[repor
         sampling.register()
 
     def post_load_model(self, model: torch.nn.Module) -> None:
-        """Install attention and expert kernels; `model` itself is not modified.
+        """Install attention and expert kernels, and native steps where they cover `model`.
 
         Here rather than in `init_backend`, where importing SGLang's layers would be circular.
         """
-        mla.register(ATTENTION_BACKEND)
+        mla.register("torch_native")  # can still be asked for, to compare
+        portable.install(model)
         moe.register()

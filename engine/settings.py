@@ -85,7 +85,7 @@ def server_args(settings: EngineSettings, context: int) -> dict[str, Any]:
     }
     if settings.device == "cpu":
         args |= {
-            "attention_backend": "torch_native",
+            "attention_backend": "portable",
             "sampling_backend": "pytorch",
             "max_total_tokens": settings.kv_tokens or _FULL_WINDOWS * context,
         }
