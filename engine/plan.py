@@ -104,7 +104,9 @@ class Plan:
 def plan(model: Architecture, gpu: Gpu, ask: Ask) -> Plan:
     """Return the arithmetic. Raises ProfileRefused for a spread or a window that is impossible for the model."""
     if ask.context > model.context:
-        raise ProfileRefused(f"context: {ask.context} tokens were asked for, the model has {model.context}")
+        raise ProfileRefused(
+            f"context_length: {ask.context} tokens were asked for, the model has {model.context}"
+        )
     if ask.kv_dtype not in KV_WIDTHS:
         raise ProfileRefused(f"kv_cache_dtype: expected one of {', '.join(KV_WIDTHS)}, got {ask.kv_dtype!r}")
     check(model, ask.spread, {})
@@ -153,22 +155,20 @@ def default_spread(
     Mixtures with latent attention: experts and conversations over all GPUs. Others: every matrix divided.
     Raises ProfileRefused.
     """
+    if ep is not None and not model.experts:
+        raise ProfileRefused("ep: the model has no experts")
     arguments: dict[str, Any] = {"tp_size": gpus, "nnodes": -(-gpus // GPUS_PER_NODE)}
     draft = draft and model.draft_layers > 0
     if draft:
         arguments["speculative_algorithm"] = "EAGLE"
     if model.latent is not None and gpus > 1:
         arguments |= {"attn_dp_size": gpus, "moe_dense_tp_size": 1, "enable_dp_lm_head": True}
-    if model.experts and gpus > 1:
-        arguments["ep_size"] = ep or gpus
-        if arguments["ep_size"] == gpus:
+    if model.experts and (gpus > 1 or ep is not None):
+        arguments["ep_size"] = gpus if ep is None else ep
+        if arguments["ep_size"] == gpus > 1:
             arguments["moe_a2a_backend"] = "deepep"
         spare = 32 if arguments["ep_size"] >= _REDUNDANT_FROM else 0
         arguments["ep_num_redundant_experts"] = spare if redundant is None else redundant
-    elif ep and ep > 1:
-        raise ProfileRefused(
-            "ep: the model has no experts" if not model.experts else "ep: needs more than one GPU"
-        )
     return parallelism(arguments)
 
 
@@ -208,8 +208,8 @@ def of_profile(profile: Profile, model: Architecture, context: int | None = None
         raise ProfileRefused(
             f"profile {profile.name} is for {profile.family} models, this one is {model.family}"
         )
-    check(model, spread, arguments)
     asked = context or arguments.get("context_length") or model.context
+    check(model, spread, {**arguments, "context_length": asked})
     return Ask(
         context=asked,
         spread=spread,

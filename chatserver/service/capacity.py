@@ -96,7 +96,7 @@ def _plan(options: Mapping[str, Any]) -> tuple[Profile | None, Plan]:
     context = _length(options["context"]) if options["context"] else None
     profile = _named(options)
     gpu, count = _hardware(options, profile)
-    custom = any(options[name] for name in _OWN)
+    custom = any(options[name] not in (None, False) for name in _OWN)
     profile = profile or (None if custom else made_for(model, gpu, count))
     if profile is not None:
         ask = of_profile(profile, model, context)
@@ -138,7 +138,7 @@ def _named(options: Mapping[str, Any]) -> Profile | None:
     if options["profile"] is None:
         return None
     for option in _OWN:
-        if options[option]:
+        if options[option] not in (None, False):
             flag = f"--{option.replace('_', '-')}"
             raise StartupError(f"{flag}: the profile decides; give one or the other", exit_code=2)
     return load(str(options["profile"]))

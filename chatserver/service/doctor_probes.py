@@ -97,18 +97,21 @@ def completion(settings: Settings) -> Finding:
         return Finding(
             Level.WARN, "completion", f"not ready: {ready[1].get('reason')}", "wait, or see its log"
         )
+    question = {**_QUESTION, "model": _ready_model(ready[1])}
     began = time.monotonic()
     try:
-        question = {**_QUESTION, "model": _ready_model(ready[1])}
         status, answer = _post(settings, "/v1/chat/completions", question)
-    except (OSError, HTTPException, ValueError, LookupError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         return Finding(Level.FAIL, "completion", _text(error), "see the log of the engine in the data folder")
     took = time.monotonic() - began
     if status != 200:
-        said = answer.get("error", {}).get("message", status)
-        return Finding(Level.FAIL, "completion", str(said), "see the message")
-    tokens = answer.get("usage", {}).get("completion_tokens", 0)
-    return Finding(Level.OK, "completion", f"{answer.get('model')} wrote {tokens} tokens in {took:.1f} s")
+        error = answer.get("error")
+        said = error.get("message") if isinstance(error, dict) else None
+        detail = f"status {status}: {said or 'no message'}"
+        return Finding(Level.FAIL, "completion", detail, "see the log of the engine in the data folder")
+    usage = answer.get("usage")
+    tokens = usage.get("completion_tokens", 0) if isinstance(usage, dict) else 0
+    return Finding(Level.OK, "completion", f"{question['model']} wrote {tokens} tokens in {took:.1f} s")
 
 
 def engine(settings: Settings, path: Path | None) -> Finding:
@@ -187,9 +190,8 @@ def _try_embedded() -> Finding:
 
 def _ready_model(report: dict[str, Any]) -> str:
     """Return a model that an engine has ready, out of /readyz."""
-    return next(
-        (str(e["model"]) for e in report["engines"] if e.get("state") == "ready" and e.get("model")), ""
-    )
+    engines = [engine for engine in report.get("engines") or () if isinstance(engine, dict)]
+    return next((str(e["model"]) for e in engines if e.get("state") == "ready" and e.get("model")), "")
 
 
 def _get(settings: Settings, path: str) -> tuple[int, dict[str, Any]] | None:

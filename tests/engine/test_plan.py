@@ -256,7 +256,7 @@ def test_host_memory():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"context": 200_000}, "context: 200000 tokens were asked for, the model has 163840"),
+        ({"context": 200_000}, "context_length: 200000 tokens were asked for, the model has 163840"),
         ({"kv_dtype": "fp4"}, "kv_cache_dtype: expected one of auto"),
         ({"spread": Parallelism(tp=3)}, "tp_size: 128 attention heads cannot be divided among 3 ranks"),
     ],
