@@ -72,7 +72,7 @@ class Conversations(Protocol):
         ...
 
     async def remove(self, tenant: str, conversation_id: str, item_id: str, now: int) -> Conversation:
-        """Remove an item and all that is under it; a head among them moves to the item above. Raises NotFound, Conflict."""
+        """Remove an item and all that is under it; a head among them moves up. Raises NotFound, Conflict."""
         ...
 
 

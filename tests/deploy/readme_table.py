@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 BEGIN, END = "<!-- files: made by `python -m tests.deploy.readme_table` -->", "<!-- end of files -->"
 FOLDERS = {
-    "chatserver/adapters/valkey/lua/": "The store's atomic steps, one script a file, each with its keys, arguments and guarantee",
+    "chatserver/adapters/valkey/lua/": "The store's atomic steps, one script a file, with keys, arguments, guarantee",
     "chatserver/decisions/": "Why things are as they are, one page each",
     "web/": "The page: plain ES modules, served as they are; `web/vendor/README.md` names what is not ours",
     "tests/": "Mirror the packages; `tests/e2e` starts the whole program, `tests/bench` measures",
