@@ -96,7 +96,7 @@ def _plan(options: Mapping[str, Any]) -> tuple[Profile | None, Plan]:
     context = _length(options["context"]) if options["context"] else None
     profile = _named(options)
     gpu, count = _hardware(options, profile)
-    custom = any(options[name] not in (None, False) for name in _OWN)
+    custom = any(_given(options[name]) for name in _OWN)
     profile = profile or (None if custom else made_for(model, gpu, count))
     if profile is not None:
         ask = of_profile(profile, model, context)
@@ -138,7 +138,7 @@ def _named(options: Mapping[str, Any]) -> Profile | None:
     if options["profile"] is None:
         return None
     for option in _OWN:
-        if options[option] not in (None, False):
+        if _given(options[option]):
             flag = f"--{option.replace('_', '-')}"
             raise StartupError(f"{flag}: the profile decides; give one or the other", exit_code=2)
     return load(str(options["profile"]))
@@ -169,6 +169,11 @@ def _hardware(options: Mapping[str, Any], profile: Profile | None) -> tuple[Gpu,
             f"--gpus: profile {profile.name} is for {profile.gpus} GPUs, got {text}", exit_code=2
         )
     return gpu, count
+
+
+def _given(value: object) -> bool:
+    """Say whether an option was typed; 0 was, a flag that is off was not."""
+    return value is not None and value is not False
 
 
 def _regroup(spread: Any, groups: int) -> Any:
