@@ -8,7 +8,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeVar
 
-from chatserver.domain.tape import Body, Cursor, Delta, Ended, Gap, Record
+from chatserver.domain.tape import Cursor, Delta, Ended, Gap, Record
 from chatserver.errors import Unavailable
 from chatserver.ports.tapes import Tapes
 
@@ -110,9 +110,12 @@ class Follower:
             return
         self._waiting += records
         for record in records:
-            texts, tokens = _size(record.body)
-            self._texts += texts
-            self._tokens += tokens
+            body = record.body
+            if type(body) is Delta:
+                self._texts += sum(map(len, body.pieces))
+                self._tokens += len(body.pieces)
+            else:
+                self._tokens += 1
         if self._texts > MAX_TEXT or self._tokens > MAX_TOKENS:
             self.dismiss(
                 Unavailable(
@@ -251,9 +254,3 @@ def _close(run: list[tuple[Record, Delta]], joined: list[Record]) -> None:
         pieces = tuple(piece for _, delta in run for piece in delta.pieces)
         ids = tuple(token for _, delta in run for token in delta.ids)
         joined.append(Record(run[-1][0].last, Delta(pieces, ids)))
-
-
-def _size(body: Body) -> tuple[int, int]:
-    if isinstance(body, Delta):
-        return sum(map(len, body.pieces)), len(body.pieces)
-    return 0, 1

@@ -10,7 +10,7 @@ from chatserver.domain.response import Outcome, Response
 from chatserver.errors import BadRequest, ChatServerError
 from chatserver.service.reader import Reader
 from chatserver.transports.door import Door, fingerprint, idempotency_key, json_response
-from chatserver.transports.sse import EventStream, SlowJSON, stream, wait_a_while
+from chatserver.transports.sse import Events, EventStream, SlowJSON, wait_a_while
 from chatserver.wire import chat_completions as wire
 from chatserver.wire import errors
 from chatserver.wire.commands import CompleteChat
@@ -60,7 +60,7 @@ class _Endpoints:
     async def _stream(self, ask: CompleteChat, response: Response, reader: Reader) -> HttpResponse:
         opening = await self._door.chat.opening(reader)
         chunks = wire.Chunks(response, include_usage=ask.include_usage)
-        return EventStream(reader, stream(reader, opening, chunks.encode, _error_line))
+        return EventStream(reader, Events(reader, opening, chunks.encode, _error_line))
 
     async def _whole(self, ask: CompleteChat, response: Response, reader: Reader) -> HttpResponse:
         def render(outcome: Outcome) -> bytes:

@@ -12,7 +12,7 @@ from chatserver.domain.tape import Record
 from chatserver.errors import BadRequest, ChatServerError
 from chatserver.service.reader import Reader, refuse_outcome
 from chatserver.transports.door import Door, fingerprint, idempotency_key, json_response
-from chatserver.transports.sse import PADDING, EventStream, SlowJSON, stream, wait_a_while
+from chatserver.transports.sse import PADDING, Events, EventStream, SlowJSON, wait_a_while
 from chatserver.wire import responses as wire
 from chatserver.wire.commands import CreateResponse
 from chatserver.wire.conversations import item_object, list_object, page_of, parse_page
@@ -120,7 +120,7 @@ def _events(response: Response, reader: Reader, records: list[Record], after: in
     def on_error(error: ChatServerError) -> bytes:
         return b"event: error\ndata: %b\n\n" % flat_event(error, max(reader.after, 0))
 
-    return EventStream(reader, stream(reader, records, encode, on_error, opening=PADDING))
+    return EventStream(reader, Events(reader, records, encode, on_error, opening=PADDING))
 
 
 def _parse_retrieve(request: Request) -> tuple[bool, int]:

@@ -68,25 +68,41 @@ class EventStream(EventSourceResponse):
         self._deadline.end()
 
 
-async def stream(
-    reader: Reader,
-    records: list[Record],
-    encode: Callable[[Record], bytes],
-    on_error: Callable[[ChatServerError], bytes],
-    *,
-    opening: bytes = b"",
-) -> AsyncIterator[bytes]:
-    """Yield what was read already, then the rest of the tape; an error that ends it is said in its place."""
-    lines = opening + b"".join([encode(record) for record in records])
-    try:
-        while True:
-            if lines:
-                yield lines
-            if reader.ended:
-                return
-            lines = b"".join([encode(record) for record in await reader.batch()])
-    except ChatServerError as error:
-        yield on_error(error)
+class Events:
+    """What was read already, then the rest of the tape, as bytes; an error that ends it is said in its place.
+
+    An iterator, not a generator: a step costs half as much, and there is one for nearly every token.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        records: list[Record],
+        encode: Callable[[Record], bytes],
+        on_error: Callable[[ChatServerError], bytes],
+        *,
+        opening: bytes = b"",
+    ) -> None:
+        self._reader = reader
+        self._encode = encode
+        self._on_error = on_error
+        self._opening = opening + b"".join(map(encode, records))
+        self._failed = False
+
+    def __aiter__(self) -> Events:
+        return self
+
+    async def __anext__(self) -> bytes:
+        lines, self._opening = self._opening, b""
+        try:
+            while not lines:
+                if self._failed or self._reader.ended:
+                    raise StopAsyncIteration
+                lines = b"".join([self._encode(record) for record in await self._reader.batch()])
+        except ChatServerError as error:
+            self._failed = True
+            return self._on_error(error)
+        return lines
 
 
 class SlowJSON(StreamingResponse):

@@ -47,8 +47,9 @@ def pack(*values: object) -> bytes:
 def unpack(data: bytes) -> list[Any]:
     """Return the values of a stored form. Raises Unavailable if another version wrote it."""
     try:
-        version, *values = orjson.loads(data)
-    except (ValueError, TypeError) as error:
+        values = orjson.loads(data)
+        version = values.pop(0)
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
         raise unreadable(f"not in a form that this version writes ({error})") from None
     if version != FORMAT:
         raise unreadable(f"in format {version}, this version reads {FORMAT}; upgrade it")

@@ -44,9 +44,9 @@ def decode_body(data: bytes) -> Body:
     """Return a record's body. Raises Unavailable if another version wrote it."""
     values = codec.unpack(data)
     try:
+        if values[0] == 4:
+            return Delta(tuple(values[1]), tuple(values[2]))
         kind, *fields = values
-        if kind == 4:
-            return Delta(tuple(fields[0]), tuple(fields[1]))
         return _READERS[kind](*fields)
     except (LookupError, TypeError, ValueError) as error:
         raise codec.unreadable(f"not in a form that this version writes ({error!r})") from None

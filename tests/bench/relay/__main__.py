@@ -16,6 +16,7 @@ import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -72,7 +73,7 @@ async def measure(arm: Arm, door: Door, streams: int, rate: float, seconds: floa
         delivered += sum(in_window) / len(stream.text) * tokens
         deltas += len(in_window)
         times = [at for at, _, _ in stream.pieces]
-        gaps += [max(0.0, (b - a) * 1000 - 1000 / rate) for a, b in zip(times, times[1:]) if before[0] <= b < after[0]]
+        gaps += [max(0.0, b - a - 1 / rate) * 1000 for a, b in pairwise(times) if before[0] <= b < after[0]]
         late += _lateness(stream.pieces, rate)
     return Figures(
         cpu_us=cpu / delivered * 1e6,
@@ -109,7 +110,10 @@ def main() -> None:
         ours = stack.enter_context(Ours(folder, options.rate, options.streams, options.nice))
         for door in (SSE, WEBSOCKET, CHAT):
             arms[f"ours: {door.name}"] = ours, door
-        arms["floor: bare uvloop, SSE"] = stack.enter_context(Bare(folder, "floor", options.rate, options.nice)), SSE
+        arms["floor: bare uvloop, SSE"] = (
+            stack.enter_context(Bare(folder, "floor", options.rate, options.nice)),
+            SSE,
+        )
         if options.stock:
             stock = stack.enter_context(Bare(folder, "stock", options.rate, options.nice, ready="/v1/models"))
             arms["stock SGLang: Chat Completions, SSE"] = stock, CHAT
@@ -119,13 +123,26 @@ def main() -> None:
                 figures = uvloop.run(measure(server, door, options.streams, options.rate, options.seconds))
                 rounds.setdefault(arm, []).append(figures)
                 print(arm, figures, flush=True)
-    title = f"{options.streams} streams × {options.rate:g} tokens/s, {options.rounds} rounds, medians (min–max)"
+    title = (
+        f"{options.streams} streams × {options.rate:g} tokens/s, {options.rounds} rounds, medians (min–max)"
+    )
     print("\n" + table(title, HEADER, [_row(arm, rounds) for arm in rounds]))
     kept = {arm: [asdict(figures) for figures in of_arm] for arm, of_arm in rounds.items()}
     print(f"\nkept in {keep('relay', {'options': vars(options), 'rounds': kept})}")
 
 
-HEADER = ("arm", "CPU µs/token", "÷ stock", "÷ floor", "tokens/delta", "core", "added p50 ms", "added p99 ms", "late p99 ms", "client core")
+HEADER = (
+    "arm",
+    "CPU µs/token",
+    "÷ stock",
+    "÷ floor",
+    "tokens/delta",
+    "core",
+    "added p50 ms",
+    "added p99 ms",
+    "late p99 ms",
+    "client core",
+)
 
 
 def _row(arm: str, rounds: dict[str, list[Figures]]) -> list[object]:
@@ -165,7 +182,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=50.0, help="tokens per second of each stream")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of a measurement")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--nice", type=int, default=0, help="niceness of all of it; below 0 on a machine with other work")
+    parser.add_argument("--nice", type=int, default=0, help="niceness; below 0 where others work")
     parser.add_argument("--only", default="", help="arms whose name contains this")
     parser.add_argument("--stock", action=argparse.BooleanOptionalAction, default=True)
     return parser.parse_args()

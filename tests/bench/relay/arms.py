@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
 import httpx
@@ -24,9 +23,6 @@ class Arm(Protocol):
     port: int
     front: int
     """Process id of what faces the clients."""
-
-    def __enter__(self) -> Arm: ...
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
 
 class Ours:
@@ -100,4 +96,3 @@ class Bare:
                 return True
         except (httpx.HTTPError, OSError):
             return False
-

@@ -85,6 +85,7 @@ class Socket(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+
 def parse(door: Door, arrivals: list[Arrival]) -> Stream:
     """Return what a stream said. Raises AssertionError if a token is missing, doubled or out of order."""
     text, tokens, last, pieces, whole = [], 0, -1, [], None
@@ -141,7 +142,9 @@ def _responses(tokens: int) -> dict[str, object]:
 
 
 def _ask_sse(port: int, tokens: int) -> tuple[bytes, bytes]:
-    return _post("/v1/responses", port, {"model": "scripted", "stream": True, "store": False} | _responses(tokens)), b""
+    return _post(
+        "/v1/responses", port, {"model": "scripted", "stream": True, "store": False} | _responses(tokens)
+    ), b""
 
 
 def _ask_chat(port: int, tokens: int) -> tuple[bytes, bytes]:

@@ -13,13 +13,17 @@ from typing import cast
 import orjson
 import uvloop
 
-HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+)
 EVENT = (
     b'event: response.output_text.delta\nid: %d\ndata: {"type":"response.output_text.delta",'
     b'"item_id":"msg_Gk2a7eZcX0aUq3RrVh5yTw","output_index":0,"content_index":0,"logprobs":[],'
     b'"delta":%b,"sequence_number":%d}\n\n'
 )
-END = b'data: {"type":"response.incomplete","sequence_number":%d,"response":{"usage":{"output_tokens":%d}}}\n\n'
+END = (
+    b'data: {"type":"response.incomplete","sequence_number":%d,"response":{"usage":{"output_tokens":%d}}}\n\n'
+)
 
 
 class Reader(asyncio.Protocol):

@@ -60,7 +60,7 @@ class Stub:
 
 
 def _output(batch: list[tuple[Request, list[int]]]) -> Any:
-    from sglang.srt.managers.io_struct import BatchTokenIDOutput  # noqa: PLC0415 - after the shim
+    from sglang.srt.managers.io_struct import BatchTokenIDOutput
 
     count = len(batch)
     ended = [{"type": "length", "length": r.tokens} if r.sent == r.tokens else None for r, _ in batch]
@@ -95,20 +95,19 @@ def _output(batch: list[tuple[Request, list[int]]]) -> Any:
 
 def run_stub(server_args: Any, port_args: Any, *rest: Any) -> None:
     """Stand in for SGLang's scheduler process."""
-    import zmq  # noqa: PLC0415
-    from sglang.srt.managers.io_struct import (  # noqa: PLC0415
-        TokenizedGenerateReqInput,
+    import zmq
+    from sglang.srt.managers.io_struct import (
         sock_recv,
         sock_send,
     )
-    from sglang.srt.utils.network import get_zmq_socket  # noqa: PLC0415
-    from transformers import AutoTokenizer  # noqa: PLC0415
+    from sglang.srt.utils.network import get_zmq_socket
+    from transformers import AutoTokenizer
 
     pipe = next(part for part in rest if hasattr(part, "send"))
     rate = float(os.environ["STUB_RATE"])
     context = zmq.Context(1)
-    requests = get_zmq_socket(context, zmq.PULL, port_args.scheduler_input_ipc_name, False)
-    detokenizer = get_zmq_socket(context, zmq.PUSH, port_args.detokenizer_ipc_name, False)
+    requests: Any = get_zmq_socket(context, zmq.PULL, port_args.scheduler_input_ipc_name, False)
+    detokenizer: Any = get_zmq_socket(context, zmq.PUSH, port_args.detokenizer_ipc_name, False)
     stub = Stub(rate, AutoTokenizer.from_pretrained(MODEL).encode(PROSE))
     pipe.send(
         {"status": "ready", "max_total_num_tokens": 10**7, "max_req_input_len": CONTEXT, "startup_time": 0.0}
@@ -118,7 +117,7 @@ def run_stub(server_args: Any, port_args: Any, *rest: Any) -> None:
         while requests.poll(0):
             message = sock_recv(requests)
             for one in getattr(message, "batch", None) or [message]:
-                if isinstance(one, TokenizedGenerateReqInput):
+                if type(one).__name__ == "TokenizedGenerateReqInput":
                     stub.requests[one.rid] = Request(
                         one.rid, len(one.input_ids), one.sampling_params.max_new_tokens
                     )
@@ -132,25 +131,23 @@ def main(port: int, rate: float) -> None:
     """Serve until terminated."""
     os.environ["STUB_RATE"] = str(rate)
     prepare_environment(EngineSettings(MODEL, "stock"))
-    from sglang.srt.entrypoints.http_server import launch_server  # noqa: PLC0415
-    from sglang.srt.server_args import ServerArgs  # noqa: PLC0415
+    from sglang.srt.entrypoints.http_server import launch_server
+    from sglang.srt.server_args import ServerArgs
 
-    launch_server(
-        ServerArgs(
-            model_path=str(MODEL),
-            served_model_name="scripted",
-            device="cpu",
-            dtype="float32",
-            attention_backend="torch_native",
-            sampling_backend="pytorch",
-            context_length=CONTEXT,
-            host="127.0.0.1",
-            port=port,
-            log_level="error",
-            skip_server_warmup=True,
-        ),
-        run_scheduler_process_func=run_stub,
-    )
+    arguments: dict[str, Any] = {
+        "model_path": str(MODEL),
+        "served_model_name": "scripted",
+        "device": "cpu",
+        "dtype": "float32",
+        "attention_backend": "torch_native",
+        "sampling_backend": "pytorch",
+        "context_length": CONTEXT,
+        "host": "127.0.0.1",
+        "port": port,
+        "log_level": "error",
+        "skip_server_warmup": True,
+    }
+    launch_server(ServerArgs(**arguments), run_scheduler_process_func=run_stub)
 
 
 if __name__ == "__main__":
