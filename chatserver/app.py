@@ -45,7 +45,8 @@ from chatserver.service.worker import Worker, WorkerLimits
 from chatserver.settings import Settings
 from chatserver.transports.http import create_app
 from engine.contract import Engine, EngineError, ModelUnusable
-from engine.launch_errors import advice
+from engine.launch_errors import explained
+from engine.launch_record import recorded
 
 log = logging.getLogger(__name__)
 
@@ -118,8 +119,7 @@ async def run_engine(settings: Settings) -> None:
         except ModelUnusable as error:
             raise StartupError(str(error), exit_code=CONFIGURATION_ERROR) from error
         except EngineError as error:
-            hint = advice(str(error))
-            raise StartupError(f"the engine did not start: {error}{f'; {hint}' if hint else ''}") from error
+            raise StartupError(f"the engine did not start: {error}") from error
         try:
             # Without a supervisor nobody else would bring the embedded store's file to the disk.
             async with _synced(settings) if settings.engine_id is None else contextlib.nullcontext():
@@ -242,12 +242,15 @@ async def _load(settings: Settings, registry: Registry, engine_id: str) -> Engin
     phase = _Phase(engine_id)
     renewing = asyncio.create_task(phase.keep_reporting(registry))
     try:
-        engine = await _make_engine(settings, phase)
-        await engine.start(phase.say)
-        return engine
-    except EngineError as error:
-        await phase.failed(registry, str(error))
-        raise
+        with recorded() as said:
+            try:
+                engine = await _make_engine(settings, phase)
+                await engine.start(phase.say)
+                return engine
+            except EngineError as error:
+                reason = explained(error, said())
+                await phase.failed(registry, str(reason))
+                raise reason from error.__cause__
     finally:
         renewing.cancel()
         await asyncio.gather(renewing, return_exceptions=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine import launch_record
 from engine.cpu import vision_shim
 
 vision_shim.install()
@@ -16,6 +17,7 @@ vision_shim.install()
 
 def run_scheduler(*args: Any, **kwargs: Any) -> None:
     """Run SGLang's scheduler process with SGLang's own arguments until it ends."""
+    launch_record.record()
     from sglang.srt.managers.scheduler import run_scheduler_process  # noqa: PLC0415 — after the shim
 
     run_scheduler_process(*args, **kwargs)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from engine.contract import EngineError
+
 
 @dataclass(frozen=True, slots=True)
 class _Case:
@@ -68,3 +70,9 @@ def advice(text: str) -> str | None:
         if found := case.pattern.search(text):
             return found.expand(case.advice)
     return None
+
+
+def explained(error: EngineError, log: str) -> EngineError:
+    """Return an error that says what to change, if `error` or the schedulers' `log` tell of memory; else `error`."""
+    found = advice(f"{log}\n{error}")
+    return EngineError(f"{found} (said: {str(error).partition('. ')[0]})") if found else error

@@ -1,8 +1,14 @@
 """A start that runs out of memory ends in the setting to change."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
-from engine.launch_errors import advice
+from engine.contract import EngineError
+from engine.launch_errors import advice, explained
+from engine.launch_record import VARIABLE, recorded
 
 
 @pytest.mark.parametrize(
@@ -53,3 +59,29 @@ def test_memory_that_ran_out(text, setting):
 def test_other_errors(text):
     """What is not about memory gets no advice about it."""
     assert advice(text) is None
+
+
+def test_explained():
+    """The advice comes first, what was said after it; any other error stays as it is."""
+    died = EngineError("Rank 0 scheduler died during initialization (exit code: 0)")
+    said = explained(died, "Scheduler hit an exception: … torch.OutOfMemoryError: CUDA out of memory.")
+    assert str(said).startswith("GPU memory ran out: lower mem_fraction_static")
+    assert str(died) in str(said)
+    assert explained(died, "KeyError: 'model'") is died
+
+
+def test_schedulers_errors_reach_their_parent():
+    """A process that is started meanwhile logs as SGLang's scheduler does; the parent reads why it failed."""
+    code = (
+        "import logging; from engine import launch_record; launch_record.record(); "
+        "logging.basicConfig(force=True, level='INFO'); "
+        "log = logging.getLogger('sglang.srt.managers.scheduler'); "
+        "log.info('fine'); log.error('Scheduler hit an exception: out of luck')"
+    )
+    with recorded() as said:
+        assert said() == ""
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+        assert "out of luck" in said()
+        assert "fine" not in said()
+    assert VARIABLE not in os.environ
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
