@@ -15,7 +15,7 @@ class SendDeadline:
 
     __slots__ = ("_loop", "_on_late", "_pending", "_seconds", "_since", "_timer", "late")
 
-    def __init__(self, seconds: float, on_late: Callable[[], None]) -> None:
+    def __init__(self, seconds: float, on_late: Callable[[], object]) -> None:
         self._loop = asyncio.get_running_loop()
         self._seconds = seconds
         self._on_late = on_late
