@@ -43,6 +43,13 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The engine that had the job is gone or gave it back; the job waits for the next one."""
+
+    width: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, slots=True)
 class ItemOpened:
     """The answer's item exists; two events: the item, its text part."""
 
@@ -92,7 +99,7 @@ class Ended:
     width: ClassVar[int] = 1
 
 
-Body = Accepted | Queued | Started | ItemOpened | Delta | ItemClosed | Ended
+Body = Accepted | Queued | Started | Interrupted | ItemOpened | Delta | ItemClosed | Ended
 
 
 @dataclass(frozen=True, slots=True)

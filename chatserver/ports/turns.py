@@ -82,11 +82,14 @@ class Turns(Protocol):
         ...
 
     async def release(self, engine_id: str) -> int:
-        """Put all jobs of an engine that is gone or draining back at the front of their queues; return how many."""
+        """Put all jobs of an engine that is gone or draining back at the front of their queues; return how many.
+
+        Each tape gets Interrupted, and is announced. Whoever held the job can neither write nor end it any more.
+        """
         ...
 
     async def reap(self) -> int:
-        """Put all jobs whose lease ran out back at the front of their queues; return how many."""
+        """Put all jobs whose lease ran out back at the front of their queues, as `release` does; return how many."""
         ...
 
     async def finish(
@@ -100,7 +103,7 @@ class Turns(Protocol):
         discard_inputs: bool = False,
     ) -> bool:
         """End a response: append `closing` to its tape, store `outcome` and its item, keep `ids` of items, free the
-        conversation, drop the job; then announce. One step; returns False, and changes nothing, if the claim is old.
+        conversation, drop the job; then announce. One step; returns False, and changes nothing, if the claim is old or the job was put back.
 
         The conversation's head moves to the answer if it still is the last input item (or `response.parent`
         when there were none). `discard_inputs`: the turn was refused: its input goes, the head goes back.

@@ -3,7 +3,7 @@
     0        1      2       3 4        5 … 4+n    5+n … 7+n  8+n
     Accepted Queued Started ItemOpened Delta(n)   ItemClosed Ended       n = output tokens
 
-The numbers are those that the tape had (one more for every time an engine took over), so positions stay
+The numbers are those that the tape had (two more for every time an engine took over), so positions stay
 valid. Which token wrote which letter is no longer known: the first token stands for the whole text. A
 reader that resumes in mid-answer therefore gets no more deltas, but the closing events with the whole text.
 """
@@ -20,6 +20,7 @@ from chatserver.domain.tape import (
     Cursor,
     Delta,
     Ended,
+    Interrupted,
     ItemClosed,
     ItemOpened,
     Queued,
@@ -35,7 +36,9 @@ def replay(response: Response) -> list[Record]:
     bodies: list[Body] = [Accepted(), Queued()]
     if outcome.item is not None:
         item = outcome.item
-        bodies += [Started(outcome.usage.prompt, claim) for claim in range(1, max(1, response.claim) + 1)]
+        bodies.append(Started(outcome.usage.prompt))
+        for claim in range(2, response.claim + 1):
+            bodies += [Interrupted(), Started(outcome.usage.prompt, claim)]
         bodies.append(ItemOpened(item.id))
         if item.text or outcome.usage.output:
             silent = max(0, outcome.usage.output - 1)

@@ -49,7 +49,7 @@ class EventStream(EventSourceResponse):
         """
         task = asyncio.current_task()
         assert task is not None
-        self._deadline = SendDeadline(SEND_TIMEOUT, task.cancel)
+        self._deadline = SendDeadline(SEND_TIMEOUT, lambda: task.cancel() and None)
         try:
             await super().__call__(scope, receive, send)
         except asyncio.CancelledError:

@@ -3,7 +3,8 @@
     record          events, the last one with the record's `last` number
     Accepted        response.created
     Queued          response.queued
-    Started         response.in_progress         claim > 1: again, with `recovery: {claim}`
+    Started         response.in_progress         claim > 1: again, with `recovery: {state: resumed, claim}`
+    Interrupted     response.in_progress         with `recovery: {state: interrupted}`: the engine is gone
     ItemOpened      response.output_item.added · response.content_part.added
     Delta           response.output_text.delta   nothing for tokens that completed no character
     ItemClosed      response.output_text.done · response.content_part.done · response.output_item.done
@@ -25,6 +26,7 @@ from chatserver.domain.tape import (
     Body,
     Delta,
     Ended,
+    Interrupted,
     ItemClosed,
     ItemOpened,
     Queued,
@@ -108,7 +110,10 @@ class ResponseEvents:
                 return [self._state("response.queued", Status.QUEUED)]
             case Started(claim=claim):
                 event = self._state("response.in_progress", Status.IN_PROGRESS)
-                return [event | {"recovery": {"claim": claim}} if claim > 1 else event]
+                return [event | {"recovery": {"state": "resumed", "claim": claim}} if claim > 1 else event]
+            case Interrupted():
+                event = self._state("response.in_progress", Status.IN_PROGRESS)
+                return [event | {"recovery": {"state": "interrupted"}}]
             case ItemOpened(item_id=item_id):
                 return self._opened(item_id)
             case ItemClosed(item_id=item_id, text=text, complete=complete):

@@ -20,6 +20,7 @@ from chatserver.domain.tape import (
     Body,
     Delta,
     Ended,
+    Interrupted,
     ItemClosed,
     ItemOpened,
     Queued,
@@ -98,6 +99,7 @@ _WRITERS: dict[type, Callable[[Any], tuple[object, ...]]] = {
     ItemOpened: lambda b: (3, b.item_id),
     ItemClosed: lambda b: (5, b.item_id, b.text, b.complete),
     Ended: lambda b: (6, b.outcome),
+    Interrupted: lambda _: (7,),
 }
 _READERS: dict[int, Callable[..., Body]] = {
     0: Accepted,
@@ -106,4 +108,5 @@ _READERS: dict[int, Callable[..., Body]] = {
     3: ItemOpened,
     5: ItemClosed,
     6: lambda fields: Ended(codec.outcome_from(fields)),
+    7: Interrupted,
 }

@@ -14,7 +14,7 @@ from chatserver.adapters.valkey.tapes import encode, entries
 from chatserver.domain.ids import SHARDS
 from chatserver.domain.item import Conversation
 from chatserver.domain.response import Finish, Outcome, Response, Status, Usage
-from chatserver.domain.tape import Accepted, Ended, Queued, Record
+from chatserver.domain.tape import Accepted, Ended, Interrupted, Queued, Record
 from chatserver.ports.conversations import MAX_BRANCH
 from chatserver.ports.turns import RESPONSE_TTL, Begun, NewTurn
 
@@ -23,6 +23,7 @@ IDEMPOTENCY_TTL = 24 * 3600
 REAP_STEP = 500
 """Jobs that one call of the put-back script takes from a shard when their leases ran out."""
 _QUEUED = Record(1, Queued())
+_INTERRUPTED = frames.encode_body(Interrupted())
 
 
 class ValkeyTurns:
@@ -157,10 +158,20 @@ class ValkeyTurns:
     async def _put_back(self, engine_id: str) -> list[int]:
         def ask(shard: int) -> tuple[int, Command]:
             names = keys.queue(shard)
-            arguments = (engine_id, names.responses, keys.ENGINES_CHANNEL, shard, REAP_STEP)
+            arguments = (engine_id, names.responses, keys.ENGINES_CHANNEL, shard, REAP_STEP, _INTERRUPTED)
             return shard, script("put_back").command((names.leases, names.jobs), *arguments)
 
-        return await self._client.pipeline([ask(shard) for shard in range(SHARDS)])
+        replies = await self._client.pipeline([ask(shard) for shard in range(SHARDS)])
+        await self._announce([reply[i : i + 3] for reply in replies for i in range(0, len(reply), 3)])
+        return [len(reply) // 3 for reply in replies]
+
+    async def _announce(self, put_back: Sequence[tuple[bytes, int, bytes]]) -> None:
+        """Tell the watchers of jobs that were put back: (response id, entry id of Interrupted, watchers)."""
+        messages = []
+        for response_id, entry, watchers in put_back:
+            bundle = frames.join([frames.section(response_id.decode(), [(entry - 1, _INTERRUPTED)])])
+            messages += [(keys.WEB_CHANNELS + web.decode(), bundle) for web in watchers.split()]
+        await self._client.publish(messages)
 
 
 def _milliseconds(seconds: float) -> int:

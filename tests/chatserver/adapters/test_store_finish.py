@@ -65,7 +65,7 @@ async def test_finish_under_an_old_claim_changes_nothing(store: ValkeyStore) -> 
     outcome = outcome_of(old, "stale")
     assert not await store.turns.finish(old, outcome, closing(outcome, 2), {})
     assert await store.turns.get(TENANT, old.id) == current
-    assert len(await store.tapes.read(old.id, -1)) == 2
+    assert len(await store.tapes.read(old.id, -1)) == 3  # Accepted, Queued, Interrupted
     assert await texts(store, new.response.conversation) == ["hello"]
 
 
@@ -77,14 +77,17 @@ async def test_finish_refuses_a_gap(store: ValkeyStore) -> None:
     assert await store.turns.finish(claimed, outcome, closing(outcome, 2), {})
 
 
-async def test_a_job_that_was_put_back_may_still_be_finished_by_who_held_it(store: ValkeyStore) -> None:
-    """Until somebody else claims it, its claim is not old; then it no longer waits."""
+async def test_a_job_that_was_put_back_is_not_finished_by_who_held_it(store: ValkeyStore) -> None:
+    """Its tape says that it was interrupted: only the next engine may go on behind that."""
     await begin(store, turn())
     claimed = await claim(store)
     await store.turns.release("eng-a")
     outcome = outcome_of(claimed)
-    assert await store.turns.finish(claimed, outcome, closing(outcome, 2), {})
-    assert await store.turns.waiting() == 0
+    for first in (2, 3):
+        assert not await store.turns.finish(claimed, outcome, closing(outcome, first), {})
+    assert await store.turns.waiting() == 1
+    again = await claim(store, "eng-b")
+    assert await store.turns.finish(again, outcome, closing(outcome, 3), {})
 
 
 @pytest.mark.parametrize("stored", [True, False])

@@ -127,7 +127,7 @@ class Jobs(RuleBasedStateMachine):
         job = data.draw(st.sampled_from([job for job in self.jobs if job.held]))
         held = data.draw(st.sampled_from(job.held))
         batch = [delta(held, job.last + 1, *pieces)]
-        allowed = held.claim == job.claim and not job.status.ended
+        allowed = held.claim == job.claim and not job.status.ended and job.owner is not None
         results = self.run(self.store.tapes.commit(batch * (2 if again else 1)))
         assert {(r.ok, r.stop_asked) for r in results} == {(allowed, job.stop_asked)}
         if allowed:
@@ -142,7 +142,7 @@ class Jobs(RuleBasedStateMachine):
         assume(not job.status.ended)
         outcome = outcome_of(held, job.text)
         records = closing(outcome, job.last + 1)
-        allowed = held.claim == job.claim
+        allowed = held.claim == job.claim and job.owner is not None
         for _ in range(2 if again else 1):
             assert self.run(self.store.turns.finish(held, outcome, records, {})) == allowed
         if allowed:
@@ -167,6 +167,7 @@ class Jobs(RuleBasedStateMachine):
         assert self.run(self.store.turns.release(engine)) == len(mine)
         for job in mine:
             job.owner = None
+            job.last += 1
 
     @precondition(lambda self: any(job.owner for job in self.jobs))
     @rule(data=st.data())

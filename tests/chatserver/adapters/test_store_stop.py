@@ -8,7 +8,7 @@ import pytest
 
 from chatserver.adapters.valkey import ValkeyStore
 from chatserver.domain.response import Finish, Outcome, Status, Usage
-from chatserver.domain.tape import Delta, Ended, Record
+from chatserver.domain.tape import Delta, Ended, Interrupted, Record
 from chatserver.errors import Conflict, NotFound
 from chatserver.ports.tapes import Append
 from tests.chatserver.adapters.things import (
@@ -72,6 +72,7 @@ async def test_a_job_that_was_put_back_with_text_is_left_to_the_next_engine(stor
     following = await claim(store, "eng-b")
     assert following.stop_asked
     assert (await store.tapes.read(claimed.id, 4))[0].body == Delta(("half",), (5,))
+    assert (await store.tapes.read(claimed.id, 5))[0].body == Interrupted()
 
 
 @pytest.mark.parametrize("unknown", [f"resp_03{NO_ID}", f"chatcmpl_03{NO_ID}", f"conv_03{NO_ID}", "…", ""])

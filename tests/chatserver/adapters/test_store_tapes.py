@@ -6,7 +6,7 @@ import pytest
 
 from chatserver.adapters.valkey import ValkeyStore, tapes
 from chatserver.domain.response import Response
-from chatserver.domain.tape import Accepted, Cursor, Delta, Queued, Record, Started
+from chatserver.domain.tape import Accepted, Cursor, Delta, Interrupted, Queued, Record, Started
 from chatserver.errors import NotFound
 from chatserver.ports.tapes import Append, Appended
 from tests.chatserver.adapters.things import (
@@ -105,10 +105,22 @@ async def test_an_old_claim_is_fenced_off(store: ValkeyStore) -> None:
     assert await store.turns.release("eng-a") == 1
     new = await store.turns.claim("eng-b", lease=30, shard=SHARD)
     assert new is not None and (new.id, new.claim) == (old.id, 2)
-    results = await store.tapes.commit([delta(old, 5, "stale"), delta(new, 5, "fresh")])
+    results = await store.tapes.commit([delta(old, 5, "stale"), delta(new, 6, "fresh")])
     assert results == [REFUSED, OK]
     assert await store.tapes.commit([opening(old)]) == [REFUSED]
-    assert (await store.tapes.read(old.id, 4))[0].body == Delta(("fresh",), (5,))
+    assert [record.body for record in await store.tapes.read(old.id, 4)] == [
+        Interrupted(),
+        Delta(("fresh",), (6,)),
+    ]
+
+
+async def test_who_lost_a_job_writes_nothing_before_it_is_claimed_again(store: ValkeyStore) -> None:
+    """Otherwise its tokens would take the numbers of what tells readers that it is gone."""
+    old = await running(store)
+    await store.tapes.commit([opening(old)])
+    await store.turns.release("eng-a")
+    assert await store.tapes.commit([delta(old, 5, "a", "b", "c")]) == [REFUSED]
+    assert [record.body for record in await store.tapes.read(old.id, 4)] == [Interrupted()]
 
 
 async def test_one_commit_writes_many_tapes_of_all_shards(

@@ -88,7 +88,7 @@ def test_every_event_is_of_the_sdk():
         "output_item.done",
         "completed",
     ]
-    assert "recovery" not in found[2] and found[3]["recovery"] == {"claim": 2}
+    assert "recovery" not in found[2] and found[3]["recovery"] == {"state": "resumed", "claim": 2}
     # the delta of three tokens is named by its last; the silent fourth token takes a number and no event
     assert [e["sequence_number"] for e in found] == [0, 1, 2, 3, 4, 5, 8, 10, 11, 12, 13]
     assert found[6]["delta"] == TEXT and found[-1]["response"]["output"][0]["content"][0]["text"] == TEXT

@@ -2,13 +2,13 @@
 -- KEYS   (response, tape)… one pair for each append
 -- ARGV   for each append: claim, first sequence number, record count, (entry id, record)…
 -- Result for each append: ok (1, 0), stop asked (1, 0), ids of the web processes that watch
---        0: the claim is old, the response has ended, or the records would leave a gap
+--        0: the claim is old, the job was put back, the response has ended, or the records would leave a gap
 -- One step. A record that is on its tape already is skipped and ok: a commit may be sent again.
 local out, at = {}, 1
 for k = 1, #KEYS, 2 do
   local first, count = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-  local state = redis.call('HMGET', KEYS[k], 'claim', 'status', 'stop', 'watch')
-  local ok = state[1] == ARGV[at]
+  local state = redis.call('HMGET', KEYS[k], 'claim', 'status', 'stop', 'watch', 'owner')
+  local ok = state[1] == ARGV[at] and (state[5] or state[2] ~= 'in_progress') and true
   if ok then
     local tail = redis.call('XREVRANGE', KEYS[k + 1], '+', '-', 'COUNT', 1)[1]
     local top = tail and tonumber(string.match(tail[1], '^%d+')) or 0

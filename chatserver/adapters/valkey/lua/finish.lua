@@ -6,12 +6,13 @@
 --        13 answer's id ('' = none), 14 answer, 15 answer's parent ('' = none)
 --        16 input count, 17 count of items with ids, 18 record count, 19 first sequence number of the records
 --        then: input id…, (item id, packed ids)…, (entry id, record)…
--- Result 1 · 0 (the claim is old, or the records leave a gap; nothing was changed)
+-- Result 1 · 0 (the claim is old, the job was put back, or the records leave a gap; nothing was changed)
 -- One step: tape, outcome, answer, head, lease and job together; then the watchers are told. Sent twice, it
 -- changes nothing the second time.
-local state = redis.call('HMGET', KEYS[1], 'claim', 'status', 'watch', 'before', 'rev')
+local state = redis.call('HMGET', KEYS[1], 'claim', 'status', 'watch', 'before', 'rev', 'owner')
 if state[1] ~= ARGV[2] then return 0 end
 if state[2] ~= 'in_progress' then return state[2] == 'queued' and 0 or 1 end
+if not state[6] then return 0 end
 
 local inputs = 20
 local packed = inputs + tonumber(ARGV[16])
