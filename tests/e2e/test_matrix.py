@@ -1,0 +1,133 @@
+"""Every fault at every moment of an answer: the text is the undisturbed one, each token once and in order."""
+
+import asyncio
+import itertools
+import signal
+import time
+
+import httpx
+import pytest
+
+from tests.e2e.following import Dropped, Follower
+from tests.program import Program
+
+pytestmark = pytest.mark.e2e
+
+TOKENS = 40
+PLACES = 2
+ASK = {
+    "model": "scripted",
+    "input": "Tell me about tides.",
+    "temperature": 0,
+    "max_output_tokens": TOKENS,
+    "ignore_eos": True,
+    "background": True,
+}
+PAUSE = 1.5
+"""Seconds for which the store stands still."""
+MOMENTS = ("queued", "prefill", "first token", "mid-answer", "last token", "after")
+FAULTS = ("client drop", "web kill", "engine kill", "store kill", "store pause", "stop")
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """A program with few places, so that answers queue, and a prefill that lasts long enough to be hit."""
+    settings = {
+        "SCRIPTED_TOKENS_PER_SECOND": "100",
+        "SCRIPTED_TTFT_MS": "150",
+        "CHATSERVER_MAX_RUNNING": str(PLACES),
+    }
+    with Program(tmp_path_factory.mktemp("matrix") / "data", model="scripted", **settings) as made:
+        made.wait_ready(60)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def undisturbed(program):
+    """The text that nothing has disturbed."""
+    response = httpx.post(f"{program.url}/v1/responses", json={**ASK, "background": False}, timeout=60)
+    return response.json()["output"][0]["content"][0]["text"]
+
+
+class Disturbance:
+    """Does one thing to the program, once, at one moment."""
+
+    def __init__(self, program: Program, moment: str, fault: str) -> None:
+        self.at = 0.0
+        """`time.monotonic()` of the fault; 0 = not yet."""
+        self.response_id = ""
+        self._program, self._moment, self._fault = program, moment, fault
+        self._stopping: asyncio.Task[None] | None = None
+
+    def on_event(self, follower: Follower, event: dict) -> None:
+        """Strike if this is the moment."""
+        if not self.at and self._is_now(follower, event["type"]):
+            self.strike()
+
+    def _is_now(self, follower: Follower, kind: str) -> bool:
+        if self._moment == "queued":
+            return kind == "response.queued"
+        if self._moment == "prefill":
+            return kind == "response.in_progress"
+        if self._moment == "after":
+            return bool(follower.end)
+        at = {"first token": 1, "mid-answer": TOKENS // 2, "last token": TOKENS}[self._moment]
+        return follower.tokens >= at
+
+    def strike(self) -> None:
+        """Do it."""
+        self.at = time.monotonic()
+        if self._fault == "client drop":
+            raise Dropped
+        if self._fault == "stop":
+            self._stopping = asyncio.create_task(self._stop())
+        elif self._fault == "store pause":
+            self._program.kill("store", signal.SIGSTOP)
+            asyncio.get_running_loop().call_later(PAUSE, self._program.kill, "store", signal.SIGCONT)
+        else:
+            self._program.kill(self._fault.removesuffix(" kill"))
+
+    async def settle(self) -> None:
+        """Wait until the program is whole again."""
+        if self._stopping is not None:
+            await self._stopping
+        if self._fault == "store pause":
+            await asyncio.sleep(max(0.0, self.at + PAUSE + 0.1 - time.monotonic()))
+        await asyncio.to_thread(self._program.wait_ready, 30)
+
+    async def _stop(self) -> None:
+        async with httpx.AsyncClient() as client:
+            url = f"{self._program.url}/v1/responses/{self.response_id}/cancel"
+            assert (await client.post(url)).status_code == 200
+
+
+async def ask(program: Program, **more: object) -> str:
+    """Begin an answer in the background and return its id."""
+    async with httpx.AsyncClient(timeout=20) as client:
+        response = await client.post(f"{program.url}/v1/responses", json={**ASK, **more})
+    assert response.status_code == 200, response.text
+    return response.json()["id"]
+
+
+@pytest.mark.parametrize(("moment", "fault"), list(itertools.product(MOMENTS, FAULTS)))
+async def test_fault(program, undisturbed, moment, fault):
+    """The answer comes whole and once, or stopped with what was written; so does what is read afterwards."""
+    disturbance = Disturbance(program, moment, fault)
+    if moment == "queued":
+        for number in range(PLACES):
+            await ask(program, input=f"Fill place {number}.", max_output_tokens=60)
+    disturbance.response_id = await ask(program)
+    follower = await Follower(program.url, disturbance.response_id, disturbance.on_event).run()
+    assert disturbance.at, "the moment did not come"
+    await disturbance.settle()
+    if fault == "stop" and moment not in ("last token", "after"):
+        assert follower.end["status"] == "cancelled" and undisturbed.startswith(follower.text)
+    elif fault == "stop":
+        assert undisturbed == follower.text
+    else:
+        assert (follower.text, follower.end["status"]) == (undisturbed, "incomplete")
+    if fault == "engine kill" and moment in ("prefill", "first token", "mid-answer"):
+        assert 0 < follower.interrupted_at - disturbance.at < 2
+    assert follower.end["usage"]["output_tokens"] == follower.tokens
+    late = await Follower(program.url, disturbance.response_id, lambda *_: None).run()
+    assert (late.text, late.position, late.end) == (follower.text, follower.position, follower.end)
