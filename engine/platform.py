@@ -8,6 +8,7 @@ and SGLang then takes its plain torch paths: the real scheduler, batching and ra
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -23,8 +24,13 @@ NAME = "portable_cpu"
 ATTENTION_BACKEND = portable.ATTENTION
 
 
-def activate() -> str:
-    """Return the platform's class, as SGLang's entry point wants it. Called in every SGLang process."""
+def activate() -> str | None:
+    """Return the platform's class, as SGLang's entry point wants it. Called in every SGLang process.
+
+    None unless SGLANG_PLATFORM asks for it by name: where there is a GPU, SGLang is to find that by itself.
+    """
+    if os.environ.get("SGLANG_PLATFORM") != NAME:
+        return None
     vision_shim.install()
     return f"{__name__}:PortableCpuPlatform"
 
