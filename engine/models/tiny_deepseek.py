@@ -8,6 +8,7 @@ system text without a role token.
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,8 @@ def _config() -> Any:
     vision_shim.install()
     from transformers import DeepseekV3Config  # noqa: PLC0415 — seconds of import, only to prepare
 
-    return DeepseekV3Config(**_CONFIG, architectures=["DeepseekV3ForCausalLM"])
+    # a copy: transformers writes into nested values
+    return DeepseekV3Config(**copy.deepcopy(_CONFIG), architectures=["DeepseekV3ForCausalLM"])
 
 
 def _weights() -> bytes:
