@@ -103,7 +103,8 @@ class Turns(Protocol):
         discard_inputs: bool = False,
     ) -> bool:
         """End a response: append `closing` to its tape, store `outcome` and its item, keep `ids` of items, free the
-        conversation, drop the job; then announce. One step; returns False, and changes nothing, if the claim is old or the job was put back.
+        conversation, drop the job; then announce. One step; returns False, and changes nothing, if the
+        claim is old or the job was put back.
 
         The conversation's head moves to the answer if it still is the last input item (or `response.parent`
         when there were none). `discard_inputs`: the turn was refused: its input goes, the head goes back.
