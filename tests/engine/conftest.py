@@ -8,10 +8,14 @@ import pytest
 import pytest_asyncio
 
 from engine.contract import Chunk, FinishReason, GenerateRequest, Sampling
+from engine.cpu import vision_shim
 from engine.models import prepare
 from engine.scripted import ScriptedEngine
 from engine.settings import EngineSettings
 from engine.sglang_engine import SglangEngine
+
+# Test modules import SGLang while they are collected, and it imports torchvision.
+vision_shim.install()
 
 DATA = Path(os.environ.get("CHATSERVER_TEST_DATA") or Path(__file__).parents[2] / ".data")
 

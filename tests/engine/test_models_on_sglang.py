@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from engine.cpu import vision_shim
-
 from .conftest import prompt, request, run
 
 pytestmark = [pytest.mark.sglang, pytest.mark.asyncio(loop_scope="session")]
@@ -19,7 +17,6 @@ QUESTIONS = ("What is the capital of France?", "Write one line about rain.", "20
 
 def transformers_answer(folder, ids, count: int) -> tuple[int, ...]:
     """Return transformers' greedy continuation, up to the end token."""
-    vision_shim.install()
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -6,7 +6,6 @@ import pytest
 
 from engine.architecture import Architecture, Split, architecture
 from engine.contract import ModelUnusable
-from engine.cpu import vision_shim
 from engine.models import smollm2, tiny_deepseek
 from engine.parallelism import Parallelism, ProfileRefused
 from engine.plan import (
@@ -82,7 +81,6 @@ def test_dense_families(family, tied):
 
 
 def _transformers(read: dict) -> int:
-    vision_shim.install()  # transformers imports torchvision, which cannot be loaded beside a CPU torch
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -8,7 +8,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.contract import ModelUnusable
-from engine.cpu import vision_shim
 from engine.models.tiny_deepseek import TEMPLATE as BARE_TEMPLATE
 from engine.tokenizer import HubTokenizer
 
@@ -36,7 +35,6 @@ def folder_with(smollm2, tmp_path, template):
 @pytest.fixture(scope="module", params=TEMPLATES)
 def pair(request, smollm2, tmp_path_factory):
     """Return our tokenizer and transformers' on the same folder."""
-    vision_shim.install()
     from transformers import AutoTokenizer
 
     folder = folder_with(smollm2, tmp_path_factory.mktemp(request.param), TEMPLATES[request.param])
