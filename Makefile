@@ -27,6 +27,9 @@ ifneq ($(REDIS_URL),)
 export CHATSERVER_REDIS_URL := $(REDIS_URL)
 endif
 
+# Without bytecode every start would compile SGLang and torch again: 40 s instead of 20.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help serve test lint bench setup lock clean
 
 help:

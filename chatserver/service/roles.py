@@ -79,7 +79,9 @@ def _launch(command: str, settings: Settings) -> Launch:
 
 
 def _environ(settings: Settings) -> Mapping[str, str]:
-    return {**os.environ, "PYTHONUNBUFFERED": "1", **environment(settings)}
+    # containers often forbid bytecode; without it every engine start compiles SGLang and torch again
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**inherited, "PYTHONUNBUFFERED": "1", **environment(settings)}
 
 
 def _progress(report: EngineReport) -> Progress:
