@@ -181,18 +181,19 @@ class MemoryTurns:
             if fingerprint != turn.fingerprint:
                 raise Conflict("the key was used with another request", code="idempotency_key_reused")
             return Begun(known, fresh=False)
-        if len(self.s.waiting) >= queue_bound:
+        if len(self.s.waiting) + len(turn.siblings) >= queue_bound:
             raise Overloaded("too many wait", retry_after=1.0)
         if response.conversation is not None:
             await self._into_conversation(turn)
-        self.s.all_responses[response.id] = response
-        self.s.all_tapes[response.id] = []
         if turn.watcher:
             self.s.watchers[response.id].add(turn.watcher)
-        self.s.add(response.id, [Record(0, Accepted()), Record(1, Queued())])
+        for one in (response, *turn.siblings):
+            self.s.all_responses[one.id] = one
+            self.s.all_tapes[one.id] = []
+            self.s.add(one.id, [Record(0, Accepted()), Record(1, Queued())])
+            self.s.waiting.append(one.id)
         if turn.idempotency_key is not None:
             self.s.keys[key] = response.id, turn.fingerprint
-        self.s.waiting.append(response.id)
         self.s.arrived.set()
         return Begun(response.id, fresh=True)
 
@@ -239,13 +240,17 @@ class MemoryTurns:
             await self.finish(found, outcome, [Record(2, Ended(outcome))], {})
         return self.s.all_responses[response_id]
 
-    async def finish(self, response, outcome, closing, ids, *, template_hash="", discard_inputs=False):
-        del ids, template_hash
+    async def finish(
+        self, response, outcome, closing, ids, *, template_hash="", emitted=(), discard_inputs=False
+    ):
+        del ids, template_hash, emitted
         found = self.s.all_responses[response.id]
         self.s.all_responses[response.id] = replace(found, status=outcome.status, outcome=outcome)
         if found.conversation:
             items = self.s.all_items[found.conversation]
-            head = outcome.item.id if outcome.item else self.s.all_conversations[found.conversation].head
+            head = self.s.all_conversations[found.conversation].head
+            if outcome.item and not found.beside:
+                head = outcome.item.id
             if outcome.item:
                 items[outcome.item.id] = outcome.item
             if discard_inputs:
@@ -399,7 +404,8 @@ class FakeEngine:
             await writer.finish(outcome, discard_inputs=True)
             return
         await writer.commit(Started(len(prompt), response.claim), ItemOpened(response.item_id))
-        bound = response.params.max_output_tokens or len(self.answer)
+        carried = await self._carried(response)
+        bound = carried + (response.params.max_output_tokens or len(self.answer))
         pieces = self.answer[:bound]
         stopped, written = False, 0
         while written < len(pieces) and not stopped:
@@ -435,6 +441,15 @@ class FakeEngine:
         usage = Usage(prompt=len(prompt), cached=len(prompt) // 2, output=len(pieces))
         ledger = Ledger(4096, len(prompt), 100, "disabled")
         return Outcome(status, finish, usage, item, Timing(1, 2, 3, 4), ledger, failure, completed_at=1)
+
+    async def _carried(self, response: Response) -> int:
+        """How many pieces of the answer an earlier response wrote."""
+        if response.continues is None or response.conversation is None:
+            return 0
+        branch = await self.store.conversations.branch(
+            response.tenant, response.conversation, response.continues, with_ids=False
+        )
+        return len(branch[-1].item.text.split())
 
     async def _prompt(self, response: Response) -> str:
         if response.conversation is None:

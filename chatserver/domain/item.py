@@ -50,11 +50,14 @@ class StoredItem:
     """An item with the ids that stand for it in prompts; `ids` is None until an engine encoded it.
 
     `template_hash`: the tokenizer and template the ids were made with; under another they are made again.
+    `emitted`: of an answer, what the model wrote, id by id: `ids` has the template's around it, and may leave
+    some of it out (earlier reasoning, say).
     """
 
     item: Item
     ids: tuple[int, ...] | None = None
     template_hash: str = ""
+    emitted: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,8 @@ class Ledger:
 
     `window`, `sent`, `reserve` in tokens. `cut`: first kept item after the pinned ones, None if nothing was
     dropped; `next_cut`: the same for the turn that follows, chosen when this one ended. `prompt_hash`: of the ids
-    that were sent. The lists are not stored with a response, which would take space with the square of a
+    that were sent. `carried`: how many of them are the beginning of the answer, written by an earlier response.
+    The lists are not stored with a response, which would take space with the square of a
     conversation's length: the three numbers are, and `of_branch` makes the lists from them again.
     """
 
@@ -121,6 +122,7 @@ class Ledger:
     dropped: tuple[str, ...] = ()
     cut: str | None = None
     template_hash: str = ""
+    carried: int = 0
     next_cut: str | None = None
     pinned: int = 0
     start: int = 0
@@ -170,6 +172,8 @@ class Outcome:
 class Response:
     """A response as stored. `parent`: the item that the input was appended to; `inputs`: the input items' ids.
 
+    `continues`: an incomplete answer's item; this answer begins with its text, to the id. `siblings`: the responses
+    that answer the same input beside this one; `beside`: the one that this one is a sibling of.
     `conversation` is None for stateless answers. `claim` counts how often an engine took the job:
     0 = never; writes under an older claim are refused. `stored`: False = forgotten soon after its end.
     """
@@ -183,6 +187,9 @@ class Response:
     parent: str | None = None
     inputs: tuple[str, ...] = ()
     previous: str | None = None
+    continues: str | None = None
+    siblings: tuple[str, ...] = ()
+    beside: str | None = None
     accepted_at: float = 0.0
     """Unix seconds, with fractions, at which the web role took the request: queueing is counted from here."""
     item_id: str = ""

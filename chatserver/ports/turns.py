@@ -15,7 +15,8 @@ from chatserver.domain.tape import Record
 class NewTurn:
     """All that begins a turn.
 
-    `items`: the input, to be appended under `response.parent` (first to last). `exclusive`: refuse with
+    `items`: the input, to be appended under `response.parent` (first to last). `siblings`: more answers to it; they
+    have no input of their own, and move nothing. `exclusive`: refuse with
     Conflict while another turn of the conversation runs, and refuse if the head is no longer
     `response.parent`; False: make a branch there. `create`: the conversation does not exist yet and is
     made in the same step, titled `title` (an existing conversation without a title gets it, too).
@@ -24,6 +25,7 @@ class NewTurn:
 
     response: Response
     items: tuple[Item, ...] = ()
+    siblings: tuple[Response, ...] = ()
     exclusive: bool = False
     create: bool = False
     title: str = ""
@@ -50,8 +52,9 @@ class Turns(Protocol):
     async def begin(self, turn: NewTurn, *, queue_bound: int) -> Begun:
         """Append the input, create the response and its tape (Accepted, Queued), queue the job, wake an engine.
 
-        All or nothing. Raises NotFound (conversation, parent), Conflict (busy; an idempotency key that was
-        used with another `fingerprint`), Overloaded (the shard's queue holds `queue_bound` jobs).
+        All or nothing, the siblings included. Raises NotFound (conversation, parent), Conflict (busy; an
+        idempotency key that was used with another `fingerprint`), Overloaded (the shard's queue would hold more
+        than `queue_bound` jobs).
         """
         ...
 
@@ -100,14 +103,16 @@ class Turns(Protocol):
         ids: Mapping[str, tuple[int, ...]],
         *,
         template_hash: str = "",
+        emitted: Sequence[int] = (),
         discard_inputs: bool = False,
     ) -> bool:
-        """End a response: append `closing` to its tape, store `outcome` and its item, keep `ids` of items, free the
-        conversation, drop the job; then announce. One step; returns False, and changes nothing, if the
-        claim is old or the job was put back.
+        """End a response: append `closing` to its tape, store `outcome` and its item, keep `ids` of items (and what
+        the model `emitted` with those of the answer), free the conversation, drop the job; then announce. One step;
+        returns False, and changes nothing, if the claim is old or the job was put back.
 
-        The conversation's head moves to the answer if it still is the last input item (or `response.parent`
-        when there were none). `discard_inputs`: the turn was refused: its input goes, the head goes back.
+        The conversation's head moves to the answer if it still is the last input item (or `response.parent` when
+        there were none); a sibling's answer never takes it. `discard_inputs`: the turn was refused: its input
+        goes, the head goes back.
         """
         ...
 

@@ -23,8 +23,6 @@ from chatserver.wire.errors import from_failure
 TIMEOUT = 600.0
 """Seconds that a replayed answer may take, queueing included."""
 LOOK_AGAIN = 0.05
-LONGEST_OPENING = 64
-"""Template tokens before an answer's own, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +119,8 @@ async def _is_same(
     if original.conversation is None or item is None:
         return await _ids_on_tape(tapes, original.id) == new
     branch = await conversations.branch(original.tenant, original.conversation, item.id, with_ids=True)
-    stored = branch[-1].ids or ()
-    return len(new) == original.outcome.usage.output and any(
-        stored[start : start + len(new)] == new for start in range(LONGEST_OPENING)
-    )
+    carried = original.outcome.ledger.carried if original.outcome.ledger else 0
+    return branch[-1].emitted[carried:] == new
 
 
 def verdict(response_id: str, comparison: Comparison) -> str:

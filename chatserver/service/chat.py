@@ -9,9 +9,8 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
-from chatserver.domain.ids import ENTROPY_BYTES, SHARDS, new_id, shard_for, shard_of
+from chatserver.domain.ids import SHARDS, shard_of
 from chatserver.domain.item import Conversation, Item
 from chatserver.domain.response import Response
 from chatserver.domain.tape import Ended, Record, Started
@@ -20,10 +19,11 @@ from chatserver.ports.caches import Caches
 from chatserver.ports.conversations import Conversations
 from chatserver.ports.registry import Registry
 from chatserver.ports.tapes import Tapes
-from chatserver.ports.turns import NewTurn, Turns
+from chatserver.ports.turns import Turns
+from chatserver.service.asking import Asking, fresh_id
 from chatserver.service.hub import Hub
-from chatserver.service.models import Models, with_defaults
-from chatserver.service.places import Spot, Spots, chain, title_of
+from chatserver.service.models import Models
+from chatserver.service.places import Spots, chain, title_of
 from chatserver.service.reader import Reader, outcome_in, refuse_outcome
 from chatserver.service.replay import Replayed, replay
 from chatserver.service.tree import Tree
@@ -63,6 +63,9 @@ class Chat:
         self._settings = settings
         self._clock = clock
         self._spots = Spots(conversations, turns)
+        self._asking = Asking(
+            turns, self.models, self._spots, web_id=hub.web_id, queue_bound=settings.queue_bound, clock=clock
+        )
 
     # Conversations
 
@@ -72,9 +75,9 @@ class Chat:
         """Make a conversation with its first items."""
         shard = secrets.randbelow(SHARDS)
         now = int(self._clock())
-        items = chain(messages, None, now, lambda: _new("msg", shard))
+        items = chain(messages, None, now, lambda: fresh_id("msg", shard))
         conversation = Conversation(
-            id=_new("conv", shard),
+            id=fresh_id("conv", shard),
             tenant=tenant,
             created_at=now,
             updated_at=now,
@@ -118,7 +121,7 @@ class Chat:
         conversation = await self.conversation(tenant, conversation_id)
         shard = _check_id(conversation_id, "conversation", "conv")
         now = int(self._clock())
-        items = chain(messages, conversation.head, now, lambda: _new("msg", shard))
+        items = chain(messages, conversation.head, now, lambda: fresh_id("msg", shard))
         await self._conversations.append(tenant, conversation_id, items, now)
         return items
 
@@ -133,51 +136,16 @@ class Chat:
         fingerprint: str = "",
         watch: bool = True,
     ) -> tuple[Response, bool]:
-        """Begin a response; return it, and False if the idempotency `key` named an earlier one.
-
-        `fingerprint` identifies the request's content. `watch`: somebody here is about to read the tape.
-        Raises BadRequest, NotFound, Conflict, Overloaded, Unavailable.
-        """
+        """See `Asking.respond`."""
         self._hub.check()
-        spot = await self._spots.find(tenant, ask)
-        model = await self.models.resolve(ask.params.model or spot.model)
-        params = replace(with_defaults(ask.params, model), messages=spot.inline)
-        shard = spot.shard if spot.shard is not None else _pick_shard(tenant, key)
-        now = self._clock()
-        items = chain(spot.messages, spot.parent, int(now), lambda: _new("msg", shard))
-        response = Response(
-            id=_new("resp", shard),
-            tenant=tenant,
-            params=params,
-            created_at=int(now),
-            accepted_at=now,
-            conversation=_new("conv", shard) if spot.create else spot.conversation,
-            parent=spot.parent,
-            inputs=tuple(item.id for item in items),
-            previous=ask.previous,
-            item_id=_new("msg", shard),
-            stored=ask.store,
-        )
-        return await self._begin(response, items, spot, key=key, fingerprint=fingerprint, watch=watch)
+        return await self._asking.respond(tenant, ask, key=key, fingerprint=fingerprint, watch=watch)
 
     async def complete(
         self, tenant: str, ask: CompleteChat, *, key: str | None = None, fingerprint: str = ""
     ) -> tuple[Response, bool]:
-        """Begin an answer to messages that are not kept; otherwise like `respond`."""
+        """See `Asking.complete`."""
         self._hub.check()
-        model = await self.models.resolve(ask.params.model)
-        shard = _pick_shard(tenant, key)
-        now = self._clock()
-        response = Response(
-            id=_new("chatcmpl", shard),
-            tenant=tenant,
-            params=replace(with_defaults(ask.params, model), messages=ask.messages),
-            created_at=int(now),
-            accepted_at=now,
-            item_id=_new("msg", shard),
-            stored=False,
-        )
-        return await self._begin(response, [], Spot(shard), key=key, fingerprint=fingerprint, watch=True)
+        return await self._asking.complete(tenant, ask, key=key, fingerprint=fingerprint)
 
     async def response(self, tenant: str, response_id: str) -> Response:
         """Return it. Raises NotFound."""
@@ -252,44 +220,6 @@ class Chat:
         if outcome is not None:
             refuse_outcome(outcome)
         return records
-
-    # Private
-
-    async def _begin(
-        self,
-        response: Response,
-        items: Sequence[Item],
-        spot: Spot,
-        *,
-        key: str | None,
-        fingerprint: str,
-        watch: bool,
-    ) -> tuple[Response, bool]:
-        begun = await self._turns.begin(
-            NewTurn(
-                response=response,
-                items=tuple(items),
-                exclusive=spot.exclusive,
-                create=spot.create,
-                title=title_of(spot.messages),
-                idempotency_key=key,
-                fingerprint=fingerprint,
-                watcher=self._hub.web_id if watch else None,
-            ),
-            queue_bound=self._settings.queue_bound,
-        )
-        if begun.fresh:
-            return response, True
-        return await self.response(response.tenant, begun.response_id), False
-
-
-def _new(kind: str, shard: int) -> str:
-    return new_id(kind, shard, secrets.token_bytes(ENTROPY_BYTES))
-
-
-def _pick_shard(tenant: str, key: str | None) -> int:
-    """An idempotency key must always look in the same shard; all else is spread."""
-    return secrets.randbelow(SHARDS) if key is None else shard_for(f"{tenant}\n{key}")
 
 
 def _check_id(identifier: str, what: str, *kinds: str) -> int:

@@ -19,18 +19,22 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`segments[i]` has the token ids `ids[i]`. `leading`: items of the branch that the head stands for (0 or 1)."""
+    """`segments[i]` has the token ids `ids[i]`. `leading`: items of the branch that the head stands for (0 or 1).
+
+    `carried`: tokens of an answer's beginning that follow the cue.
+    """
 
     head: Ids
     cue: Ids
     leading: tuple[str, ...]
     segments: tuple[Segment, ...]
     ids: tuple[Ids, ...]
+    carried: int = 0
 
     @property
     def fixed(self) -> int:
-        """Tokens that every prompt has: head and cue."""
-        return len(self.head) + len(self.cue)
+        """Tokens that every prompt has: head, cue, and what follows the cue."""
+        return len(self.head) + len(self.cue) + self.carried
 
     def prefix(self, plan: Plan) -> Ids:
         """Return what a planned prompt begins with: all but the cue."""

@@ -3,6 +3,7 @@
 conversation                 at its head, alone                     exclusive
 conversation {id, parent}    under that item                        branch
 previous_response_id         under that response's answer           branch
+continue                     beside that response's answer          branch, begins with that answer's ids
 neither                      a new conversation                     create
 store: false                 nowhere: the history goes along        inline
 """
@@ -14,8 +15,8 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 from chatserver.domain.ids import ENTROPY_BYTES, new_id, shard_of
-from chatserver.domain.item import Item, Role
-from chatserver.domain.response import Response
+from chatserver.domain.item import Item, ItemStatus, Role
+from chatserver.domain.response import Params, Response
 from chatserver.errors import BadRequest, Conflict, NotFound
 from chatserver.ports.conversations import Conversations
 from chatserver.ports.turns import Turns
@@ -37,6 +38,9 @@ class Spot:
     create: bool = False
     model: str = ""
     """Model of the previous response, for a request that names none."""
+    continues: str | None = None
+    params: Params | None = None
+    """How the response whose answer goes on was asked for."""
 
 
 class Spots:
@@ -48,6 +52,8 @@ class Spots:
 
     async def find(self, tenant: str, ask: CreateResponse) -> Spot:
         """Return the spot. Raises NotFound, Conflict, BadRequest."""
+        if ask.continues is not None:
+            return await self._going_on(tenant, ask.continues)
         if ask.conversation is not None:
             return await self._in_conversation(tenant, ask, ask.conversation)
         if ask.previous is not None:
@@ -100,22 +106,60 @@ class Spots:
         return Spot(shard, conversation_id, parent, ask.messages, exclusive=at_head)
 
     async def _after(self, tenant: str, ask: CreateResponse, previous_id: str) -> Spot:
-        shard = shard_of(previous_id, "resp")
-        if shard is None:
-            raise NotFound(f"No response with id {previous_id[:80]!r}.", param="previous_response_id")
-        previous = await self._turns.get(tenant, previous_id)
-        if previous.conversation is None:
-            raise NotFound(
-                f"The response {previous_id!r} was made with store: false, so it cannot be continued.",
-                param="previous_response_id",
-            )
+        shard, conversation, previous = await self._kept(tenant, previous_id, "previous_response_id")
         parent = _leaf(previous)
         model = previous.params.model
         if ask.store:
-            return Spot(shard, previous.conversation, parent, ask.messages, model=model)
-        history = await self.branch(tenant, previous.conversation, parent)
+            return Spot(shard, conversation, parent, ask.messages, model=model)
+        history = await self.branch(tenant, conversation, parent)
         inline = tuple((item.role.value, item.text) for item in history) + ask.messages
         return Spot(shard, inline=inline, model=model)
+
+    async def _going_on(self, tenant: str, response_id: str) -> Spot:
+        """Return the spot beside an answer that was stopped or cut off. Raises NotFound, Conflict, BadRequest."""
+        shard, conversation, earlier = await self._kept(tenant, response_id, "continue")
+        item = earlier.outcome.item if earlier.outcome else None
+        if earlier.outcome is None:
+            raise still_runs(response_id, "continue")
+        if item is None:
+            raise BadRequest(
+                f"continue: {response_id!r} ended before its first word; ask again instead", param="continue"
+            )
+        if item.status is not ItemStatus.INCOMPLETE:
+            raise BadRequest(
+                f"continue: expected an answer that was stopped or cut off, {response_id!r} is {item.status.value}",
+                param="continue",
+            )
+        return Spot(
+            shard,
+            conversation,
+            item.parent,
+            model=earlier.params.model,
+            continues=item.id,
+            params=earlier.params,
+        )
+
+    async def _kept(self, tenant: str, response_id: str, param: str) -> tuple[int, str, Response]:
+        """Return the shard and the conversation of a response, and it. Raises NotFound."""
+        shard = shard_of(response_id, "resp")
+        if shard is None:
+            raise NotFound(f"No response with id {response_id[:80]!r}.", param=param)
+        found = await self._turns.get(tenant, response_id)
+        if found.conversation is None:
+            raise NotFound(
+                f"The response {response_id!r} was made with store: false, so it cannot be continued.",
+                param=param,
+            )
+        return shard, found.conversation, found
+
+
+def still_runs(response_id: str, param: str) -> Conflict:
+    """Return the error for going on behind an answer that has not ended."""
+    return Conflict(
+        f"The response {response_id!r} still runs: wait for its end or stop it, then continue it.",
+        param=param,
+        retry_after=1.0,
+    )
 
 
 def chain(
@@ -142,11 +186,7 @@ def _leaf(previous: Response) -> str | None:
     """Return the item that a continuation of a response goes under."""
     outcome = previous.outcome
     if outcome is None:
-        raise Conflict(
-            f"The response {previous.id!r} still runs: wait for its end or stop it, then continue it.",
-            param="previous_response_id",
-            retry_after=1.0,
-        )
+        raise still_runs(previous.id, "previous_response_id")
     if outcome.item is not None:
         return outcome.item.id
     if outcome.failure is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from chatserver.domain.item import Item, Role, StoredItem
@@ -28,13 +28,22 @@ ENCODE_IN_THREAD = 8_000
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What one turn sends. `encoded`: ids that were made now, by item id. `max_output` in tokens."""
+    """What one turn sends. `encoded`: ids that were made now, by item id. `max_output` in tokens.
+
+    `carried`: the beginning of the answer, sent behind `ids`: the model goes on from there.
+    """
 
     ids: Ids
     max_output: int
     ledger: Ledger
     layout: Layout
     encoded: dict[str, Ids] = field(default_factory=dict)
+    carried: Ids = ()
+
+    @property
+    def length(self) -> int:
+        """Tokens that are sent."""
+        return len(self.ids) + len(self.carried)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +78,9 @@ class PromptBuilder:
         params = response.params
         if params.replay_of is not None:
             return await self._build_again(response, params.replay_of)
-        stored = await self._items(response)
+        stored, carried = await self._items(response)
         layout, encoded = await self._lay_out(params, stored)
+        layout = replace(layout, carried=len(carried))
         window = self._window(params)
         newest = await self._newest(response.tenant, stored) if self._cuts(params) else None
         try:
@@ -80,15 +90,19 @@ class PromptBuilder:
         ids = layout.prompt(chosen)
         return Prompt(
             ids=ids,
-            max_output=min(params.max_output_tokens or self._default_reserve, window.room - len(ids)),
-            ledger=self._ledger(params, layout, chosen, ids),
+            max_output=min(
+                params.max_output_tokens or self._default_reserve, window.room - len(ids) - len(carried)
+            ),
+            ledger=self._ledger(params, layout, chosen, (*ids, *carried)),
             layout=layout,
             encoded=encoded,
+            carried=carried,
         )
 
     def upcoming(self, prompt: Prompt, params: Params, item_id: str, answer: Ids) -> Upcoming | None:
         """Return what the next prompt begins with, now that `answer` has ended; None if it cannot fit."""
-        return self._upcoming(params, prompt.layout.with_answer(item_id, answer), prompt.ledger.cut)
+        layout = replace(prompt.layout, carried=0).with_answer(item_id, answer)
+        return self._upcoming(params, layout, prompt.ledger.cut)
 
     async def upcoming_of(self, tenant: str, conversation_id: str) -> Upcoming | None:
         """Return what the next prompt at a conversation's head begins with, if it is asked like the one before it.
@@ -108,14 +122,24 @@ class PromptBuilder:
         """Return the ids of an answer's item: cue, what was emitted, and what closes it."""
         return (*self._tokenizer.cue(), *emitted, *self._tokenizer.tail(emitted))
 
-    async def _items(self, response: Response) -> list[StoredItem]:
+    async def _items(self, response: Response) -> tuple[list[StoredItem], Ids]:
+        """Return the items of a prompt, and the ids that its answer begins with. Raises NotFound."""
         if response.conversation is None:
-            return [
-                StoredItem(Item(f"{index}", None, Role(role), text))
-                for index, (role, text) in enumerate(response.params.messages)
+            items = [
+                Item(f"{i}", None, Role(role), text)
+                for i, (role, text) in enumerate(response.params.messages)
             ]
+            return [StoredItem(item) for item in items], ()
         leaf = response.inputs[-1] if response.inputs else response.parent
-        return await self._conversations.branch(response.tenant, response.conversation, leaf, with_ids=True)
+        branch = await self._conversations.branch(
+            response.tenant, response.conversation, response.continues or leaf, with_ids=True
+        )
+        if response.continues is None:
+            return branch, ()
+        earlier = branch.pop()
+        return branch, earlier.emitted if self._current(earlier) else self._tokenizer.encode(
+            earlier.item.text
+        )
 
     def _current(self, stored: StoredItem) -> bool:
         return stored.ids is not None and stored.template_hash == self._card.template_hash
@@ -132,10 +156,11 @@ class PromptBuilder:
         ledger = original.outcome.ledger if original.outcome else None
         if ledger is None:
             raise BadRequest(f"The response {original_id!r} was never sent.", param="response_id")
-        layout, _ = await self._lay_out(original.params, await self._items(original))
+        stored, carried = await self._items(original)
+        layout, _ = await self._lay_out(original.params, stored)
         leading = len(layout.leading)
         spans = Plan(ledger.pinned - leading, ledger.start - leading, ledger.sent, ledger.cut)
-        ids = layout.prompt(spans)
+        ids = (*layout.prompt(spans), *carried)
         if fingerprint(ids) != ledger.prompt_hash:
             template = " under another template" if ledger.template_hash != self._card.template_hash else ""
             raise BadRequest(
@@ -221,6 +246,7 @@ class PromptBuilder:
             pinned=leading + chosen.pinned,
             start=leading + chosen.start,
             items=len(path),
+            carried=layout.carried,
             prompt_hash=fingerprint(ids),
         ).of_branch(path)
 

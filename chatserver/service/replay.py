@@ -1,7 +1,7 @@
 """Read a response that has ended from its stored form, when its tape has expired.
 
     0        1      2       3 4        5 … 4+n    5+n … 7+n  8+n
-    Accepted Queued Started ItemOpened Delta(n)   ItemClosed Ended       n = output tokens
+    Accepted Queued Started ItemOpened Delta(n)   ItemClosed Ended       n = output tokens, and those carried over
 
 The numbers are those that the tape had (two more for every time an engine took over), so positions stay
 valid. Which token wrote which letter is no longer known: the first token stands for the whole text. A
@@ -40,8 +40,9 @@ def replay(response: Response) -> list[Record]:
         for claim in range(2, response.claim + 1):
             bodies += [Interrupted(), Started(outcome.usage.prompt, claim)]
         bodies.append(ItemOpened(item.id))
-        if item.text or outcome.usage.output:
-            silent = max(0, outcome.usage.output - 1)
+        tokens = outcome.usage.output + (outcome.ledger.carried if outcome.ledger else 0)
+        if item.text or tokens:
+            silent = max(0, tokens - 1)
             bodies.append(Delta((item.text, *("",) * silent), (-1,) * (1 + silent)))
         bodies.append(ItemClosed(item.id, item.text, item.status is ItemStatus.COMPLETED))
     bodies.append(Ended(outcome))

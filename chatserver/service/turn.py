@@ -11,13 +11,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from chatserver.domain.item import Item, ItemStatus, Role
 from chatserver.domain.response import Failure, Finish, Outcome, Response, Status, Timing, Usage
 from chatserver.domain.stops import Pair
-from chatserver.domain.tape import Body, Delta, Ended, ItemClosed, ItemOpened, Record, Started
+from chatserver.domain.tape import Body, Ended, ItemClosed, ItemOpened, Started
 from chatserver.errors import (
     BadRequest,
     ChatServerError,
@@ -32,6 +32,7 @@ from chatserver.service.generation import Generation, as_server_error
 from chatserver.service.prefixes import Prefix, Prefixes
 from chatserver.service.prompting import Prompt, PromptBuilder, Upcoming
 from chatserver.service.tape_writer import TapeWriter
+from chatserver.service.written import Written
 from engine.contract import Engine, EngineError, EngineLost, FinishReason
 
 log = logging.getLogger(__name__)
@@ -60,25 +61,14 @@ class TurnParts:
     salt: Callable[[str], str]
 
 
-@dataclass(slots=True)
-class _Written:
-    """What is on the tape, or on its way there. `last`: newest sequence number."""
-
-    last: int = 1
-    opened: bool = False
-    ids: list[int] = field(default_factory=list)
-    pieces: list[str] = field(default_factory=list)
-    before: int = 0
-    """Tokens that an earlier claim wrote."""
-
-
 class Turn:
     """Runs one claimed response to its end. `run()` once."""
 
     def __init__(self, parts: TurnParts, response: Response) -> None:
         self._parts = parts
         self._response = response
-        self._written = _Written()
+        self._written = Written()
+        self._prompt: Prompt | None = None
         self._generation: Generation | None = None
         self._stop_asked = response.stop_asked
         self._lost = False
@@ -116,7 +106,7 @@ class Turn:
     async def _answer(self) -> None:
         response, served = self._response, self._parts.engine.card
         if response.claim > 1:
-            await self._recover()
+            await self._written.read_back(self._parts.tapes, response.id)
         if response.claim > MAX_CLAIMS:
             raise EngineFailed(f"The engine died {response.claim - 1} times on this answer; it is given up.")
         if response.params.model != served.name:
@@ -126,29 +116,19 @@ class Turn:
         prompt = await self._parts.prompts.build(response)
         salt = self._parts.salt(response.tenant)
         await self._parts.prefixes.wait_for(response.conversation, salt, prompt.ids, self._over)
-        finish = await self._generate(prompt)
-        await self._end(finish, prompt=prompt)
-
-    async def _recover(self) -> None:
-        """Read back what earlier claims wrote, so that the answer goes on with the next token and number."""
-        written, after = self._written, -1
-        while records := await self._parts.tapes.read(self._response.id, after):
-            for record in records:
-                after = record.last
-                written.opened = written.opened or isinstance(record.body, ItemOpened)
-                if isinstance(record.body, Delta):
-                    written.ids.extend(record.body.ids)
-                    written.pieces.extend(record.body.pieces)
-        written.last = max(after, written.last)
-        written.before = len(written.ids)
+        self._prompt = prompt
+        await self._end(await self._generate(prompt))
 
     async def _generate(self, prompt: Prompt) -> Finish:
         parts, written = self._parts, self._written
-        self._write(Started(len(prompt.ids), self._response.claim))
+        self._write(Started(prompt.length, self._response.claim))
         if not written.opened:
             self._write(ItemOpened(self._response.item_id))
             written.opened = True
-        left = prompt.max_output - len(written.ids)
+        for delta in written.carry(prompt.carried, parts.engine.tokenizer.decoder()):
+            self._write(delta)
+            await parts.writer.flow(self._response.id)
+        left = prompt.max_output - written.output
         if ended := self._already_over(left):
             return ended
         salt = parts.salt(self._response.tenant)
@@ -175,15 +155,11 @@ class Turn:
 
     def _delta(self, pairs: list[Pair]) -> None:
         if pairs and not self._lost:
-            ids, pieces = zip(*pairs, strict=True)
-            self._written.ids.extend(ids)
-            self._written.pieces.extend(pieces)
-            self._write(Delta(pieces, ids))
+            self._write(self._written.delta(pairs))
 
     def _write(self, body: Body) -> None:
         if not self._lost:
-            self._written.last += body.width
-            self._parts.writer.write(self._response.id, Record(self._written.last, body))
+            self._parts.writer.write(self._response.id, self._written.number(body))
 
     async def _fail(self, error: ChatServerError) -> None:
         """End as failed. If nothing was written the input of a bad request is taken back; else all is kept."""
@@ -192,18 +168,14 @@ class Turn:
         await self._end(Finish.ERROR, failure=failure, discard_inputs=refused)
 
     async def _end(
-        self,
-        finish: Finish,
-        *,
-        prompt: Prompt | None = None,
-        failure: Failure | None = None,
-        discard_inputs: bool = False,
+        self, finish: Finish, *, failure: Failure | None = None, discard_inputs: bool = False
     ) -> None:
         """Write the end: the item, if one was opened, the outcome, the ids; all in one step."""
         response, written, generation = self._response, self._written, self._generation
         item = self._item(finish) if written.opened else None
+        prompt = self._prompt if item else None
         answer = self._parts.prompts.answer_ids(written.ids) if item else ()
-        upcoming = self._upcoming(prompt, answer) if prompt and item else None
+        upcoming = self._upcoming(prompt, answer) if prompt else None
         ledger = prompt.ledger if prompt else None
         if ledger and upcoming:
             ledger = replace(ledger, next_cut=upcoming.cut)
@@ -211,9 +183,9 @@ class Turn:
             status=STATUS[finish],
             finish=finish,
             usage=Usage(
-                prompt=len(prompt.ids) if prompt else 0,
-                cached=min(generation.cached, len(prompt.ids)) if prompt and generation else 0,
-                output=len(written.ids),
+                prompt=prompt.length if prompt else 0,
+                cached=min(generation.cached, prompt.length) if prompt and generation else 0,
+                output=written.output,
             ),
             item=item,
             timing=self._timing(),
@@ -231,9 +203,10 @@ class Turn:
         kept = await self._parts.turns.finish(
             response,
             outcome,
-            self._numbered([*closing, Ended(outcome)]),
+            [written.number(body) for body in (*closing, Ended(outcome))],
             encoded,
             template_hash=self._parts.engine.card.template_hash,
+            emitted=written.ids,
             discard_inputs=discard_inputs,
         )
         if not kept:
@@ -263,18 +236,11 @@ class Turn:
             id=response.item_id,
             parent=response.inputs[-1] if response.inputs else response.parent,
             role=Role.ASSISTANT,
-            text="".join(self._written.pieces),
+            text=self._written.text,
             status=ItemStatus.COMPLETED if finish is Finish.STOP else ItemStatus.INCOMPLETE,
             response_id=response.id,
             created_at=int(time.time()),
         )
-
-    def _numbered(self, bodies: Sequence[Body]) -> list[Record]:
-        records = []
-        for body in bodies:
-            self._written.last += body.width
-            records.append(Record(self._written.last, body))
-        return records
 
     def _timing(self) -> Timing:
         """Return the durations; wall clock for the queue (two processes), monotonic for the rest."""

@@ -10,7 +10,8 @@ from chatserver.domain.response import Outcome, Response
 from chatserver.errors import BadRequest, ChatServerError
 from chatserver.service.reader import Reader
 from chatserver.transports.door import Door, fingerprint, idempotency_key, json_response
-from chatserver.transports.sse import Events, EventStream, SlowJSON, wait_a_while
+from chatserver.transports.sse import Events, EventStream, whole
+from chatserver.transports.together import Together
 from chatserver.wire import chat_completions as wire
 from chatserver.wire import errors
 from chatserver.wire.commands import CompleteChat
@@ -50,29 +51,35 @@ class _Endpoints:
         ask = wire.parse(load(body))
         chat = self._door.chat
         response, fresh = await chat.complete(tenant, ask, key=key, fingerprint=fingerprint("chat", body))
-        reader = await chat.attach(response, fresh=fresh, resumable=False)
+        readers = [await chat.attach(response, fresh=fresh, resumable=False)]
+        together = Together(readers)
         try:
-            return await (self._stream if ask.stream else self._whole)(ask, response, reader)
+            readers += [(await chat.read(tenant, sibling))[1] for sibling in response.siblings]
+            return await (self._stream if ask.stream else self._whole)(ask, response, readers, together)
         except BaseException:
-            await reader.aclose()
+            await together.aclose()
             raise
 
-    async def _stream(self, ask: CompleteChat, response: Response, reader: Reader) -> HttpResponse:
-        opening = await self._door.chat.opening(reader)
-        chunks = wire.Chunks(response, include_usage=ask.include_usage)
-        return EventStream(reader, Events(reader, opening, chunks.encode, _error_line))
+    async def _stream(
+        self, ask: CompleteChat, response: Response, readers: list[Reader], together: Together
+    ) -> HttpResponse:
+        opening = await self._door.chat.opening(readers[0])
+        if not response.siblings:
+            chunks = wire.Chunks(response, include_usage=ask.include_usage)
+            return EventStream(readers[0], Events(readers[0], opening, chunks.encode, _error_line))
+        choices = wire.Choices(response, include_usage=ask.include_usage)
+        return EventStream(together, together.events(opening, choices.encode, _error_line))
 
-    async def _whole(self, ask: CompleteChat, response: Response, reader: Reader) -> HttpResponse:
-        def render(outcome: Outcome) -> bytes:
-            if outcome.failure is not None:
-                raise from_failure(outcome.failure)
-            return wire.completion(response, outcome)
+    async def _whole(
+        self, ask: CompleteChat, response: Response, readers: list[Reader], together: Together
+    ) -> HttpResponse:
+        def render(outcomes: list[Outcome]) -> bytes:
+            for outcome in outcomes:
+                if outcome.failure is not None:
+                    raise from_failure(outcome.failure)
+            return wire.completion(response, outcomes)
 
-        outcome = await wait_a_while(reader)
-        if outcome is None:
-            return SlowJSON(reader, render)
-        await reader.aclose()
-        return HttpResponse(render(outcome), media_type="application/json")
+        return await whole(together, together.outcomes, render)
 
     async def models(self, request: Request) -> HttpResponse:
         self._door.tenant(request)

@@ -12,7 +12,7 @@ from chatserver.domain.tape import Record
 from chatserver.errors import BadRequest, ChatServerError
 from chatserver.service.reader import Reader, refuse_outcome
 from chatserver.transports.door import Door, fingerprint, idempotency_key, json_response
-from chatserver.transports.sse import PADDING, Events, EventStream, SlowJSON, wait_a_while
+from chatserver.transports.sse import PADDING, Events, EventStream, wait_a_while, whole
 from chatserver.wire import responses as wire
 from chatserver.wire.commands import CreateResponse
 from chatserver.wire.conversations import item_object, list_object, page_of, parse_page
@@ -69,11 +69,7 @@ class _Endpoints:
             refuse_outcome(outcome)
             return orjson.dumps(response_object(response, status=outcome.status, outcome=outcome))
 
-        outcome = await wait_a_while(reader)
-        if outcome is None:
-            return SlowJSON(reader, render)
-        await reader.aclose()
-        return HttpResponse(render(outcome), media_type="application/json")
+        return await whole(reader, lambda: wait_a_while(reader), render)
 
     async def retrieve(self, request: Request) -> HttpResponse:
         tenant = self._door.tenant(request)

@@ -7,10 +7,11 @@ blank line after an `id:` for an event without data, and fails.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Generic, Protocol, TypeVar
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from chatserver.domain.response import Outcome
@@ -20,6 +21,8 @@ from chatserver.service.reader import Reader, outcome_in
 from chatserver.transports.deadline import SendDeadline
 from chatserver.wire import errors
 
+T = TypeVar("T")
+
 PING = 10.0
 """Seconds between pings, and between blank lines before a JSON answer."""
 SEND_TIMEOUT = 30.0
@@ -28,10 +31,16 @@ PADDING = b":" + b" " * 512 + b"\n"
 """A comment that gets the first event past buffers of mobile browsers."""
 
 
-class EventStream(EventSourceResponse):
-    """Sends a tape as events, and closes its reader whatever happens."""
+class Closing(Protocol):
+    """What is read for an answer, and closed with it."""
 
-    def __init__(self, reader: Reader, content: AsyncIterator[bytes]) -> None:
+    async def aclose(self) -> None: ...  # noqa: D102
+
+
+class EventStream(EventSourceResponse):
+    """Sends events, and closes the reader that they come from whatever happens."""
+
+    def __init__(self, reader: Closing, content: AsyncIterator[bytes]) -> None:
         super().__init__(
             content,
             headers={"cache-control": "no-cache, no-transform"},
@@ -105,31 +114,49 @@ class Events:
         return lines
 
 
-class SlowJSON(StreamingResponse):
+class SlowJSON(StreamingResponse, Generic[T]):
     """A JSON answer that is not there yet: blank lines keep the connection alive until it is.
 
     The status is sent before the outcome is known: a failure is then an error object in a 200 answer.
     """
 
-    def __init__(self, reader: Reader, render: Callable[[Outcome], bytes]) -> None:
-        super().__init__(self._wait(reader, render), media_type="application/json")
-        self._reader = reader
+    def __init__(
+        self, source: Closing, wait: Callable[[], Awaitable[T | None]], render: Callable[[T], bytes]
+    ) -> None:
+        super().__init__(self._wait(wait, render), media_type="application/json")
+        self._source = source
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send, and close the reader whatever happens."""
+        """Send, and close the source whatever happens."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            await self._reader.aclose()
+            await self._source.aclose()
 
-    async def _wait(self, reader: Reader, render: Callable[[Outcome], bytes]) -> AsyncIterator[bytes]:
+    async def _wait(
+        self, wait: Callable[[], Awaitable[T | None]], render: Callable[[T], bytes]
+    ) -> AsyncIterator[bytes]:
         try:
             yield b"\n"
-            while (outcome := await wait_a_while(reader)) is None:
+            while (found := await wait()) is None:
                 yield b"\n"
-            yield render(outcome)
+            yield render(found)
         except ChatServerError as error:
             yield errors.body(error)
+
+
+async def whole(
+    source: Closing, wait: Callable[[], Awaitable[T | None]], render: Callable[[T], bytes]
+) -> Response:
+    """Return a JSON answer: as a whole if `wait` finds what `render` needs at once, else a slow one.
+
+    `wait` returns None after PING seconds. Raises what both raise, before anything was sent.
+    """
+    found = await wait()
+    if found is None:
+        return SlowJSON(source, wait, render)
+    await source.aclose()
+    return Response(render(found), media_type="application/json")
 
 
 async def wait_a_while(reader: Reader) -> Outcome | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -18,6 +20,7 @@ from chatserver.wire.response_objects import timing_object
 from chatserver.wire.sampling import (
     MAX_MODEL,
     MAX_OUTPUT,
+    answers,
     labels,
     refuse_unsupported,
     sampling,
@@ -43,9 +46,10 @@ def parse(body: dict[str, Any]) -> CompleteChat:
     params.echo.update(labels(fields))
     stream = fields.flag("stream")
     include_usage = stream_options(fields, usage=True)
+    count = answers(fields)
     _refuse_rest(fields)
     fields.done()
-    return CompleteChat(params, messages, stream, include_usage)
+    return CompleteChat(params, messages, stream, include_usage, count)
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
@@ -62,8 +66,18 @@ def usage_object(usage: Usage) -> dict[str, Any]:
     }
 
 
-def completion(response: Response, outcome: Outcome) -> bytes:
-    """Return the whole answer. `timing` is an extension."""
+def usage_of_all(outcomes: Sequence[Outcome]) -> Usage:
+    """Return the usage of several answers to one prompt: the prompt counts once, as the first answer's does."""
+    first = outcomes[0].usage
+    return replace(
+        first,
+        output=sum(outcome.usage.output for outcome in outcomes),
+        reasoning=sum(outcome.usage.reasoning for outcome in outcomes),
+    )
+
+
+def completion(response: Response, outcomes: Sequence[Outcome]) -> bytes:
+    """Return the whole answer. `timing` (of the first one) is an extension."""
     return orjson.dumps(
         {
             "id": response.id,
@@ -72,7 +86,7 @@ def completion(response: Response, outcome: Outcome) -> bytes:
             "model": response.params.model,
             "choices": [
                 {
-                    "index": 0,
+                    "index": index,
                     "message": {
                         "role": "assistant",
                         "content": outcome.item.text if outcome.item else "",
@@ -81,11 +95,12 @@ def completion(response: Response, outcome: Outcome) -> bytes:
                     "logprobs": None,
                     "finish_reason": finish_reason(outcome),
                 }
+                for index, outcome in enumerate(outcomes)
             ],
-            "usage": usage_object(outcome.usage),
+            "usage": usage_object(usage_of_all(outcomes)),
             "service_tier": "default",
             "system_fingerprint": None,
-            "timing": timing_object(outcome.timing),
+            "timing": timing_object(outcomes[0].timing),
         }
     )
 
@@ -96,12 +111,14 @@ def finish_reason(outcome: Outcome) -> str:
 
 
 class Chunks:
-    """Encodes the records of one answer as `data:` lines."""
+    """Encodes the records of one answer as `data:` lines. `index`: of its choice; what ends the stream is `last`'s."""
 
-    __slots__ = ("_head", "_include_usage", "_opened", "_shared", "_tail")
+    __slots__ = ("_head", "_include_usage", "_index", "_last", "_opened", "_shared", "_tail")
 
-    def __init__(self, response: Response, *, include_usage: bool) -> None:
+    def __init__(self, response: Response, *, include_usage: bool, index: int = 0, last: bool = True) -> None:
         self._include_usage = include_usage
+        self._index = index
+        self._last = last
         self._opened = False
         self._shared = {
             "id": response.id,
@@ -113,7 +130,7 @@ class Chunks:
         }
         shared = orjson.dumps(self._shared)[:-1]
         # A delta is these bytes around its text.
-        self._head = b'data: %b,"choices":[{"index":0,"delta":{"content":' % shared
+        self._head = b'data: %b,"choices":[{"index":%d,"delta":{"content":' % (shared, index)
         self._tail = b'},"logprobs":null,"finish_reason":null}]%b}\n\n' % (
             b',"usage":null' if include_usage else b""
         )
@@ -140,23 +157,47 @@ class Chunks:
         if outcome.failure is not None:
             return b"data: %b\n\n" % orjson.dumps({"error": from_failure(outcome.failure).body})
         lines = self._open() + self._chunk({}, finish_reason(outcome))
-        if self._include_usage:
-            lines += b"data: %b\n\n" % orjson.dumps(
-                {
-                    **self._shared,
-                    "choices": [],
-                    "usage": usage_object(outcome.usage),
-                    "timing": timing_object(outcome.timing),
-                }
-            )
-        return lines + DONE
+        return lines + self.closing([outcome]) if self._last else lines
+
+    def closing(self, outcomes: Sequence[Outcome]) -> bytes:
+        """Return the lines behind the last choice."""
+        if not self._include_usage:
+            return DONE
+        usage, timing = usage_object(usage_of_all(outcomes)), timing_object(outcomes[0].timing)
+        last = {**self._shared, "choices": [], "usage": usage, "timing": timing}
+        return b"data: %b\n\n%b" % (orjson.dumps(last), DONE)
 
     def _chunk(self, delta: dict[str, Any], finish: str | None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        choice = {"index": self._index, "delta": delta, "logprobs": None, "finish_reason": finish}
         chunk = {**self._shared, "choices": [choice]}
         if self._include_usage:
             chunk["usage"] = None
         return b"data: %b\n\n" % orjson.dumps(chunk)
+
+
+class Choices:
+    """Encodes the records of several answers to one request, choice by choice."""
+
+    __slots__ = ("_chunks", "_outcomes")
+
+    def __init__(self, first: Response, *, include_usage: bool) -> None:
+        count = 1 + len(first.siblings)
+        self._chunks = [
+            Chunks(first, include_usage=include_usage, index=index, last=False) for index in range(count)
+        ]
+        self._outcomes: dict[int, Outcome] = {}
+
+    def encode(self, index: int, record: Record) -> bytes:
+        """Return the lines of a record of choice `index`. Raises what the answer failed with: nothing may follow."""
+        if not isinstance(record.body, Ended):
+            return self._chunks[index].encode(record)
+        outcome = self._outcomes[index] = record.body.outcome
+        if outcome.failure is not None:
+            raise from_failure(outcome.failure)
+        lines = self._chunks[index].encode(record)
+        if len(self._outcomes) == len(self._chunks):
+            lines += self._chunks[0].closing([self._outcomes[i] for i in range(len(self._chunks))])
+        return lines
 
 
 def _max_tokens(fields: Fields) -> int | None:
@@ -172,7 +213,6 @@ def _max_tokens(fields: Fields) -> int | None:
 
 def _refuse_rest(fields: Fields) -> None:
     refuse_unsupported(fields)
-    fields.inert("n", 1, why="is not supported: one answer a request")
     fields.inert("logprobs", False, why="is not supported: log-probabilities are not kept")
     fields.inert("response_format", {"type": "text"}, why="is not supported: answers are plain text")
     fields.inert("store", False, why="is not supported here; use /v1/responses to keep answers")

@@ -23,7 +23,9 @@ class CreateResponse:
 
     `params.model` is as the client wrote it, "" for the default. `conversation` continues that one: at its
     head, or as a branch under item `parent` (None: a new first item). `previous` continues after that
-    response, as a branch if something followed it. `store` False: nothing is kept past its end.
+    response, as a branch if something followed it. `continues` goes on with that response's answer, which was
+    stopped or cut off: asked as it was, but for the bound on the output and the labels. `count`: how many answers
+    to the same input. `store` False: nothing is kept past its end.
     """
 
     params: Params
@@ -31,6 +33,8 @@ class CreateResponse:
     conversation: str | None = None
     parent: str | Place | None = Place.HEAD
     previous: str | None = None
+    continues: str | None = None
+    count: int = 1
     store: bool = True
     stream: bool = False
     background: bool = False
@@ -38,12 +42,13 @@ class CreateResponse:
 
 @dataclass(frozen=True, slots=True)
 class CompleteChat:
-    """Ask for an answer to a conversation that the client keeps. `include_usage`: send it as a last chunk."""
+    """Ask for `count` answers to a conversation that the client keeps. `include_usage`: send it as a last chunk."""
 
     params: Params
     messages: tuple[Message, ...]
     stream: bool = False
     include_usage: bool = False
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)

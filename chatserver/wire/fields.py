@@ -200,10 +200,14 @@ class Fields:
             code="unsupported_parameter",
         )
 
-    def done(self) -> None:
-        """Refuse whatever was not taken."""
-        for name in self._left:
+    def done(self, why: str = "") -> None:
+        """Refuse whatever was not taken; null counts as not sent where `why` says what is wrong with it."""
+        for name, value in self._left.items():
             path = self.path(name if len(name) <= 60 else name[:57] + "...")
+            if why and value is None:
+                continue
+            if why:
+                raise BadRequest(f"{path}: {why}", param=path, code="unsupported_parameter")
             raise BadRequest(f"Unknown parameter: '{path}'.", param=path, code="unknown_parameter")
 
     def _checked(self, name: str, default: Any, check: Callable[[object, str], Any]) -> Any:

@@ -200,6 +200,13 @@ def _sampling() -> Schema:
         "safety_identifier": TEXT,
         "prompt_cache_key": TEXT,
         "stream": FLAG,
+        "n": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": 8,
+            "default": 1,
+            "description": "answers to one input",
+        },
     }
 
 
@@ -230,6 +237,13 @@ def request_schemas() -> dict[str, Schema]:
             background=FLAG,
             truncation={"oneOf": [{"type": "string", "enum": ["auto", "disabled"]}, ratio]},
             max_output_tokens=WHOLE,
+            **{
+                "continue": {
+                    **TEXT,
+                    "description": "extension: go on with the answer of this response, which was stopped or cut off; "
+                    "with it only model, max_output_tokens, metadata, stream, background and labels",
+                }
+            },
             **_sampling(),
         ),
     }
@@ -296,6 +310,9 @@ def _schemas() -> dict[str, Schema]:
             usage=_or_null(numbers),
             context=_or_null({"type": "object", "description": "what the model saw"}),
             timing=_or_null({"type": "object", "description": "milliseconds"}),
+            continues=_or_null({**TEXT, "description": "the item whose text the answer begins with"}),
+            siblings={"type": "array", "items": TEXT, "description": "responses that answer the same input"},
+            beside=_or_null({**TEXT, "description": "the response that this one is a sibling of"}),
         ),
         "ChatCompletion": _object(
             "id object created model choices usage",

@@ -23,7 +23,8 @@ def response_object(
 ) -> dict[str, Any]:
     """Return the response object; `status` and `outcome` override the stored ones, for events of the past.
 
-    Extensions beside OpenAI's fields: `context` (what the model saw) and `timing`, null until the end.
+    Extensions beside OpenAI's fields: `context` (what the model saw) and `timing`, null until the end; `continues`
+    (the item whose text the answer begins with); `siblings` (responses that answer the same input), `beside`.
     """
     params = response.params
     if status is None:
@@ -62,6 +63,9 @@ def response_object(
         "user": params.echo.get("user"),
         "context": _context(outcome.ledger, outcome.usage) if outcome and outcome.ledger else None,
         "timing": timing_object(outcome.timing) if outcome else None,
+        "continues": response.continues,
+        "siblings": response.siblings,
+        "beside": response.beside,
     }
 
 
@@ -121,6 +125,7 @@ def _context(ledger: Ledger, usage: Usage) -> dict[str, Any]:
         "dropped": ledger.dropped,
         "policy": ledger.policy,
         "cut": ledger.cut,
+        "carried": ledger.carried,
     }
 
 

@@ -12,6 +12,7 @@ from chatserver.wire.messages import MAX_TEXT, input_messages
 from chatserver.wire.sampling import (
     MAX_MODEL,
     MAX_OUTPUT,
+    answers,
     labels,
     refuse_unsupported,
     sampling,
@@ -36,6 +37,8 @@ HARMLESS_INCLUDES = frozenset(
 def parse(body: dict[str, Any]) -> CreateResponse:
     """Check the body of a request for a response. Raises BadRequest, which names the field."""
     fields = Fields(body)
+    if fields.has("continue"):
+        return _parse_continue(fields)
     conversation, parent = _conversation(fields)
     previous = fields.text("previous_response_id", None, longest=MAX_ID)
     if conversation is not None and previous is not None:
@@ -56,8 +59,11 @@ def parse(body: dict[str, Any]) -> CreateResponse:
         **sampling(fields),
     )
     store, stream, background = fields.flag("store", True), fields.flag("stream"), fields.flag("background")
+    count = answers(fields)
     if background and not store:
         raise BadRequest("background: expected store to be true with it, got false", param="background")
+    if count > 1 and not store:
+        raise BadRequest(f"n: expected 1 with store: false, got {count}", param="n")
     params.echo.update(labels(fields), background=background, store=store)
     _refuse_rest(fields)
     fields.done()
@@ -67,10 +73,32 @@ def parse(body: dict[str, Any]) -> CreateResponse:
         conversation=conversation,
         parent=parent,
         previous=previous,
+        count=count,
         store=store,
         stream=stream,
         background=background,
     )
+
+
+def _parse_continue(fields: Fields) -> CreateResponse:
+    """Check a request to go on with an answer: `continue` (an extension) and what may be beside it."""
+    continues = fields.text("continue", longest=MAX_ID, shortest=1)
+    if fields.take("input") not in (None, "", []):
+        raise BadRequest(
+            "input: expected none with continue; use previous_response_id to say something", param="input"
+        )
+    params = Params(
+        model=fields.text("model", "", longest=MAX_MODEL),
+        max_output_tokens=fields.whole("max_output_tokens", None, 1, MAX_OUTPUT),
+        metadata=metadata(fields.take("metadata")),
+    )
+    stream, background = fields.flag("stream"), fields.flag("background")
+    params.echo.update(labels(fields), background=background, store=True)
+    fields.inert("store", True, why="cannot be false with continue")
+    stream_options(fields, usage=False)
+    check_include(fields.items("include", [], most=20))
+    fields.done("cannot stand beside continue: the answer goes on as it was asked for")
+    return CreateResponse(params, (), continues=continues, stream=stream, background=background)
 
 
 def check_include(values: list[Any], path: str = "include") -> None:

@@ -10,6 +10,8 @@ MAX_STOPS = 4
 MAX_STOP_LENGTH = 1_000
 MAX_OUTPUT = 10_000_000
 MAX_MODEL = 256
+MAX_ANSWERS = 8
+"""Answers to one request, at most: each takes a place in the queue and in the engine."""
 MAX_LABEL = 1_024
 """Longest user, safety_identifier or prompt_cache_key."""
 
@@ -26,6 +28,11 @@ def sampling(fields: Fields) -> dict[str, Any]:
         "frequency_penalty": fields.number("frequency_penalty", 0.0, -2, 2),
         "ignore_end": fields.flag("ignore_eos"),
     }
+
+
+def answers(fields: Fields) -> int:
+    """Take `n`, the number of answers."""
+    return fields.whole("n", 1, 1, MAX_ANSWERS)
 
 
 def labels(fields: Fields) -> dict[str, object]:

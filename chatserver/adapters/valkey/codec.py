@@ -33,6 +33,12 @@ from chatserver.ports.registry import EngineReport, EngineState, ServedModel
 FORMAT = 1
 """Version of all stored forms. Raise it with any change that an older reader would misread."""
 
+IDS_FORMAT = 2
+"""Version of packed token ids."""
+LONGEST_OPENING = 64
+"""Template tokens before an answer's own for which its place among them is looked for."""
+APART = 2**32 - 1
+
 T = TypeVar("T")
 
 
@@ -61,19 +67,36 @@ def unreadable(detail: str) -> Unavailable:
     return Unavailable(f"a stored value is {detail}", code="store_format")
 
 
-def encode_ids(ids: Sequence[int], template_hash: str) -> bytes:
-    """Return token ids with the hash of the template that they were made with (at most 255 bytes)."""
-    mark = template_hash.encode()
-    return struct.pack(f"<BB{len(mark)}s{len(ids)}I", FORMAT, len(mark), mark, *ids)
+def encode_ids(ids: Sequence[int], template_hash: str, emitted: Sequence[int] = ()) -> bytes:
+    """Return token ids with the hash of the template that they were made with (at most 255 bytes).
+
+    `emitted` is nearly always a part of them, and then only its place is written:
+
+        format 1 │ length 1 │ hash │ lead 4 │ count 4 │ ids │ emitted, if lead is APART
+    """
+    mark, known, written = template_hash.encode(), tuple(ids), tuple(emitted)
+    count = len(written)
+    lead = next((at for at in range(LONGEST_OPENING) if known[at : at + count] == written), APART)
+    apart = written if lead == APART else ()
+    return struct.pack(
+        f"<BB{len(mark)}sII{len(known) + len(apart)}I",
+        *(IDS_FORMAT, len(mark), mark, lead, count, *known, *apart),
+    )
 
 
-def decode_ids(data: bytes) -> tuple[tuple[int, ...], str]:
-    """Return (ids, template hash)."""
-    if data[0] != FORMAT:
-        raise unreadable(f"in format {data[0]}, this version reads {FORMAT}; upgrade it")
-    start = 2 + data[1]
-    count = (len(data) - start) >> 2
-    return struct.unpack_from("<%dI" % count, data, start), data[2:start].decode()  # noqa: UP031 hot
+def decode_ids(data: bytes) -> tuple[tuple[int, ...], str, tuple[int, ...]]:
+    """Return (ids, template hash, emitted)."""
+    if data[0] != IDS_FORMAT:
+        raise unreadable(f"in format {data[0]}, this version reads {IDS_FORMAT}; upgrade it")
+    start = 10 + data[1]
+    lead, count = struct.unpack_from("<II", data, start - 8)
+    words: tuple[int, ...] = struct.unpack_from("<%dI" % ((len(data) - start) >> 2), data, start)  # noqa: UP031 hot
+    mark = data[2 : start - 8].decode()
+    if not count:
+        return words, mark, ()
+    if lead == APART:
+        return words[:-count], mark, words[-count:]
+    return words, mark, words[lead : lead + count]
 
 
 def encode_item(item: Item) -> bytes:
@@ -193,6 +216,9 @@ def encode_response(response: Response) -> list[bytes | str | int]:
         ("conversation", response.conversation),
         ("parent", response.parent),
         ("previous", response.previous),
+        ("continues", response.continues),
+        ("siblings", pack(*response.siblings) if response.siblings else None),
+        ("beside", response.beside),
         ("owner", response.owner),
         ("stop", "1" if response.stop_asked else None),
         ("outcome", None if response.outcome is None else encode_outcome(response.outcome)),
@@ -217,6 +243,9 @@ def decode_response(response_id: str, flat: Sequence[bytes]) -> Response:
         parent=_text(fields.get(b"parent")),
         inputs=tuple(unpack(fields[b"inputs"])),
         previous=_text(fields.get(b"previous")),
+        continues=_text(fields.get(b"continues")),
+        siblings=tuple(unpack(fields[b"siblings"])) if b"siblings" in fields else (),
+        beside=_text(fields.get(b"beside")),
         accepted_at=float(fields[b"accepted_at"]),
         item_id=fields[b"item_id"].decode(),
         stored=fields[b"stored"] == b"1",

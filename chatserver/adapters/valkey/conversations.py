@@ -50,7 +50,7 @@ class ValkeyConversations:
         packed = [
             part
             for item_id, stored in (encoded or {}).items()
-            for part in (item_id, codec.encode_ids(stored.ids or (), stored.template_hash))
+            for part in (item_id, codec.encode_ids(stored.ids or (), stored.template_hash, stored.emitted))
         ]
         command = script("create").command(
             (key.fields, key.items, key.up, keys.index(key.shard, conversation.tenant), key.ids),

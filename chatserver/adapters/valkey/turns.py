@@ -135,10 +135,14 @@ class ValkeyTurns:
         ids: Mapping[str, tuple[int, ...]],
         *,
         template_hash: str = "",
+        emitted: Sequence[int] = (),
         discard_inputs: bool = False,
     ) -> bool:
         """See `Turns.finish`. Also False if `closing` would leave a gap on the tape."""
-        packed = {item_id: codec.encode_ids(of_item, template_hash) for item_id, of_item in ids.items()}
+        packed = {
+            item_id: codec.encode_ids(of_item, template_hash, emitted if item_id == response.item_id else ())
+            for item_id, of_item in ids.items()
+        }
         command = _finish(response, outcome, closing, packed, discard_inputs)
         return bool(await self._client.run(keys.response(response.id).shard, command))
 
@@ -185,8 +189,10 @@ def _begin(turn: NewTurn, queue_bound: int) -> tuple[int, Command]:
     remembered = turn.idempotency_key
     idempotency = keys.idempotency(key.shard, response.tenant, remembered) if remembered else key.fields
     names = [key.fields, key.tape, queue.jobs, queue.next, idempotency, *_conversation_keys(response)]
+    names += [name for s in turn.siblings for name in (keys.response(s.id).fields, keys.response(s.id).tape)]
     opening = encode((Record(0, Accepted()), _QUEUED))
-    fields, created = codec.encode_response(response), _created(turn)
+    lists = [codec.encode_response(response), _created(turn)]
+    lists += [[sibling.id, *codec.encode_response(sibling)] for sibling in turn.siblings]
     return key.shard, script("begin").command(
         names,
         *(response.id, response.tenant, response.created_at, queue_bound),
@@ -194,8 +200,8 @@ def _begin(turn: NewTurn, queue_bound: int) -> tuple[int, Command]:
         *(turn.watcher or "", frames.join([frames.section(response.id, opening)])),
         *(keys.WEB_CHANNELS + (turn.watcher or ""), keys.ENGINES_CHANNEL, key.shard),
         *(_mode(turn), response.conversation or "", response.parent or "", turn.title, MAX_BRANCH),
-        *(len(fields) // 2, *fields),
-        *(len(created) // 2, *created),
+        len(turn.siblings),
+        *(part for one in lists for part in (len(one), *one)),
         *(encoded_pairs(turn.items) if response.conversation else ()),
     )
 
@@ -244,7 +250,7 @@ def _stop(response: Response, now: int) -> Command:
         *(response.id, response.tenant, now, RESPONSE_TTL, codec.encode_outcome(outcome)),
         *(closing[0][1], closing[0][0] + 1, frames.join([frames.section(response.id, closing)])),
         *(keys.ENGINE_CHANNELS, keys.WEB_CHANNELS, response.conversation or ""),
-        response.inputs[-1] if response.inputs else "",
+        "-" if response.beside else response.inputs[-1] if response.inputs else "",
     )
 
 
@@ -268,7 +274,8 @@ def _finish(
         *(response.id, response.claim, outcome.status, codec.encode_outcome(outcome), outcome.completed_at),
         *(RESPONSE_TTL, int(response.stored), keys.WEB_CHANNELS),
         *(frames.join([frames.section(response.id, encoded_closing)]), response.conversation or ""),
-        *(response.parent or "", int(discard_inputs)),
+        # a sibling waits at no item, so that the head is never where it could take it from
+        *("-" if response.beside else response.parent or "", int(discard_inputs)),
         *((answer.id, codec.encode_item(answer), answer.parent or "") if answer else ("", "", "")),
         *(len(response.inputs), len(packed), len(closing), closing[0].first if closing else 0),
         *response.inputs,

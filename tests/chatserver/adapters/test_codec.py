@@ -114,9 +114,11 @@ def test_item(value: Item) -> None:
         assert codec.decode_items([stored, codec.encode_item(above)], names) == [value, above]
 
 
-@given(st.lists(token, max_size=50), st.text(max_size=20))
-def test_token_ids(ids: list[int], mark: str) -> None:
-    assert codec.decode_ids(codec.encode_ids(ids, mark)) == (tuple(ids), mark)
+@given(st.lists(token, max_size=50), st.text(max_size=20), st.slices(50) | st.lists(token, max_size=9))
+def test_token_ids(ids: list[int], mark: str, emitted: slice | list[int]) -> None:
+    """What was emitted comes back, whether it is a part of the ids or not."""
+    written = tuple(ids[emitted] if isinstance(emitted, slice) else emitted)
+    assert codec.decode_ids(codec.encode_ids(ids, mark, written)) == (tuple(ids), mark, written)
 
 
 @given(st.builds(EngineReport, model=st.none() | st.builds(ServedModel)))
@@ -153,7 +155,7 @@ def test_unknown_and_missing_fields_are_refused() -> None:
     with pytest.raises(Unavailable, match="upgrade"):
         frames.split(b"\x02")
     with pytest.raises(Unavailable, match="upgrade"):
-        codec.decode_ids(b"\x02\x00")
+        codec.decode_ids(b"\x01\x00")
     with pytest.raises(Unavailable, match="upgrade"):
         codec.decode_conversation("conv", [b"v", b"2"])
 

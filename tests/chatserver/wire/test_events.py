@@ -154,6 +154,7 @@ def test_response_object_extensions():
         "dropped": ["msg_x"],
         "policy": "auto",
         "cut": "msg_0",
+        "carried": 0,
     }
     assert json_form["timing"] == {"queued_ms": 1, "prefill_ms": 2, "ttft_ms": 3, "tokens_per_second": 4}
     ratio = Response("r", "t", Params("m", truncation=Truncation.RETENTION_RATIO), 1)
@@ -172,7 +173,7 @@ def test_chunks(include_usage):
     contents = [c["choices"][0]["delta"].get("content") for c in found if c["choices"]]
     assert contents == ["", TEXT, None]
     assert bool(found[-1].get("usage")) is include_usage
-    whole = json.loads(completion(RESPONSE, outcome()))
+    whole = json.loads(completion(RESPONSE, [outcome()]))
     ChatCompletion.model_validate(whole, strict=True)
     assert whole["choices"][0]["message"]["content"] == TEXT
 

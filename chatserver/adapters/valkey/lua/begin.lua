@@ -1,14 +1,15 @@
--- Begin a turn: append its input, create the response and its tape, queue the job, wake an engine.
+-- Begin a turn: append its input, create the response (and its siblings) and its tape, queue the job, wake an engine.
 -- KEYS   response, tape, jobs, next queue number, idempotency key (the response again if there is none)
 --        with a conversation also: conversation, items, up, running, responses, index
+--        at the end: (response, tape)… of the siblings, which answer the same input and move nothing
 -- ARGV   1 response id, 2 tenant, 3 now, 4 bound on the queue
 --        5 seconds to keep the idempotency key (0 = none), 6 its fingerprint
 --        7 Accepted, 8 Queued, 9 watcher ('' = none), 10 bundle of both for it, 11 its channel
 --        12 channel of all engines, 13 shard
 --        14 mode: none (no conversation) · create · exclusive · branch
 --        15 conversation id, 16 parent ('' = none), 17 title ('' = none), 18 bound on the depth
---        19 field count, (field, value)… of the response, 20 + … (item id, item)…
---        create: the conversation's fields follow the response's in the same list, after field count 2
+--        19 sibling count, then lists, each after its length: (field, value)… of the response, of a conversation
+--        that is created, (sibling id, field, value…)… of each sibling; the rest: (item id, item)…
 -- Result ok · known, response id · reused · missing · no_parent · busy · moved, head · full · taken
 --        overloaded, waiting jobs
 -- All or nothing. Sent twice, the second one finds the response and changes nothing.
@@ -25,9 +26,12 @@ local known = known_response()
 if known then return known end
 
 local mode, parent = ARGV[14], ARGV[16]
-local fields = 20
-local created = fields + 2 * tonumber(ARGV[19]) + 1
-local items = created + 2 * tonumber(ARGV[created - 1])
+local siblings = tonumber(ARGV[19])
+local lists, items = {}, 20
+for i = 1, siblings + 2 do
+  lists[i] = {first = items + 1, last = items + tonumber(ARGV[items])}
+  items = lists[i].last + 1
+end
 local count = (#ARGV - items + 1) / 2
 local depth, head = 0, parent
 
@@ -55,12 +59,27 @@ if mode ~= 'none' then
   end
 end
 local waiting = redis.call('ZCARD', KEYS[3])
-if waiting >= tonumber(ARGV[4]) then return {'overloaded', waiting} end
+if waiting + siblings >= tonumber(ARGV[4]) then return {'overloaded', waiting} end
 
 -- nothing was written so far; nothing is refused from here on
-for i = fields, created - 2, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+local function store(key, first, last)
+  for i = first, last - 1, 2 do redis.call('HSET', key, ARGV[i], ARGV[i + 1]) end
+end
+local function queue(response, tape, id)
+  local number = redis.call('INCR', KEYS[4])
+  redis.call('HSET', response, 'number', number)
+  redis.call('ZADD', KEYS[3], number, id)
+  redis.call('XADD', tape, '1-0', 'r', ARGV[7])
+  redis.call('XADD', tape, '2-0', 'r', ARGV[8])
+  if mode ~= 'none' then
+    redis.call('SADD', KEYS[9], id)
+    redis.call('SADD', KEYS[10], id)
+  end
+end
+
+store(KEYS[1], lists[1].first, lists[1].last)
 if mode ~= 'none' then
-  for i = created, items - 2, 2 do redis.call('HSET', KEYS[6], ARGV[i], ARGV[i + 1]) end
+  store(KEYS[6], lists[2].first, lists[2].last)
   local last = parent
   for i = items, #ARGV, 2 do
     depth = depth + 1
@@ -75,16 +94,15 @@ if mode ~= 'none' then
   -- `before` and `rev` let a refused turn take its input back, if nothing was put under it since
   local rev = redis.call('HINCRBY', KEYS[6], 'rev', 1)
   redis.call('HSET', KEYS[1], 'before', head, 'rev', rev)
-  redis.call('SADD', KEYS[9], ARGV[1])
-  redis.call('SADD', KEYS[10], ARGV[1])
   redis.call('ZADD', KEYS[11], ARGV[3], ARGV[15])
 end
 
-local number = redis.call('INCR', KEYS[4])
-redis.call('HSET', KEYS[1], 'number', number)
-redis.call('ZADD', KEYS[3], number, ARGV[1])
-redis.call('XADD', KEYS[2], '1-0', 'r', ARGV[7])
-redis.call('XADD', KEYS[2], '2-0', 'r', ARGV[8])
+queue(KEYS[1], KEYS[2], ARGV[1])
+for i = 1, siblings do
+  local list, key = lists[i + 2], KEYS[#KEYS - 2 * (siblings - i) - 1]
+  store(key, list.first + 1, list.last)
+  queue(key, KEYS[#KEYS - 2 * (siblings - i)], ARGV[list.first])
+end
 if ARGV[5] ~= '0' then redis.call('SET', KEYS[5], ARGV[1] .. ' ' .. ARGV[6], 'EX', ARGV[5]) end
 if ARGV[9] ~= '' then
   redis.call('HSET', KEYS[1], 'watch', ARGV[9])

@@ -2,7 +2,7 @@
 -- KEYS   response, tape, jobs, leases; with a conversation also: conversation, items, up, ids, running, index
 -- ARGV   1 response id, 2 claim, 3 status, 4 outcome, 5 now (0 = unknown), 6 seconds to keep what has ended
 --        7 stored (1, 0), 8 prefix of web processes' channels, 9 bundle of the closing records
---        10 conversation id ('' = none), 11 parent ('' = none), 12 discard the inputs (1, 0)
+--        10 conversation id ('' = none), 11 parent ('' = none, '-' = a sibling: the head stays), 12 discard the inputs (1, 0)
 --        13 answer's id ('' = none), 14 answer, 15 answer's parent ('' = none)
 --        16 input count, 17 count of items with ids, 18 record count, 19 first sequence number of the records
 --        then: input id…, (item id, packed ids)…, (entry id, record)…
@@ -46,6 +46,8 @@ if ARGV[10] ~= '' then
     local depth = link and tonumber(string.match(link, '^%d+')) or 0
     redis.call('HSET', KEYS[6], answer, ARGV[14])
     redis.call('HSET', KEYS[7], answer, (depth + 1) .. ' ' .. (link and ARGV[15] or ''))
+    -- from now on the input that it answers cannot be taken back
+    if ARGV[11] == '-' then redis.call('HINCRBY', KEYS[5], 'rev', 1) end
   end
   for i = packed, records - 2, 2 do
     if redis.call('HEXISTS', KEYS[7], ARGV[i]) == 1 then redis.call('HSET', KEYS[8], ARGV[i], ARGV[i + 1]) end

@@ -2,7 +2,7 @@
 -- KEYS   response, tape, jobs; with a conversation also: conversation, up, running, index
 -- ARGV   1 response id, 2 tenant, 3 now, 4 seconds to keep what has ended
 --        5 outcome, 6 Ended with it, 7 its entry id, 8 bundle of it
---        9 prefix of engines' channels, 10 prefix of web processes' channels, 11 conversation id, 12 last input ('' = none)
+--        9 prefix of engines' channels, 10 prefix of web processes' channels, 11 conversation id, 12 last input ('' = none, '-' = a sibling)
 -- Result missing · ok, fields
 -- One step. A job that was never claimed ends here as cancelled, its input kept. One that was put back after a
 -- crash has text on its tape: it only gets the flag, and the next engine ends it properly.
