@@ -43,6 +43,7 @@ from chatserver.service.tape_writer import TapeWriter
 from chatserver.service.turn import TurnParts
 from chatserver.service.worker import Worker, WorkerLimits
 from chatserver.settings import Settings
+from chatserver.transports.connections import ServerConfig
 from chatserver.transports.http import create_app
 from engine.contract import Engine, EngineError, ModelUnusable
 from engine.launch_errors import explained
@@ -93,20 +94,7 @@ async def run_web(settings: Settings) -> None:
             hub=hub,
             settings=settings,
         )
-        config = uvicorn.Config(
-            create_app(chat, hub, store.registry, settings),
-            http="httptools",
-            ws="websockets-sansio",
-            ws_max_size=settings.max_body,
-            ws_ping_interval=20.0,
-            ws_ping_timeout=20.0,
-            ws_per_message_deflate=False,  # costs more CPU and memory than deltas gain
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=max(1, int(settings.drain)),
-        )
+        config = ServerConfig(create_app(chat, hub, store.registry, settings), settings)
         await _WebServer(config, hub).serve(sockets=[listen(settings)])
 
 

@@ -46,6 +46,10 @@ class Settings:
     max_output_tokens: int = 2048
     """Output reserve and bound when a request names none."""
     max_body: int = 2_000_000
+    max_connections: int = 10_000
+    """Connections of one web process; one more is refused with 503."""
+    idle: float = 3600.0
+    """How long a WebSocket may be silent while it has no answer in progress."""
     lease: float = 6.0
     """How long an engine may be silent before its jobs are given to another."""
     drain: float = 20.0
@@ -185,6 +189,8 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "max_running": (_bounded(int, 1, 10_000), "a count from 1 to 10000"),
     "max_output_tokens": (_bounded(int, 1, 10_000_000), "a count of tokens, at least 1"),
     "max_body": (_bounded(int, 1024, 1_000_000_000), "a size in bytes, at least 1024"),
+    "max_connections": (_bounded(int, 1, 1_000_000), "a count from 1 to 1000000"),
+    "idle": (_bounded(float, 1, 86_400), "seconds from 1 to 86400"),
     "lease": (_bounded(float, 0.5, 600), "seconds from 0.5 to 600"),
     "drain": (_bounded(float, 0, 3600), "seconds from 0 to 3600"),
     "scripted_tokens_per_second": (_bounded(float, 0.1, 1_000_000), "a rate above 0.1"),

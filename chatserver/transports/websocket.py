@@ -7,9 +7,12 @@
 Close codes, and whether the client may come back:
 
     1000  the client closed
+    1008  over 1,024 frames at once, which nobody had asked for (see `connections`)  no
     1009  a frame was too large (4513 from us)                               not with that frame
+    1011  a ping was not answered within 20 s                                at once, and attach
     1012  the server restarts                                                at once, and attach
     1013  the client read too slowly, or the store did not answer            at once, and attach
+    4408  nothing was asked or answered for long (CHATSERVER_IDLE)            when there is something to ask
     4500  too many frames could not be understood, or a binary one           no
     4501  no valid key                                                       with another key
     4503  a page of another origin                                           no
@@ -53,7 +56,8 @@ MAX_QUEUED = 16
 """Creates that wait in one lane."""
 MAX_BAD_FRAMES = 32
 """Frames in a row that could not be understood."""
-_COME_BACK = {SLOW_READER: 1013, RESTARTING: 1012}
+IDLE = "idle"
+_COME_BACK = {SLOW_READER: 1013, RESTARTING: 1012, IDLE: 4408}
 """Errors that end the connection, not one answer, and the close codes that bring the client back."""
 TOKEN_PROTOCOL = "openai-insecure-api-key."  # noqa: S105 - a prefix; the convention of OpenAI's browser SDK
 _GOODBYES = (WebSocketDisconnect, OSError)
@@ -79,7 +83,10 @@ class Connection:
         self._lanes: dict[str | None, deque[frames.Create]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._deadline = SendDeadline(SEND_TIMEOUT, self._on_late)
-        self._over: asyncio.Future[ChatServerError] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[ChatServerError] = self._loop.create_future()
+        self._used_at = self._loop.time()
+        self._idle = self._loop.call_later(door.settings.idle, self._look_if_idle)
 
     async def run(self) -> None:
         """Serve until one side closes. What was begun goes on without us."""
@@ -96,6 +103,7 @@ class Connection:
             await self._close(error)
         finally:
             self._deadline.close()
+            self._idle.cancel()
             await self._cancel_tasks()
 
     async def _authenticate(self, offered: list[str]) -> str:
@@ -237,6 +245,7 @@ class Connection:
 
     async def _receive(self) -> bytes:
         message = await self._socket.receive()
+        self._used_at = self._loop.time()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         text = message.get("text")
@@ -257,6 +266,16 @@ class Connection:
         self._end(
             Unavailable(f"Nothing was read for {SEND_TIMEOUT:g} s: come back and attach.", code=SLOW_READER)
         )
+
+    def _look_if_idle(self) -> None:
+        now = self._loop.time()
+        if len(self._tasks) > 1:  # beside the one that receives
+            self._used_at = now
+        due = self._used_at + self._door.settings.idle
+        if due > now:
+            self._idle = self._loop.call_at(due, self._look_if_idle)
+        else:
+            self._end(Unavailable("Nothing was asked for long: connect again when needed.", code=IDLE))
 
     def _end(self, error: ChatServerError) -> None:
         if not self._over.done():

@@ -15,6 +15,7 @@ from openai import AsyncOpenAI
 from chatserver.service.chat import Chat
 from chatserver.service.hub import Hub
 from chatserver.settings import Settings
+from chatserver.transports.connections import ServerConfig
 from chatserver.transports.http import create_app
 from tests.fakes import FakeEngine, MemoryStore
 
@@ -66,16 +67,8 @@ async def running_web(store, *, engine: FakeEngine | None = None, **changes):
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
     listening.bind(("127.0.0.1", 0))
     app = create_app(chat, hub, store.registry, settings)
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        ws="websockets-sansio",
-        ws_per_message_deflate=False,
-        ws_max_size=settings.max_body,
-        log_level="warning",
-        lifespan="on",
-        timeout_graceful_shutdown=1,
-    )
+    config = ServerConfig(app, settings)
+    config.timeout_graceful_shutdown = 1
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None
     serving = asyncio.create_task(server._serve([listening]))

@@ -1,0 +1,243 @@
+"""What a connection may cost: Autobahn's cases, slow and large heads, floods, idle sockets, too many of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from contextlib import asynccontextmanager
+
+import kosoku
+import pytest
+import uvicorn
+from websockets.exceptions import ConnectionClosed
+
+from chatserver.service.listening import SEND_BUFFER, listen
+from chatserver.settings import Settings
+from chatserver.transports import connections
+from chatserver.transports.connections import ServerConfig
+from tests.chatserver.transports.conftest import running_web
+from tests.chatserver.transports.test_websocket import receive, send, socket_to, until
+from tests.fakes import MODEL, MemoryStore
+
+AUTOBAHN_BODY = 64 * 1024 * 1024
+
+
+async def echo(scope, receive, send) -> None:
+    """An application that sends back what comes."""
+    message = await receive()
+    if scope["type"] == "lifespan":
+        while message["type"] != "lifespan.shutdown":
+            await send({"type": "lifespan.startup.complete"})
+            message = await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        kind = "text" if message.get("text") is not None else "bytes"
+        await send({"type": "websocket.send", kind: message[kind]})
+
+
+@asynccontextmanager
+async def echoing(**changes):
+    """The echo behind our protocols; yields host:port."""
+    settings = Settings(port=0, **changes)
+    listener = listen(settings)
+    server = uvicorn.Server(ServerConfig(echo, settings))
+    serving = asyncio.create_task(server._serve([listener]))
+    while not server.started:
+        await asyncio.sleep(0.005)
+    try:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+@pytest.fixture
+async def web():
+    """A web role in memory."""
+    store = MemoryStore()
+    store.known_models.append(MODEL)
+    async with running_web(store) as web:
+        yield web
+
+
+async def dial(web):
+    """A raw connection."""
+    return await asyncio.open_connection("127.0.0.1", int(web.url.rpartition(":")[2]))
+
+
+async def rest_of(reader) -> bytes:
+    """All that comes until the server closes."""
+    async with asyncio.timeout(10):
+        return await reader.read()
+
+
+@pytest.mark.parametrize("group", ["[1-5].*", "6.*", "7.*", "9.*", "10.*"])
+async def test_autobahn(group, monkeypatch):
+    """Every case of the Autobahn suite but the compression ones, which no client is offered."""
+    monkeypatch.setattr(connections, "RATE", 1e6)
+    async with echoing(max_body=AUTOBAHN_BODY) as address:
+        results = await kosoku.run_fuzzingclient(f"ws://{address}", [group], concurrency=2)
+    behaviors = {result.behavior.value for result in results}
+    assert results and behaviors <= {"OK", "NON-STRICT", "INFORMATIONAL"}
+
+
+async def test_a_slow_head_is_cut_off(web, monkeypatch):
+    """Slowloris: a header every now and then does not keep a connection, whatever it wants to become."""
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT", 0.3)
+    for upgrade in (b"", b"Upgrade: websocket\r\nConnection: Upgrade\r\n"):
+        reader, writer = await dial(web)
+        writer.write(b"GET /v1/responses HTTP/1.1\r\n" + upgrade)
+        reading = asyncio.create_task(rest_of(reader))
+        while not reading.done():
+            writer.write(b"x-more: 1\r\n")
+            await asyncio.sleep(0.05)
+        head, _, body = (await reading).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 ") and b"within 0.3 s" in body
+        assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
+        writer.close()
+    reader, writer = await dial(web)
+    assert await rest_of(reader) == b""  # who says nothing is told nothing
+    writer.close()
+
+
+async def test_the_deadline_holds_for_every_request_of_a_connection(web, monkeypatch):
+    """Empty lines after an answer keep nothing open, either."""
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT", 0.3)
+    reader, writer = await dial(web)
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200")
+    reading = asyncio.create_task(rest_of(reader))
+    async with asyncio.timeout(5):
+        while not reading.done():
+            writer.write(b"\r\n")
+            await asyncio.sleep(0.05)
+    writer.close()
+
+
+async def test_a_head_is_bounded(web):
+    """64 KiB of headers are refused, in one field or in many."""
+    for filler in (b"x: " + b"y" * 70_000 + b"\r\n", b"x-a: b\r\n" * 9000):
+        reader, writer = await dial(web)
+        writer.write(b"GET /livez HTTP/1.1\r\n" + filler)
+        assert (await rest_of(reader)).startswith(b"HTTP/1.1 431 ")
+        writer.close()
+
+
+async def test_what_is_not_http_is_refused_in_words(web):
+    """Garbage gets the usual error body."""
+    reader, writer = await dial(web)
+    writer.write(b"hello there\r\n\r\n")
+    head, _, body = (await rest_of(reader)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ") and json.loads(body)["error"]["type"] == "invalid_request_error"
+    writer.close()
+
+
+async def test_requests_ahead_of_their_answers_are_bounded(web):
+    """A few pipelined requests are answered; thousands are not kept."""
+    one = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    reader, writer = await dial(web)
+    writer.write(one * 5)
+    for _ in range(5):
+        assert (await reader.readuntil(b"}")).count(b"HTTP/1.1 200") == 1
+    writer.write(one * 2000)
+    with pytest.raises(ConnectionError):
+        assert (await rest_of(reader)).count(b"HTTP/1.1 200") < 100
+        raise ConnectionError("closed")
+    writer.close()
+
+
+async def test_connections_are_bounded():
+    """One more than the bound is told when to come back."""
+    store = MemoryStore()
+    async with running_web(store, max_connections=3) as web:
+        kept = [await dial(web) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        reader, writer = await dial(web)
+        refusal = await rest_of(reader)
+        assert refusal.startswith(b"HTTP/1.1 503 ") and b"\r\nretry-after: 5\r\n" in refusal
+        writer.close()
+        kept.pop()[1].close()
+        await asyncio.sleep(0.05)
+        async with web.http() as client:
+            assert (await client.get("/livez")).status_code == 200
+        for _, writer in kept:
+            writer.close()
+
+
+async def test_pings_of_a_client_that_reads_nothing_are_not_answered_for_ever(web):
+    """The answers to pings fill the buffers once; then nothing more is read from that client."""
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    narrow.connect(("127.0.0.1", int(web.url.rpartition(":")[2])))
+    reader, writer = await asyncio.open_connection(sock=narrow, limit=4096)
+    writer.write(
+        b"GET /v1/responses HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    await reader.readuntil(b"\r\n\r\n")
+    reader._transport.pause_reading()
+    ping = b"\x89\xfd" + b"\0\0\0\0" + b"p" * 125
+    sent = 0
+    with pytest.raises(TimeoutError):
+        while sent < 64 * 1024 * 1024:
+            writer.write(ping * 500)
+            sent += 500 * len(ping)
+            async with asyncio.timeout(2):
+                await writer.drain()
+    assert sent < 16 * 1024 * 1024
+    writer.transport.abort()
+
+
+async def test_a_flood_of_frames_is_slowed_down(web, monkeypatch):
+    """Past the burst, frames are read at the rate; none is lost and none is answered with an error."""
+    monkeypatch.setattr(connections, "RATE", 100.0)
+    monkeypatch.setattr(connections, "BURST", 10.0)
+    loop = asyncio.get_running_loop()
+    async with socket_to(web) as client:
+        started = loop.time()
+        for _ in range(60):
+            await send(client, type="auth", token="any")
+            assert await receive(client) == {"type": "auth.accepted"}
+        assert 0.45 < loop.time() - started < 3
+
+
+async def test_more_frames_at_once_than_anybody_needs_end_the_connection(web):
+    """Thousands of frames in one go are not kept in memory."""
+    async with socket_to(web) as client:
+        web.store.down = True
+        flood = b"\x81\x82\0\0\0\0{}" * 20_000
+        client.transport.write(flood)
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                await receive(client)
+    assert closed.value.rcvd is None or closed.value.rcvd.code in (1008, 4500)
+
+
+async def test_an_idle_socket_is_closed_and_a_busy_one_is_not():
+    """Silence counts only while no answer is in progress."""
+    store = MemoryStore()
+    store.known_models.append(MODEL)
+    async with running_web(store, idle=0.4) as web:
+        web.engine.write.clear()
+        async with socket_to(web) as client:
+            await send(client, type="response.create", model="tiny", input="Hello")
+            await until(client, "response.output_text.delta")
+            await asyncio.sleep(0.9)
+            web.engine.write.set()
+            await until(client, "response.completed")
+            assert (await receive(client))["error"]["code"] == "idle"
+            with pytest.raises(ConnectionClosed) as closed:
+                await receive(client)
+    assert closed.value.rcvd.code == 4408
+
+
+def test_the_kernel_keeps_little_for_a_client_that_does_not_read():
+    """Accepted sockets inherit the bound."""
+    with listen(Settings(port=0)) as listener, socket.socket() as client:
+        client.connect(listener.getsockname())
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * SEND_BUFFER
