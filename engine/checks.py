@@ -23,3 +23,9 @@ def check_request(card: ModelCard, request_id: str, ids: Sequence[int], max_toke
     if low < 0 or high >= card.vocab_size:
         wrong = low if low < 0 else high
         raise RequestRefused(f"token id {wrong} is outside of the vocabulary of {card.vocab_size}")
+
+
+def check_release(ids: Sequence[int], keep: int) -> None:
+    """Raise RequestRefused if `keep` is no position in `ids`."""
+    if not 0 <= keep <= len(ids):
+        raise RequestRefused(f"keep must be from 0 to {len(ids)}, the number of ids, got {keep}")

@@ -35,6 +35,10 @@ class EngineLost(EngineError):
     """The engine died or was closed with this request in flight."""
 
 
+class EngineStalled(EngineError):
+    """This request was given no token for too long and was ended; the engine and other requests go on."""
+
+
 class ModelUnusable(EngineError):
     """The model folder cannot be served; the message says which file or setting is wrong."""
 
@@ -111,7 +115,13 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """A snapshot. `kv_used`, `kv_tokens`: in tokens; cached prefixes that can be evicted are not used."""
+    """A snapshot. Counts of the KV pool in tokens; cached prefixes that can be evicted are not used.
+
+        kv_tokens = kv_used + kv_cached + free + kv_leaked
+
+    `kv_cached`, `kv_leaked`: as of the last time that nothing ran. Leaked tokens belong to no request and to no
+    prefix: only a restart brings them back. `lost`: for good, the engine must be started anew.
+    """
 
     ok: bool
     running: int
@@ -119,6 +129,9 @@ class Health:
     kv_used: int
     kv_tokens: int
     detail: str = ""
+    lost: bool = False
+    kv_cached: int = 0
+    kv_leaked: int = 0
 
 
 class Decoder(Protocol):
@@ -200,7 +213,7 @@ class Engine(Protocol):
         """Run one request, yielding a chunk per scheduler step; the last has `finish`.
 
         Feeding `ids + answer[:k]` continues a greedy or seeded answer at its k-th token: the ground
-        for continuing after a crash. Raises RequestRefused, EngineBusy, EngineLost.
+        for continuing after a crash. Raises RequestRefused, EngineBusy, EngineStalled, EngineLost.
         """
         ...
 
@@ -213,6 +226,15 @@ class Engine(Protocol):
 
     async def prefill(self, request_id: str, ids: Sequence[int], salt: str = "") -> int:
         """Put a prefix into the KV cache without generating; return how many tokens were cached already."""
+        ...
+
+    async def release(self, ids: Sequence[int], keep: int = 0, salt: str = "") -> int:
+        """Free the cached KV of all sequences that begin with `ids[:keep + 1]`, from token `keep` on.
+
+        Returns how many tokens were freed, 0 if nothing was there. `keep`: how many of the first tokens others
+        begin with, too. What a running request uses stays. Raises RequestRefused (`keep` is not in 0 … len(ids)),
+        EngineLost, EngineError (no answer in time).
+        """
         ...
 
     async def health(self) -> Health:

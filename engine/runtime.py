@@ -18,11 +18,12 @@ import contextlib
 import logging
 import multiprocessing
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from engine.child import run_scheduler  # first: it installs the torchvision shim
+from engine.questions import Questions
 
 _policy = asyncio.get_event_loop_policy()
 with warnings.catch_warnings():
@@ -30,7 +31,11 @@ with warnings.catch_warnings():
     from sglang.srt.entrypoints.engine import Engine
     from sglang.srt.managers.io_struct import GenerateReqInput
     from sglang.srt.managers.load_snapshot import shm_path_for
+    from sglang.srt.runtime_context import get_parallel
     from sglang.srt.utils import kill_process_tree
+    from sglang.utils import TypeBasedDispatcher
+
+    from engine import scheduler_messages as messages
 asyncio.set_event_loop_policy(_policy)  # SGLang sets uvloop's at import
 
 _KILL_SECONDS = 20.0
@@ -84,7 +89,20 @@ class Runtime(Engine):
         It replaces SGLang's `auto_create_handle_loop`, which installs signal handlers.
         """
         self.manager.event_loop = loop
+        self._questions = Questions(self.manager._dispatch_to_scheduler, get_parallel().num_dp_ranks)
+        self.manager._result_dispatcher += TypeBasedDispatcher(
+            [(kind, self._questions.answered) for kind in (messages.ReleaseReqOutput, messages.PoolReqOutput)]
+        )
         return loop.create_task(self.manager.handle_loop(), name="sglang-receive")
+
+    async def release(self, ids: Sequence[int], keep: int, salt: str, timeout: float) -> int:
+        """Free what is cached from token `keep` on (see `engine.release`); return the tokens. Raises TimeoutError."""
+        question = messages.ReleaseReqInput(ids=list(ids), keep=keep, salt=salt or None)
+        return sum(answer.tokens for answer in await self._questions.ask(question, timeout))
+
+    async def pool(self, timeout: float) -> messages.PoolState | None:
+        """Return how the KV pool is divided, None while something runs. Raises TimeoutError."""
+        return messages.pool_state(await self._questions.ask(messages.PoolReqInput(), timeout))
 
     def end(self) -> None:
         """End the schedulers, close the sockets and remove what they left. Blocks for up to 20 s a scheduler."""

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from engine.checks import check_request
+from engine.checks import check_release, check_request
 from engine.contract import (
     Chunk,
     EngineBusy,
@@ -126,6 +126,14 @@ class ScriptedEngine:
                 pass
         return running.cached
 
+    async def release(self, ids: Sequence[int], keep: int = 0, salt: str = "") -> int:
+        """Free cached prefixes from token `keep` on; return how many tokens."""
+        check_release(ids, keep)
+        if self._lost:
+            raise EngineLost(self._lost)
+        used = [(*r.ids, *r.answer) for r in self._running.values() if r.salt == salt]
+        return self._cache.release(salt, ids, keep, used)
+
     async def health(self) -> Health:
         """Return a snapshot; never raises."""
         return Health(
@@ -135,6 +143,8 @@ class ScriptedEngine:
             kv_used=sum(len(r.ids) + len(r.answer) for r in self._running.values()),
             kv_tokens=self._card.kv_tokens,
             detail=self._lost,
+            lost=bool(self._lost),
+            kv_cached=len(self._cache),
         )
 
     async def close(self) -> None:

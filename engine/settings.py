@@ -15,6 +15,8 @@ from engine.contract import ModelUnusable
 
 _FULL_WINDOWS = 4
 """Full windows that the default KV pool holds on a CPU."""
+_SLOWEST_PREFILL = {"cpu": 50.0, "gpu": 1000.0}
+"""Prompt tokens a second; what is slower is taken for stuck. Two cores compute ten times as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class EngineSettings:
     inside SGLang before it answers EngineBusy. `prefill_chunk`: prompt tokens a step computes at most.
     `threads`: of each scheduler process, None = all processors divided by `tp`. `log_level`: of SGLang,
     on standard error; its warnings are mostly about GPUs that are not there. `start_timeout` in seconds.
+    `silence`: seconds without a token after which a request is ended (a long prompt gets more, see `patience`),
+    and without any sign of life after which the schedulers are taken for lost.
     `extra`: further arguments of SGLang's ServerArgs, which win over everything here.
     """
 
@@ -44,7 +48,13 @@ class EngineSettings:
     device: str = "cpu"
     log_level: str = "error"
     start_timeout: float = 600.0
+    silence: float = 120.0
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def patience(settings: EngineSettings, prompt: int) -> float:
+    """Return how many seconds a request may be without a token. `prompt`: its length in tokens."""
+    return settings.silence + prompt / _SLOWEST_PREFILL["cpu" if settings.device == "cpu" else "gpu"]
 
 
 def window(settings: EngineSettings, config: dict[str, Any]) -> int:
@@ -101,6 +111,8 @@ def prepare_environment(settings: EngineSettings, environ: MutableMapping[str, s
     """
     environ.setdefault("HF_HUB_OFFLINE", "1")  # a model is a folder here; nothing is fetched
     environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # A leak is reported by `health`, and costs as many tokens; SGLang would end the scheduler and all its answers.
+    environ.setdefault("SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_IDLE", "0")
     environ.setdefault("TQDM_DELAY", "10")  # seconds until a scheduler shows its bar of weights
     environ.setdefault("PYTHONWARNINGS", "ignore")  # child processes: which GPUs SGLang did not find
     if settings.device != "cpu":

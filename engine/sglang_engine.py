@@ -3,8 +3,9 @@
 start      import and launch in a thread of our own, so that the event loop goes on answering;
            the thread lives until `close`, because the schedulers die with it
 generate   one SGLang request; a consumer that goes away aborts it at once
-a dead     scheduler makes every request in flight raise EngineLost, and `health` say so;
-scheduler  the host restarts the engine process (SGLang would kill it)
+a dead     scheduler, or one that says nothing for long, makes every request in flight raise EngineLost, and
+scheduler  `health` say so; the host restarts the engine process (SGLang would kill it)
+a request  that is given no token for long ends with EngineStalled
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ import contextlib
 import importlib
 import signal
 import threading
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from engine.checks import check_request
+from engine.checks import check_release, check_request
 from engine.contract import (
     Chunk,
     EngineError,
@@ -28,7 +28,6 @@ from engine.contract import (
     Health,
     ModelCard,
     ModelUnusable,
-    RequestRefused,
     Tokenizer,
 )
 from engine.models import folder
@@ -38,11 +37,7 @@ from engine.tokenizer import HubTokenizer
 
 if TYPE_CHECKING:
     from engine.runtime import Runtime
-
-_PING_SECONDS = 2.0
-"""How long `health` waits for an idle scheduler."""
-_SILENCE_SECONDS = 120.0
-"""A scheduler with work that says nothing for so long is taken for dead; a step takes seconds at most."""
+    from engine.schedulers import Schedulers
 
 
 class SglangEngine:
@@ -60,8 +55,8 @@ class SglangEngine:
         self._card: ModelCard | None = None
         self._tokenizer: HubTokenizer | None = None
         self._lost: asyncio.Future[str] | None = None
-        self._running: set[str] = set()
-        self._ping: asyncio.Task[Any] | None = None
+        self._schedulers: Schedulers | None = None
+        self._watch: asyncio.Task[None] | None = None
         self._closed = False
 
     @property
@@ -103,15 +98,16 @@ class SglangEngine:
         self._receiver = receiver = runtime.receive_in(loop)
         receiver.add_done_callback(self._receiver_ended)
         self._card = _card(settings, config, context, runtime, tokenizer)
+        self._keep_watch(loop, runtime)
         report(f"{settings.name} is ready")
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         """Run one request, yielding a chunk per scheduler step; the last has `finish`."""
-        self._require_runnable(request.request_id, request.ids, request.sampling.max_tokens)
+        schedulers = self._runnable(request.request_id, request.ids, request.sampling.max_tokens)
         progress = Progress()
         sampling = sampling_arguments(request.sampling, self.card.end_ids)
         async with contextlib.aclosing(
-            self._run(request.request_id, request.ids, sampling, request.salt, stream=True)
+            schedulers.run(request.request_id, request.ids, sampling, request.salt)
         ) as outputs:
             async for output in outputs:
                 if chunk := progress.chunk(output):
@@ -119,39 +115,47 @@ class SglangEngine:
 
     async def abort(self, request_id: str) -> None:
         """Ask the scheduler to drop a request within one step. Unknown ids are ignored."""
-        if self._runtime is not None and request_id in self._running:
-            self._runtime.manager.abort_request(request_id)
+        if self._schedulers is not None:
+            self._schedulers.abort(request_id)
 
     async def prefill(self, request_id: str, ids: Sequence[int], salt: str = "") -> int:
         """Put a prefix into the KV cache without generating; return how many tokens were cached already."""
-        self._require_runnable(request_id, ids, 0)
+        schedulers = self._runnable(request_id, ids, 0)
         sampling = {"max_new_tokens": 0, "temperature": 0.0}
         cached = 0
-        async with contextlib.aclosing(self._run(request_id, ids, sampling, salt, stream=True)) as outputs:
+        async with contextlib.aclosing(schedulers.run(request_id, ids, sampling, salt)) as outputs:
             async for output in outputs:
                 raise_refusal(output["meta_info"])
                 cached = output["meta_info"].get("cached_tokens", cached)
         return cached
 
+    async def release(self, ids: Sequence[int], keep: int = 0, salt: str = "") -> int:
+        """Free cached prefixes from token `keep` on; return how many tokens."""
+        check_release(ids, keep)
+        return await self._live().release(ids, keep, salt)
+
     async def health(self) -> Health:
         """Return a snapshot; never raises. Takes at most 2 s."""
-        if self._runtime is None or self._card is None:
-            return Health(False, 0, 0, 0, 0, "closed" if self._closed else "starting")
-        capacity = self._card.kv_tokens
+        schedulers = self._schedulers
+        if schedulers is None or self._card is None:
+            return Health(False, 0, 0, 0, 0, "closed" if self._closed else "starting", lost=self._closed)
+        # While requests run, the watchdog pings.
+        answered = schedulers.running > 0 or await schedulers.ping()
         if reason := self._why_lost():
-            return Health(False, 0, 0, 0, capacity, reason)
-        detail = await self._silence()
+            return Health(False, 0, 0, 0, self._card.kv_tokens, reason, lost=True)
         try:
-            loads = self._runtime.manager.load_snapshot_reader.read_all()
+            loads = schedulers.loads()
         except (OSError, ValueError) as error:
-            return Health(False, len(self._running), 0, 0, capacity, f"no load snapshot: {error}")
+            return Health(False, schedulers.running, 0, 0, self._card.kv_tokens, f"no load snapshot: {error}")
         return Health(
-            ok=not detail,
+            ok=answered,
             running=sum(load.num_running_reqs for load in loads),
             queued=sum(load.num_waiting_reqs for load in loads),
             kv_used=sum(load.num_used_tokens for load in loads),
-            kv_tokens=capacity,
-            detail=detail,
+            kv_tokens=self._card.kv_tokens,
+            detail="" if answered else "the idle scheduler does not answer",
+            kv_cached=schedulers.pool.cached if schedulers.pool else 0,
+            kv_leaked=schedulers.pool.leaked if schedulers.pool else 0,
         )
 
     async def close(self) -> None:
@@ -161,7 +165,7 @@ class SglangEngine:
         self._closed = True
         self._lose("the engine was closed")
         loop = asyncio.get_running_loop()
-        for task in (self._ping, self._receiver):
+        for task in (self._watch, self._receiver):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -173,64 +177,27 @@ class SglangEngine:
         # Nor this: the schedulers are bound to the life of the thread.
         self._launcher.shutdown(wait=False)
 
-    async def _run(
-        self, request_id: str, ids: Sequence[int], sampling: dict[str, Any], salt: str, *, stream: bool
-    ) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield SGLang's outputs for one request; leaving early aborts it."""
-        from engine.runtime import generate_input  # noqa: PLC0415 — imported by `start` already
+    def _runnable(self, request_id: str, ids: Sequence[int], max_tokens: int) -> Schedulers:
+        """Return where to run a request. Raises what SGLang would truncate, hang on or crash on as RequestRefused."""
+        card, schedulers = self.card, self._live()
+        check_request(card, request_id, ids, max_tokens)
+        return schedulers
 
-        assert self._runtime is not None
-        manager = self._runtime.manager
-        source = generate_input(request_id, list(ids), sampling, salt, stream)
-        outputs = manager.generate_request(source, None)
-        self._running.add(request_id)
-        try:
-            while (output := await self._next(outputs)) is not None:
-                yield output
-        except ValueError as error:
-            raise RequestRefused(str(error)) from error
-        finally:
-            self._running.discard(request_id)
-            # A request that ended is unknown to SGLang by now, and the abort does nothing.
-            if self._why_lost() is None:
-                manager.abort_request(request_id)
-            await outputs.aclose()
-
-    async def _next(self, outputs: AsyncIterator[Any]) -> dict[str, Any] | None:
-        """Return the next output, None at the end. Raises EngineLost as soon as the engine is lost."""
-        assert self._lost is not None
-        step: asyncio.Future[Any] = asyncio.ensure_future(anext(outputs, None))
-        try:
-            await asyncio.wait((step, self._lost), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if not step.done():
-                step.cancel()
-                await asyncio.gather(step, return_exceptions=True)
-        if step.cancelled() or (self._lost.done() and not step.done()):
-            raise EngineLost(f"{self._why_lost()}; the answer can be continued on a new engine")
-        return step.result()
-
-    def _require_runnable(self, request_id: str, ids: Sequence[int], max_tokens: int) -> None:
-        """Raise RequestRefused or EngineLost for what SGLang would truncate, hang on or crash on."""
-        card = self.card
+    def _live(self) -> Schedulers:
+        """Return the schedulers. Raises EngineLost, EngineError if there are none yet."""
         if reason := self._why_lost():
             raise EngineLost(f"{reason}; restart the engine")
-        check_request(card, request_id, ids, max_tokens)
-        if request_id in self._running:
-            raise RequestRefused(f"request {request_id} is running already")
+        if self._schedulers is None:
+            raise EngineError("the engine has not started")
+        return self._schedulers
 
-    async def _silence(self) -> str:
-        """Return why the scheduler is taken for stuck, or an empty string."""
-        assert self._runtime is not None
-        manager = self._runtime.manager
-        if self._running:
-            silent = time.time() - manager.last_receive_tstamp
-            return f"the scheduler said nothing for {silent:.0f} s" if silent > _SILENCE_SECONDS else ""
-        if self._ping is None or self._ping.done():
-            self._ping = asyncio.create_task(manager.get_internal_state(), name="sglang-ping")
-        # Not cancelled when late: SGLang's communicator would give its answer to the next ping.
-        done, _ = await asyncio.wait((self._ping,), timeout=_PING_SECONDS)
-        return "" if done else f"the idle scheduler did not answer within {_PING_SECONDS:.0f} s"
+    def _keep_watch(self, loop: asyncio.AbstractEventLoop, runtime: Runtime) -> None:
+        from engine.schedulers import Schedulers  # noqa: PLC0415 — SGLang is imported by now
+
+        assert self._lost is not None
+        self._schedulers = Schedulers(runtime, self._settings, self._lost, self._lose)
+        self._watch = loop.create_task(self._schedulers.keep_watch(), name="sglang-watchdog")
+        self._watch.add_done_callback(self._receiver_ended)
 
     def _watch_schedulers(self, loop: asyncio.AbstractEventLoop) -> None:
         if threading.current_thread() is threading.main_thread():
@@ -238,7 +205,7 @@ class SglangEngine:
 
     def _receiver_ended(self, receiver: asyncio.Task[None]) -> None:
         if not receiver.cancelled():
-            self._lose(f"receiving from the scheduler failed: {receiver.exception()!r}")
+            self._lose(f"{receiver.get_name()} failed: {receiver.exception()!r}")
 
     def _lose(self, reason: str) -> None:
         if self._lost is not None and not self._lost.done():

@@ -32,7 +32,10 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class EngineReport:
-    """What one engine says of itself. `since`: Unix seconds at which `state` began; counts in requests and tokens."""
+    """What one engine says of itself. `since`: Unix seconds at which `state` began; counts in requests and tokens.
+
+    Of the KV pool's `kv_tokens`, `kv_used` belong to answers under way, `kv_cached` to prefixes; `kv_leaked` to nobody.
+    """
 
     engine_id: str
     state: EngineState
@@ -43,6 +46,8 @@ class EngineReport:
     queued: int = 0
     kv_used: int = 0
     kv_tokens: int = 0
+    kv_cached: int = 0
+    kv_leaked: int = 0
 
 
 class Registry(Protocol):

@@ -20,7 +20,7 @@ from chatserver.ports.registry import EngineReport, EngineState, Registry, Serve
 from chatserver.ports.tapes import Command, Signals, Stop
 from chatserver.service.outlook import Outlook
 from chatserver.service.turn import Turn, TurnParts
-from engine.contract import EngineLost
+from engine.contract import EngineLost, Health
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ class Worker:
         self._running: dict[str, tuple[Turn, asyncio.Task[None]]] = {}
         self._wake = asyncio.Event()
         self._report = EngineReport(engine_id, EngineState.READY, "ready", time.time())
+        self._leaked = 0
 
     async def run(self) -> None:
         """Work until cancelled. Raises EngineLost or Unavailable when the process must be restarted."""
@@ -186,8 +187,7 @@ class Worker:
         while True:
             health = await self._parts.engine.health()
             card = self._parts.engine.card
-            if not health.ok and not self._draining:
-                log.warning("the scheduler does not answer: %s", health.detail)
+            self._look_at(health)
             report = replace(
                 self._report,
                 model=ServedModel(
@@ -202,9 +202,25 @@ class Worker:
                 queued=health.queued,
                 kv_used=health.kv_used,
                 kv_tokens=health.kv_tokens,
+                kv_cached=health.kv_cached,
+                kv_leaked=health.kv_leaked,
             )
             try:
                 await self._registry.put(report, ttl=REPORT_TTL)
             except Unavailable as error:
                 log.warning("cannot report to the store (%s)", error.message)
             await asyncio.sleep(REPORT_INTERVAL)
+
+    def _look_at(self, health: Health) -> None:
+        """Tell of a silent engine and of a leak. Raises EngineLost: no turn may be there that would notice."""
+        if health.lost:
+            raise EngineLost(health.detail)
+        if not health.ok and not self._draining:
+            log.warning("the scheduler does not answer: %s", health.detail)
+        if health.kv_leaked != self._leaked:
+            log.error(
+                "%d of %d tokens of the KV pool belong to nobody; a restart of the engine frees them",
+                health.kv_leaked,
+                health.kv_tokens,
+            )
+            self._leaked = health.kv_leaked

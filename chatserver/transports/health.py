@@ -57,6 +57,8 @@ def _answer(reason: str | None, engines: list[EngineReport]) -> Response:
             "queued": engine.queued,
             "kv_used": engine.kv_used,
             "kv_tokens": engine.kv_tokens,
+            "kv_cached": engine.kv_cached,
+            "kv_leaked": engine.kv_leaked,
         }
         for engine in engines
     ]

@@ -157,6 +157,74 @@ async def test_prefill_makes_the_next_request_hit(engine):
     assert cached == len(ids)
 
 
+async def test_release_frees_what_others_do_not_share(engine):
+    """A conversation's prefix goes, its instructions stay with another conversation; the count is exact."""
+    await idle(engine)
+    head = engine.tokenizer.head("You tell people of trees.")
+    mine = (*head, *engine.tokenizer.segment("user", "What is an oak? And how old does one get?"))
+    other = (*head, *engine.tokenizer.segment("user", "And a birch?"))
+    keep = next(i for i, (a, b) in enumerate(zip(mine, other, strict=False)) if a != b)
+    answer, _, _ = await run(engine, request((*mine, *engine.tokenizer.cue()), 8, salt="r", ignore_end=True))
+    whole = (*mine, *engine.tokenizer.cue(), *answer[:-1])
+    await engine.prefill(new_id(), other, "r")
+    await idle(engine)
+    before = await engine.health()
+    assert await engine.release(whole, keep, "other tenant") == 0
+    assert await engine.release(whole, keep, "r") == len(whole) - keep
+    after = await engine.health()
+    assert before.kv_cached - after.kv_cached == len(whole) - keep
+    assert after.kv_leaked == 0
+    assert await engine.release(whole, keep, "r") == 0
+    assert await engine.prefill(new_id(), other, "r") == len(other) - 1
+    assert await engine.prefill(new_id(), whole, "r") == keep
+
+
+async def test_release_leaves_running_requests_alone(engine):
+    """An answer that uses the prefix goes on as if nothing had happened."""
+    ids = prompt(engine, "Tell me about the moon, at length.")
+    undisturbed, _, _ = await run(engine, request(ids, 24, ignore_end=True))
+    chunks = engine.generate(request(ids, 24, ignore_end=True))
+    emitted: list[int] = []
+    async with contextlib.aclosing(chunks):
+        async for chunk in chunks:
+            emitted += chunk.ids
+            await engine.release(ids, 0)
+    assert tuple(emitted) == undisturbed
+    await idle(engine)
+    assert (await engine.health()).kv_leaked == 0
+
+
+@pytest.mark.parametrize("keep", [-1, 3])
+async def test_release_of_a_wrong_position_is_refused(engine, keep):
+    """`keep` is a position in the ids."""
+    with pytest.raises(RequestRefused, match="from 0 to 2"):
+        await engine.release((5, 6), keep)
+
+
+async def test_a_storm_of_aborts_disturbs_nobody_and_leaks_nothing(engine):
+    """A thousand aborts in about a second: at every age of a request, again and again, and of ids that nobody has."""
+    ids = prompt(engine, "Write on while others come and go.")
+    alone, _, _ = await run(engine, request(ids, 60, ignore_end=True))
+    steady = asyncio.create_task(run(engine, request(ids, 60, ignore_end=True)))
+    aborts = 0
+    while not steady.done() or aborts < 1000:
+        wanted = request(prompt(engine, f"Number {aborts}."), 50, ignore_end=True)
+        short = asyncio.create_task(run(engine, wanted))
+        for pause in range(12):
+            await engine.abort(wanted.request_id)
+            await engine.abort(new_id())
+            await asyncio.sleep(0.001 * (pause % 3))
+            aborts += 2
+        _, _, finish = await asyncio.wait_for(short, 30)
+        assert finish is FinishReason.ABORT
+    emitted, _, _ = await steady
+    assert emitted == alone
+    await idle(engine)
+    health = await engine.health()
+    assert health.kv_leaked == 0
+    assert 0 < health.kv_cached < health.kv_tokens
+
+
 async def test_too_long_requests_are_refused_with_counts(engine):
     """Nothing is ever cut silently."""
     window = engine.card.context

@@ -62,6 +62,10 @@ class Recording:
         self._publish(salt, ids)
         return cached
 
+    async def release(self, ids: Sequence[int], keep: int = 0, salt: str = "") -> int:
+        """Pass it on."""
+        return await self._engine.release(ids, keep, salt)
+
     @property
     def wasted(self) -> int:
         """Tokens that idle work computed and that no later prompt began with."""
