@@ -18,7 +18,6 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator
-from hashlib import blake2b
 
 import uvicorn
 
@@ -38,6 +37,7 @@ from chatserver.service.prefixes import Prefixes
 from chatserver.service.prompting import PromptBuilder
 from chatserver.service.roles import engine_role, store_role, web_role
 from chatserver.service.run_folder import RunFolder
+from chatserver.service.salt import salts
 from chatserver.service.supervisor import Supervisor
 from chatserver.service.tape_writer import TapeWriter
 from chatserver.service.turn import TurnParts
@@ -320,7 +320,7 @@ async def _work(settings: Settings, store: ValkeyStore, engine: Engine, engine_i
         tapes=store.tapes,
         writer=TapeWriter(store.tapes),
         prefixes=Prefixes(engine),
-        salt=_salt,
+        salt=salts(await store.secrets.cache_salt()),
     )
     limits = WorkerLimits(profiles.max_running(settings), settings.lease, settings.drain)
     worker = Worker(engine_id, parts, store.signals, store.registry, limits, caches=store.caches)
@@ -342,11 +342,6 @@ async def _signalled() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, came.set)
     await came.wait()
-
-
-def _salt(tenant: str) -> str:
-    """Return the KV-cache salt of a tenant: other tenants' prompts never meet it. Clients cannot choose it."""
-    return blake2b(tenant.encode(), digest_size=8, person=b"kv-salt").hexdigest()
 
 
 def _causes(error: BaseException | None) -> str:

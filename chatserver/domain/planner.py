@@ -11,21 +11,30 @@ every prompt begins with the previous one, so the KV cache serves all of it but 
 
 The cut moves when an answer ends, if the next message may not fit (see `plan_next`), so that the new
 prefix can be put into the cache before that message comes.
+
+A message that is too long by itself is refused with the counts, or, if the policy says so, loses its middle:
+
+    ├── first half ──┤├─ trimmed ─┤├── second half ──┤   the template's own tokens are at the ends
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from chatserver.domain.item import Role
-from chatserver.domain.response import Truncation
+from chatserver.domain.response import Trim, Truncation
 
 EXPECTED_FROM = 8
 """User messages, the newest ones, that the next one is expected to be like."""
 
 SCHEDULER_MARGIN = 6
 """Tokens that the scheduler itself keeps free of the window and of the pool (SGLang: 1 + 5)."""
+
+
+MIN_TRIMMED = 64
+"""Tokens that a trimmed message keeps at least: below it nothing is left that could be understood."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +66,32 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """What to do when a prompt does not fit.
+
+    `retention_ratio`: share of the room behind the instructions that a cut keeps. `post_instructions`: tokens that
+    may follow the instructions, None: as many as the window takes. `cut_inside`: whether one message that is too
+    long by itself may lose its middle.
+    """
+
+    kind: Truncation
+    retention_ratio: float = 0.7
+    post_instructions: int | None = None
+    cut_inside: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """What to send: the first `pinned` segments and those from index `start` on. `sent`: prompt length in tokens."""
+    """What to send: the first `pinned` segments and those from index `start` on. `sent`: prompt length in tokens.
+
+    `trim`: what is left out inside one of them.
+    """
 
     pinned: int
     start: int
     sent: int
     cut: str | None
+    trim: Trim | None = None
 
 
 class DoesNotFit(Exception):
@@ -74,7 +102,7 @@ class DoesNotFit(Exception):
         self.needed = needed
         self.limit = limit
         self.single = single
-        """Whether the newest message alone (with the pinned head) is too long: truncation cannot help."""
+        """Whether the newest message alone (with the pinned head) is too long: dropping others cannot help."""
 
 
 def plan(
@@ -82,34 +110,40 @@ def plan(
     *,
     fixed: int,
     window: Window,
-    policy: Truncation,
-    retention_ratio: float,
+    policy: Policy,
     cut: str | None = None,
+    trim: Trim | None = None,
 ) -> Plan:
     """Choose what to keep. Raises DoesNotFit.
 
-    `fixed`: tokens that are always sent (head and cue). `cut`: the item that the last plan of this
-    branch began with, None if nothing was dropped yet; a cut that is not in `segments` is ignored.
+    `fixed`: tokens that are always sent (head and cue). `cut`: the item that the last plan of this branch began
+    with, None if nothing was dropped yet; `trim`: what that plan left out. Either is ignored if its item is not
+    in `segments`.
     """
+    cuts = policy.kind is not Truncation.DISABLED
+    trim = trim if cuts else None
     pinned = _pinned(segments)
-    base = fixed + sum(segment.length for segment in segments[:pinned])
+    suffix = _suffix_lengths(segments, trim)
+    base = fixed + suffix[0] - suffix[pinned]
     starts = _turn_starts(segments, pinned)
-    current = _stored_start(segments, starts, cut) if policy is not Truncation.DISABLED else pinned
-    suffix = _suffix_lengths(segments)
-    if base + suffix[current] <= window.limit:
-        return _plan(segments, pinned, current, base + suffix[current])
-    last = starts[-1]
-    alone = base + suffix[last]
-    if policy is Truncation.DISABLED:
-        raise DoesNotFit(base + suffix[current], window.limit, single=alone > window.limit)
-    target = base + int((window.limit - base) * retention_ratio)
-    later = [start for start in starts if start > current]
-    for start in later:
-        if base + suffix[start] <= target:
-            return _plan(segments, pinned, start, base + suffix[start])
-    if alone <= window.limit:
-        return _plan(segments, pinned, last, alone)
-    raise DoesNotFit(alone, window.limit, single=True)
+    current = _stored_start(segments, starts, cut) if cuts else pinned
+    limit = _limit(window, policy, base) if cuts else window.limit
+
+    def chosen(start: int) -> Plan:
+        cut = segments[start].item_id if start > pinned else None
+        return Plan(pinned, start, base + suffix[start], cut, _still(trim, segments, start))
+
+    if base + suffix[current] <= limit:
+        return chosen(current)
+    if not cuts:
+        raise DoesNotFit(base + suffix[current], limit, single=base + suffix[starts[-1]] > limit)
+    target = base + int((limit - base) * policy.retention_ratio)
+    for start in starts:
+        if start > current and base + suffix[start] <= target:
+            return chosen(start)
+    if base + suffix[starts[-1]] <= limit:
+        return chosen(starts[-1])
+    return _trimmed(segments, pinned, starts[-1], base=base, target=target, limit=limit, policy=policy)
 
 
 def plan_next(
@@ -117,24 +151,27 @@ def plan_next(
     *,
     fixed: int,
     window: Window,
-    policy: Truncation,
-    retention_ratio: float,
+    policy: Policy,
     cut: str | None = None,
+    trim: Trim | None = None,
 ) -> Plan:
     """Choose, when an answer has ended, what the next prompt begins with. Raises DoesNotFit.
 
     As `plan`, but with room for a message that has not come: the high-water mark is lower by
     `expected_message`. The stored cut moves only if such a message would not fit behind it, so a message of
-    at most that length never moves the cut again. `sent` counts that message in.
+    at most that length never moves the cut again. `sent` counts that message in. Nothing more is trimmed.
     """
-    room = expected_message(segments, window.limit - fixed)
+    limit = _limit(window, policy, fixed)
+    room = expected_message(segments, limit - fixed)
+    if policy.post_instructions is not None:
+        policy = replace(policy, post_instructions=max(0, policy.post_instructions - room))
     return plan(
         segments,
         fixed=fixed + room,
         window=window,
-        policy=policy,
-        retention_ratio=retention_ratio,
+        policy=replace(policy, cut_inside=False),
         cut=cut,
+        trim=trim,
     )
 
 
@@ -147,8 +184,40 @@ def expected_message(segments: Sequence[Segment], room: int) -> int:
     return min(max(lengths[-EXPECTED_FROM:], default=0), max(room, 0) // 4)
 
 
-def _plan(segments: Sequence[Segment], pinned: int, start: int, sent: int) -> Plan:
-    return Plan(pinned, start, sent, cut=segments[start].item_id if start > pinned else None)
+def _limit(window: Window, policy: Policy, base: int) -> int:
+    """Return the longest prompt that window and policy allow, behind `base` tokens of instructions."""
+    if policy.post_instructions is None:
+        return window.limit
+    return min(window.limit, base + policy.post_instructions)
+
+
+def _trimmed(
+    segments: Sequence[Segment],
+    pinned: int,
+    start: int,
+    *,
+    base: int,
+    target: int,
+    limit: int,
+    policy: Policy,
+) -> Plan:
+    """Keep the newest turn alone, its longest message without its middle. Raises DoesNotFit."""
+    alone = base + sum(segment.length for segment in segments[start:])
+    longest = max(segments[start:], key=lambda segment: segment.length)
+    count = alone - target
+    left = longest.length - count
+    if not policy.cut_inside or left < MIN_TRIMMED:
+        raise DoesNotFit(alone, limit, single=True)
+    trim = Trim(longest.item_id, (left + 1) // 2, count)
+    cut = segments[start].item_id if start > pinned else None
+    return Plan(pinned, start, target, cut, trim)
+
+
+def _still(trim: Trim | None, segments: Sequence[Segment], start: int) -> Trim | None:
+    """Return a stored trim if its item is still sent."""
+    if trim is None or all(segment.item_id != trim.item_id for segment in segments[start:]):
+        return None
+    return trim
 
 
 def _pinned(segments: Sequence[Segment]) -> int:
@@ -176,9 +245,13 @@ def _stored_start(segments: Sequence[Segment], starts: Sequence[int], cut: str |
     )
 
 
-def _suffix_lengths(segments: Sequence[Segment]) -> list[int]:
-    """Return for each index the tokens from it to the end; one entry more for the end itself."""
-    lengths = [0] * (len(segments) + 1)
-    for index in range(len(segments) - 1, -1, -1):
-        lengths[index] = lengths[index + 1] + segments[index].length
-    return lengths
+def _suffix_lengths(segments: Sequence[Segment], trim: Trim | None) -> list[int]:
+    """Return for each index the tokens that are sent from it to the end; one entry more for the end itself."""
+    lengths = [segment.length for segment in segments]
+    if trim is not None:
+        for index, segment in enumerate(segments):
+            if segment.item_id == trim.item_id:
+                lengths[index] -= trim.count
+    sums = list(accumulate(reversed(lengths), initial=0))
+    sums.reverse()
+    return sums

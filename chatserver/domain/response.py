@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import accumulate, pairwise
 
 from chatserver.domain.item import Item
 
@@ -52,7 +53,8 @@ class Params:
 
     `temperature`, `top_p`, `top_k`: None = the model's own default, filled in when the model is known.
     `max_output_tokens`: None = what is left of the window. `retention_ratio`: share of the window
-    kept by a cut, for Truncation.RETENTION_RATIO (and AUTO, with the default). `stop`: at most 4 strings.
+    kept by a cut, for Truncation.RETENTION_RATIO (and AUTO, with the default); `post_instructions`: tokens that may
+    follow the instructions; `cut_inside`: whether one too long message may lose its middle. `stop`: at most 4 strings.
     `messages`: the whole prompt as (role, text) for stateless requests, () for conversations.
     """
 
@@ -69,6 +71,8 @@ class Params:
     ignore_end: bool = False
     truncation: Truncation = Truncation.DISABLED
     retention_ratio: float = 0.7
+    post_instructions: int | None = None
+    cut_inside: bool = False
     messages: tuple[tuple[str, str], ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
     echo: dict[str, object] = field(default_factory=dict)
@@ -101,17 +105,32 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class Trim:
+    """`count` tokens of an item that are not sent, from its token `first` on."""
+
+    item_id: str
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ledger:
     """What the model saw: `kept` and `dropped` item ids together are the whole branch.
 
         branch    0 … pinned − 1 │ pinned … start − 1 │ start … items − 1
                   kept           │ dropped            │ kept
 
-    `window`, `sent`, `reserve` in tokens. `cut`: first kept item after the pinned ones, None if nothing was
+        prompt    ├─ head ─┤├─ lengths₀ ─┤├─ lengths₁ ─┤ … ├─ cue ─┤
+                  the first item, if the head stands for it; then what was kept
+
+    `window`, `sent`, `reserve`, `head` in tokens. `cut`: first kept item after the pinned ones, None if nothing was
     dropped; `next_cut`: the same for the turn that follows, chosen when this one ended. `prompt_hash`: of the ids
     that were sent. `carried`: how many of them are the beginning of the answer, written by an earlier response.
-    The lists are not stored with a response, which would take space with the square of a
-    conversation's length: the three numbers are, and `of_branch` makes the lists from them again.
+    `lengths`: tokens of each kept item behind the head, as sent; `trim`: what is missing inside one of them.
+    `rebuilt`: items whose ids were of another tokenizer or template and were made again for this turn.
+
+    The lists of items are not stored with a response, which would take space with the square of a conversation's
+    length: the three numbers are, and `of_branch` makes the lists from them again. `lengths` is bounded by the window.
     """
 
     window: int
@@ -128,6 +147,10 @@ class Ledger:
     start: int = 0
     items: int = 0
     prompt_hash: str = ""
+    head: int = 0
+    lengths: tuple[int, ...] = ()
+    trim: Trim | None = None
+    rebuilt: int = 0
 
     def of_branch(self, path: Sequence[str]) -> Ledger:
         """Return the ledger with its lists. `path`: item ids from the root to the newest input."""
@@ -141,6 +164,13 @@ class Ledger:
     def bare(self) -> Ledger:
         """The ledger without its lists, as it is stored."""
         return replace(self, kept=(), dropped=())
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """Where in the prompt each item of `kept` lies: (first token, one past the last)."""
+        ends = tuple(accumulate(self.lengths, initial=self.head))
+        leading = ((0, self.head),) * (len(self.kept) - len(self.lengths))
+        return (*leading, *pairwise(ends))
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,18 @@ class Generation:
         """Whether a stop string ended the answer."""
         return self._stops.matched is not None
 
+    def was_matched(self, after: int) -> bool:
+        """Whether what was emitted ends with a stop string: the process died before it said so.
+
+        `after`: the first tokens, which another response wrote, are no part of the search.
+        """
+        if not self._params.stop or len(self._emitted) <= after:
+            return False
+        decoder, stops = self._engine.tokenizer.decoder(), StopFilter(self._params.stop)
+        pairs = [(token, decoder.push(token)) for token in self._emitted]
+        stops.feed(pairs[after:])
+        return stops.matched is not None
+
     async def _patiently(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         """Generate, trying again for a while when the engine's own queue is full."""
         for delay in (*BUSY_DELAYS, None):

@@ -13,6 +13,7 @@ from hashlib import blake2b
 
 from chatserver.domain.item import Role
 from chatserver.domain.planner import Plan, Segment
+from chatserver.domain.response import Trim
 
 Ids = tuple[int, ...]
 
@@ -38,8 +39,12 @@ class Layout:
 
     def prefix(self, plan: Plan) -> Ids:
         """Return what a planned prompt begins with: all but the cue."""
-        kept = (*self.ids[: plan.pinned], *self.ids[plan.start :])
-        return (*self.head, *(token for ids in kept for token in ids))
+        return (*self.head, *(token for ids in self.kept(plan) for token in ids))
+
+    def kept(self, plan: Plan) -> list[Ids]:
+        """Return the ids of each item that a plan keeps, without what it trims."""
+        kept = [*range(plan.pinned), *range(plan.start, len(self.ids))]
+        return [_without(plan.trim, self.segments[index].item_id, self.ids[index]) for index in kept]
 
     def prompt(self, plan: Plan) -> Ids:
         """Return a planned prompt."""
@@ -49,6 +54,12 @@ class Layout:
         """Return the branch with one answer more."""
         segment = Segment(item_id, Role.ASSISTANT, len(ids))
         return replace(self, segments=(*self.segments, segment), ids=(*self.ids, ids))
+
+
+def _without(trim: Trim | None, item_id: str, ids: Ids) -> Ids:
+    if trim is None or trim.item_id != item_id:
+        return ids
+    return (*ids[: trim.first], *ids[trim.first + trim.count :])
 
 
 def fingerprint(ids: Sequence[int]) -> str:

@@ -9,12 +9,12 @@ Stored ids are reused, only what is new is encoded.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from chatserver.domain.item import Item, Role, StoredItem
-from chatserver.domain.planner import DoesNotFit, Plan, Segment, Window, plan, plan_next
+from chatserver.domain.planner import DoesNotFit, Plan, Policy, Segment, Window, plan, plan_next
 from chatserver.domain.response import Ledger, Params, Response, Truncation
 from chatserver.errors import BadRequest, ContextTooLong, NotFound
 from chatserver.ports.conversations import Conversations
@@ -24,6 +24,10 @@ from engine.contract import ModelCard, Tokenizer
 
 ENCODE_IN_THREAD = 8_000
 """Characters from which encoding leaves the event loop: about 1 ms of work."""
+ITEM_COST = 200
+"""Characters that an item's own overhead is worth."""
+
+Encoded = TypeVar("Encoded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +52,10 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Upcoming:
-    """What the next prompt of a branch will begin with. `moved`: the cut is not the one of the turn before."""
+    """What the next prompt of a branch will begin with."""
 
     ids: Ids
     cut: str | None
-    moved: bool = False
 
 
 class PromptBuilder:
@@ -84,16 +87,18 @@ class PromptBuilder:
         window = self._window(params)
         newest = await self._newest(response.tenant, stored) if self._cuts(params) else None
         try:
-            chosen = plan(layout.segments, cut=_next_cut(newest), **self._rules(params, layout))
+            chosen = plan(layout.segments, **_stored(newest), **self._rules(params, layout))
         except DoesNotFit as error:
-            raise self._too_long(error, window) from None
+            raise self._too_long(error, window, params) from None
         ids = layout.prompt(chosen)
         return Prompt(
             ids=ids,
             max_output=min(
                 params.max_output_tokens or self._default_reserve, window.room - len(ids) - len(carried)
             ),
-            ledger=self._ledger(params, layout, chosen, (*ids, *carried)),
+            ledger=self._ledger(
+                params, layout, chosen, (*ids, *carried), rebuilt=_rebuilt(stored, encoded)
+            ),
             layout=layout,
             encoded=encoded,
             carried=carried,
@@ -102,7 +107,7 @@ class PromptBuilder:
     def upcoming(self, prompt: Prompt, params: Params, item_id: str, answer: Ids) -> Upcoming | None:
         """Return what the next prompt begins with, now that `answer` has ended; None if it cannot fit."""
         layout = replace(prompt.layout, carried=0).with_answer(item_id, answer)
-        return self._upcoming(params, layout, prompt.ledger.cut)
+        return self._upcoming(params, layout, {"cut": prompt.ledger.cut, "trim": prompt.ledger.trim})
 
     async def upcoming_of(self, tenant: str, conversation_id: str) -> Upcoming | None:
         """Return what the next prompt at a conversation's head begins with, if it is asked like the one before it.
@@ -116,7 +121,7 @@ class PromptBuilder:
         if params.model != self._card.name:
             return None
         layout, _ = await self._lay_out(params, stored)
-        return self._upcoming(params, layout, _next_cut(newest))
+        return self._upcoming(params, layout, _stored(newest))
 
     def answer_ids(self, emitted: Sequence[int]) -> Ids:
         """Return the ids of an answer's item: cue, what was emitted, and what closes it."""
@@ -144,11 +149,12 @@ class PromptBuilder:
     def _current(self, stored: StoredItem) -> bool:
         return stored.ids is not None and stored.template_hash == self._card.template_hash
 
-    async def _encode(self, item: Item) -> Ids:
-        return await self._off_loop(item.text, lambda: self._tokenizer.segment(item.role.value, item.text))
-
-    async def _off_loop(self, text: str, encode: Callable[[], Ids]) -> Ids:
-        return await asyncio.to_thread(encode) if len(text) > ENCODE_IN_THREAD else encode()
+    async def _encode(self, items: Sequence[Item]) -> dict[str, Ids]:
+        """Encode items; many together or a long one off the event loop."""
+        return await _off_loop(
+            sum(len(item.text) + ITEM_COST for item in items),
+            lambda: {item.id: self._tokenizer.segment(item.role.value, item.text) for item in items},
+        )
 
     async def _build_again(self, response: Response, original_id: str) -> Prompt:
         """Return the very prompt of an earlier response. Raises BadRequest if it cannot be made any more."""
@@ -159,7 +165,7 @@ class PromptBuilder:
         stored, carried = await self._items(original)
         layout, _ = await self._lay_out(original.params, stored)
         leading = len(layout.leading)
-        spans = Plan(ledger.pinned - leading, ledger.start - leading, ledger.sent, ledger.cut)
+        spans = Plan(ledger.pinned - leading, ledger.start - leading, ledger.sent, ledger.cut, ledger.trim)
         ids = (*layout.prompt(spans), *carried)
         if fingerprint(ids) != ledger.prompt_hash:
             template = " under another template" if ledger.template_hash != self._card.template_hash else ""
@@ -171,18 +177,18 @@ class PromptBuilder:
         most = min(response.params.max_output_tokens or 1, self._window(original.params).room - len(ids))
         return Prompt(ids, most, ledger, layout)
 
-    def _upcoming(self, params: Params, layout: Layout, cut: str | None) -> Upcoming | None:
+    def _upcoming(self, params: Params, layout: Layout, before: Mapping[str, Any]) -> Upcoming | None:
         try:
-            chosen = plan_next(layout.segments, cut=cut, **self._rules(params, layout))
+            chosen = plan_next(layout.segments, **before, **self._rules(params, layout))
         except DoesNotFit:
             return None
-        return Upcoming(layout.prefix(chosen), chosen.cut, chosen.cut != cut)
+        return Upcoming(layout.prefix(chosen), chosen.cut)
 
     async def _lay_out(self, params: Params, stored: list[StoredItem]) -> tuple[Layout, dict[str, Ids]]:
         """Return the branch with its ids, and those that had to be made."""
         instructions, body = _instructions(params, stored)
-        head = await self._off_loop(instructions or "", lambda: self._tokenizer.head(instructions))
-        encoded = {s.item.id: await self._encode(s.item) for s in body if not self._current(s)}
+        head = await _off_loop(len(instructions or ""), lambda: self._tokenizer.head(instructions))
+        encoded = await self._encode([s.item for s in body if not self._current(s)])
         ids = tuple(encoded.get(s.item.id) or s.ids or () for s in body)
         layout = Layout(
             head=head,
@@ -210,8 +216,9 @@ class PromptBuilder:
         return {
             "fixed": layout.fixed,
             "window": self._window(params),
-            "policy": params.truncation,
-            "retention_ratio": params.retention_ratio,
+            "policy": Policy(
+                params.truncation, params.retention_ratio, params.post_instructions, params.cut_inside
+            ),
         }
 
     def _window(self, params: Params) -> Window:
@@ -222,17 +229,20 @@ class PromptBuilder:
             reserve = min(params.max_output_tokens or self._default_reserve, self._card.context // 4)
         return Window(self._card.context, self._card.kv_tokens, reserve)
 
-    def _too_long(self, error: DoesNotFit, window: Window) -> ContextTooLong:
-        advice = (
-            "shorten the newest message" if error.single else "shorten the input or set truncation to auto"
-        )
+    def _too_long(self, error: DoesNotFit, window: Window, params: Params) -> ContextTooLong:
+        advice = "shorten the input or set truncation to auto"
+        if error.single:
+            advice = "shorten the newest message"
+            if self._cuts(params):
+                advice += ", or set truncation.cut_inside to send it without its middle"
+        bound = f", {params.post_instructions} behind the instructions" if params.post_instructions else ""
         return ContextTooLong(
             f"The model's context window is {self._card.context} tokens and leaves {error.limit} for the prompt "
-            f"(reserve for the answer: {window.reserve}), but the prompt has {error.needed} tokens; {advice}.",
+            f"(reserve for the answer: {window.reserve}{bound}), but the prompt has {error.needed} tokens; {advice}.",
             param="input",
         )
 
-    def _ledger(self, params: Params, layout: Layout, chosen: Plan, ids: Ids) -> Ledger:
+    def _ledger(self, params: Params, layout: Layout, chosen: Plan, ids: Ids, *, rebuilt: int) -> Ledger:
         leading = len(layout.leading)
         path = (*layout.leading, *(segment.item_id for segment in layout.segments))
         return Ledger(
@@ -248,12 +258,27 @@ class PromptBuilder:
             items=len(path),
             carried=layout.carried,
             prompt_hash=fingerprint(ids),
+            head=len(layout.head),
+            lengths=tuple(map(len, layout.kept(chosen))),
+            trim=chosen.trim,
+            rebuilt=rebuilt,
         ).of_branch(path)
 
 
-def _next_cut(newest: Response | None) -> str | None:
+def _stored(newest: Response | None) -> dict[str, Any]:
+    """Return where the newest answer of a branch said that the next prompt is cut, for `plan` and `plan_next`."""
     ledger = newest.outcome.ledger if newest and newest.outcome else None
-    return ledger.next_cut if ledger else None
+    return {"cut": ledger.next_cut, "trim": ledger.trim} if ledger else {}
+
+
+def _rebuilt(stored: Sequence[StoredItem], encoded: Mapping[str, Ids]) -> int:
+    """Count the items whose ids another tokenizer or template had made."""
+    return sum(s.ids is not None and s.item.id in encoded for s in stored)
+
+
+async def _off_loop(cost: int, encode: Callable[[], Encoded]) -> Encoded:
+    """Encode in a thread if it takes long. `cost`: about as many characters."""
+    return await asyncio.to_thread(encode) if cost > ENCODE_IN_THREAD else encode()
 
 
 def _instructions(params: Params, stored: list[StoredItem]) -> tuple[str | None, list[StoredItem]]:

@@ -113,10 +113,9 @@ class Turn:
             raise ModelNotFound(
                 f"{response.params.model} is no longer served; {served.name} is.", param="model"
             )
-        prompt = await self._parts.prompts.build(response)
+        self._prompt = prompt = await self._parts.prompts.build(response)
         salt = self._parts.salt(response.tenant)
         await self._parts.prefixes.wait_for(response.conversation, salt, prompt.ids, self._over)
-        self._prompt = prompt
         await self._end(await self._generate(prompt))
 
     async def _generate(self, prompt: Prompt) -> Finish:
@@ -129,10 +128,10 @@ class Turn:
             self._write(delta)
             await parts.writer.flow(self._response.id)
         left = prompt.max_output - written.output
-        if ended := self._already_over(left):
-            return ended
         salt = parts.salt(self._response.tenant)
         generation = Generation(parts.engine, self._response.params, salt, written.ids)
+        if ended := self._already_over(left, generation):
+            return ended
         self._generation = generation
         async with contextlib.aclosing(generation.run(prompt.ids, left)) as steps:
             async for pairs in steps:
@@ -144,12 +143,14 @@ class Turn:
             raise EngineLost("the engine aborted a request that nobody asked it to abort")
         return Finish.STOP if generation.matched or generation.finish is FinishReason.STOP else Finish.LENGTH
 
-    def _already_over(self, left: int) -> Finish | None:
+    def _already_over(self, left: int, generation: Generation) -> Finish | None:
         """Tell whether a recovered answer was whole already, or a stop came before the first step."""
         ids, ends = self._written.ids, self._parts.engine.card.end_ids
         if self._stop_asked or self._lost:
             return Finish.STOPPED
         if ids and ids[-1] in ends and not self._response.params.ignore_end:
+            return Finish.STOP
+        if generation.was_matched(self._written.carried):
             return Finish.STOP
         return Finish.LENGTH if left <= 0 else None
 
@@ -182,11 +183,7 @@ class Turn:
         outcome = Outcome(
             status=STATUS[finish],
             finish=finish,
-            usage=Usage(
-                prompt=prompt.length if prompt else 0,
-                cached=min(generation.cached, prompt.length) if prompt and generation else 0,
-                output=written.output,
-            ),
+            usage=self._usage(failed=failure is not None),
             item=item,
             timing=self._timing(),
             ledger=ledger,
@@ -211,8 +208,16 @@ class Turn:
         )
         if not kept:
             log.warning("answer %s was taken over by another engine before it ended", response.id)
-        elif prompt and generation and generation.first_at:
+        elif prompt and generation and generation.first_at and failure is None:
             self._note_cached(prompt, upcoming)
+
+    def _usage(self, *, failed: bool) -> Usage:
+        """Count tokens; a prompt that failed before its first token counts nothing."""
+        prompt, generation, output = self._prompt, self._generation, self._written.output
+        if prompt is None or (failed and not output):
+            return Usage(output=output)
+        cached = min(generation.cached, prompt.length) if generation else 0
+        return Usage(prompt=prompt.length, cached=cached, output=output)
 
     def _upcoming(self, prompt: Prompt, answer: tuple[int, ...]) -> Upcoming | None:
         """Return what the next turn begins with. Its cut moves now, if it may have to."""
@@ -226,8 +231,10 @@ class Turn:
         prefixes, conversation = self._parts.prefixes, self._response.conversation
         salt = self._parts.salt(self._response.tenant)
         # the last token's KV is computed only when something follows it
-        prefixes.computed(salt, conversation, (*prompt.ids, *self._written.ids[:-1]))
-        if conversation is not None and upcoming is not None and upcoming.moved:
+        computed = (*prompt.ids, *self._written.ids[:-1])
+        prefixes.computed(salt, conversation, computed)
+        # a cut that moved, or a template that shows what was emitted in another form from now on
+        if conversation is not None and upcoming is not None and upcoming.ids[: len(computed)] != computed:
             prefixes.want(Prefix(conversation, salt, upcoming.ids))
 
     def _item(self, finish: Finish) -> Item:

@@ -215,7 +215,13 @@ def request_schemas() -> dict[str, Schema]:
     conversation = _object(
         "id", id=TEXT, parent=_or_null({**TEXT, "description": "extension: branch under this item"})
     )
-    ratio = _object("type", type={"const": "retention_ratio"}, retention_ratio={"type": "number"})
+    policy = _object(
+        "type",
+        type={"type": "string", "enum": ["auto", "retention_ratio"]},
+        retention_ratio={"type": "number", "minimum": 0.1, "maximum": 1.0, "default": 0.7},
+        token_limits=_object("", post_instructions={**WHOLE, "minimum": 1}),
+        cut_inside={**FLAG, "description": "extension: one too long message may lose its middle"},
+    )
     return {
         "ChatCompletionRequest": _object(
             "model messages",
@@ -235,7 +241,7 @@ def request_schemas() -> dict[str, Schema]:
             conversation={"oneOf": [TEXT, conversation]},
             store={"type": "boolean", "default": True},
             background=FLAG,
-            truncation={"oneOf": [{"type": "string", "enum": ["auto", "disabled"]}, ratio]},
+            truncation={"oneOf": [{"type": "string", "enum": ["auto", "disabled"]}, policy]},
             max_output_tokens=WHOLE,
             **{
                 "continue": {
@@ -247,6 +253,32 @@ def request_schemas() -> dict[str, Schema]:
             **_sampling(),
         ),
     }
+
+
+def _context() -> Schema:
+    """Return the schema of a response's ledger."""
+    names: Schema = {"type": "array", "items": TEXT}
+    return _object(
+        "window sent cached computed kept spans dropped policy",
+        window=WHOLE,
+        sent={**WHOLE, "description": "tokens of the prompt; cached + computed"},
+        cached={**WHOLE, "description": "of these, from the KV cache (hit)"},
+        computed={**WHOLE, "description": "of these, prefilled for this answer (miss)"},
+        reserve={**WHOLE, "description": "tokens kept free for the answer"},
+        instructions={**WHOLE, "description": "tokens before the items"},
+        kept=names,
+        spans={"type": "array", "description": "[first, end) of each kept item, in prompt tokens"},
+        dropped=names,
+        policy=TEXT,
+        cut=_or_null({**TEXT, "description": "first item behind the instructions; null: nothing is dropped"}),
+        next_cut=_or_null(TEXT),
+        trimmed=_or_null(_object("item first count", item=TEXT, first=WHOLE, count=WHOLE)),
+        rebuilt={**WHOLE, "description": "items whose ids were of another template and were made again"},
+        model=TEXT,
+        template_hash=TEXT,
+        prompt_hash=TEXT,
+        sampling={"type": "object"},
+    )
 
 
 def _schemas() -> dict[str, Schema]:
@@ -308,7 +340,7 @@ def _schemas() -> dict[str, Schema]:
             model=TEXT,
             output={"type": "array", "items": _ref("Item")},
             usage=_or_null(numbers),
-            context=_or_null({"type": "object", "description": "what the model saw"}),
+            context=_or_null(_context()),
             timing=_or_null({"type": "object", "description": "milliseconds"}),
             continues=_or_null({**TEXT, "description": "the item whose text the answer begins with"}),
             siblings={"type": "array", "items": TEXT, "description": "responses that answer the same input"},

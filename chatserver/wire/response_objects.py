@@ -61,7 +61,7 @@ def response_object(
         "truncation": _truncation(response),
         "usage": usage_object(outcome.usage) if outcome else None,
         "user": params.echo.get("user"),
-        "context": _context(outcome.ledger, outcome.usage) if outcome and outcome.ledger else None,
+        "context": _context(response, outcome.ledger, outcome.usage) if outcome and outcome.ledger else None,
         "timing": timing_object(outcome.timing) if outcome else None,
         "continues": response.continues,
         "siblings": response.siblings,
@@ -115,17 +115,38 @@ def timing_object(timing: Timing) -> dict[str, float]:
     }
 
 
-def _context(ledger: Ledger, usage: Usage) -> dict[str, Any]:
+def _context(response: Response, ledger: Ledger, usage: Usage) -> dict[str, Any]:
+    """Return what the model saw. `spans`: where in the prompt each item of `kept` lies, in tokens."""
+    trim, params = ledger.trim, response.params
     return {
         "window": ledger.window,
         "sent": ledger.sent,
         "cached": usage.cached,
+        "computed": usage.prompt - usage.cached,
         "reserve": ledger.reserve,
+        "instructions": ledger.head,
         "kept": ledger.kept,
+        "spans": ledger.spans,
         "dropped": ledger.dropped,
         "policy": ledger.policy,
         "cut": ledger.cut,
         "carried": ledger.carried,
+        "next_cut": ledger.next_cut,
+        "trimmed": trim and {"item": trim.item_id, "first": trim.first, "count": trim.count},
+        "rebuilt": ledger.rebuilt,
+        "model": params.model,
+        "template_hash": ledger.template_hash,
+        "prompt_hash": ledger.prompt_hash,
+        "sampling": {
+            "temperature": params.temperature,
+            "top_p": params.top_p,
+            "top_k": params.top_k,
+            "seed": params.seed,
+            "stop": params.stop,
+            "presence_penalty": params.presence_penalty,
+            "frequency_penalty": params.frequency_penalty,
+            "ignore_eos": params.ignore_end,
+        },
     }
 
 
@@ -148,7 +169,13 @@ def _error(failure: Failure) -> dict[str, str | None]:
 
 
 def _truncation(response: Response) -> object:
+    """Return the policy as it was asked for: a word, or an object with what goes beyond it."""
     params = response.params
+    more: dict[str, object] = {}
     if params.truncation is Truncation.RETENTION_RATIO:
-        return {"type": params.truncation.value, "retention_ratio": params.retention_ratio}
-    return params.truncation.value
+        more["retention_ratio"] = params.retention_ratio
+    if params.post_instructions is not None:
+        more["token_limits"] = {"post_instructions": params.post_instructions}
+    if params.cut_inside:
+        more["cut_inside"] = True
+    return {"type": params.truncation.value, **more} if more else params.truncation.value

@@ -48,13 +48,12 @@ def parse(body: dict[str, Any]) -> CreateResponse:
         )
     continues = conversation is not None or previous is not None
     messages = _input(fields, continues)
-    policy, ratio = _truncation(fields)
+    truncation = _truncation(fields)
     params = Params(
         model=fields.text("model", "", longest=MAX_MODEL),
         instructions=fields.text("instructions", None, longest=MAX_TEXT),
         max_output_tokens=fields.whole("max_output_tokens", None, 1, MAX_OUTPUT),
-        truncation=policy,
-        retention_ratio=ratio,
+        **truncation,
         metadata=metadata(fields.take("metadata")),
         **sampling(fields),
     )
@@ -142,23 +141,34 @@ def _conversation(fields: Fields) -> tuple[str | None, str | Place | None]:
     return identifier, parent
 
 
-def _truncation(fields: Fields) -> tuple[Truncation, float]:
-    """Take `truncation`: auto, disabled, or our extension {type: retention_ratio, retention_ratio}."""
-    default = Params.__dataclass_fields__["retention_ratio"].default
+def _truncation(fields: Fields) -> dict[str, Any]:
+    """Take `truncation` and return it as keyword arguments of Params.
+
+    `auto`, `disabled`, or our extension {type: auto | retention_ratio, retention_ratio, token_limits
+    {post_instructions}, cut_inside}: OpenAI's Realtime dialect, and whether one too long message may be cut inside.
+    """
     value = fields.take("truncation")
     if value is None:
-        return Truncation.DISABLED, default
+        return {}
     if value in (Truncation.AUTO.value, Truncation.DISABLED.value):
-        return Truncation(value), default
+        return {"truncation": Truncation(value)}
     if not isinstance(value, dict):
         raise wrong("truncation", "auto, disabled or an object", value)
     inner = Fields(value, "truncation")
     kind = inner.take("type")
-    if kind != Truncation.RETENTION_RATIO.value:
-        raise wrong("truncation.type", "retention_ratio", kind)
-    ratio = inner.number("retention_ratio", default, 0.1, 1.0)
+    if kind not in (Truncation.AUTO.value, Truncation.RETENTION_RATIO.value):
+        raise wrong("truncation.type", "auto or retention_ratio", kind)
+    found: dict[str, Any] = {"truncation": Truncation(kind), "cut_inside": inner.flag("cut_inside")}
+    limits = inner.take("token_limits")
+    if limits is not None:
+        within = Fields(limits, "truncation.token_limits")
+        found["post_instructions"] = within.whole("post_instructions", None, 1, MAX_OUTPUT)
+        within.done()
+    if kind == Truncation.RETENTION_RATIO.value:
+        default = Params.__dataclass_fields__["retention_ratio"].default
+        found["retention_ratio"] = inner.number("retention_ratio", default, 0.1, 1.0)
     inner.done()
-    return Truncation.RETENTION_RATIO, ratio
+    return found
 
 
 def _refuse_rest(fields: Fields) -> None:

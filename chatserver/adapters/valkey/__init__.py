@@ -1,6 +1,6 @@
 """The store on the Redis protocol: Valkey, Redis, or a Redis Cluster.
 
-    store.ValkeyStore ── conversations, turns, tapes, signals, registry      one port each
+    store.ValkeyStore ── conversations, turns, tapes, signals, caches, registry, secrets      one port each
             └── client.Client        which server, once or again, errors
                     └── connect.Link         one server: connections, pipelines, subscriptions
 

@@ -23,6 +23,7 @@ from chatserver.domain.response import (
     Response,
     Status,
     Timing,
+    Trim,
     Truncation,
     Usage,
 )
@@ -303,7 +304,10 @@ def _item(fields: dict[str, Any]) -> Item:
 
 
 def _ledger(fields: dict[str, Any]) -> Ledger:
-    fields["kept"], fields["dropped"] = tuple(fields["kept"]), tuple(fields["dropped"])
+    for name in ("kept", "dropped", "lengths"):
+        fields[name] = tuple(fields.get(name, ()))
+    trim = fields.get("trim")
+    fields["trim"] = None if trim is None else Trim(**trim)
     return Ledger(**fields)
 
 

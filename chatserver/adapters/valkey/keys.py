@@ -18,6 +18,7 @@ Redis Cluster and every script touches one slot only.
     chat:{sNN}:idem:<digest>               string response id and fingerprint of an idempotency key
     chat:{sNN}:look:<question>             hash   engine id → what its cache holds; expires
     chat:{s00}:engines, :engine:<id>, :models     the registry
+    chat:{s00}:cache-salt                  string 32 random bytes; see `Secrets`
 
 A job that is put back keeps its queue number, and every claimed job is older than every waiting one:
 «by number» is «put back at the front».
@@ -141,6 +142,11 @@ def engine(engine_id: str) -> str:
 def models() -> str:
     """Return the key of the models that were ever announced."""
     return f"{tag(REGISTRY_SHARD)}models"
+
+
+def cache_salt() -> str:
+    """Return the key of the secret that KV-cache salts are made with."""
+    return f"{tag(REGISTRY_SHARD)}cache-salt"
 
 
 def no_conversation(conversation_id: str) -> NotFound:

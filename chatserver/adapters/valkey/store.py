@@ -6,12 +6,14 @@ from chatserver.adapters.valkey.caches import ValkeyCaches
 from chatserver.adapters.valkey.client import Client, connect
 from chatserver.adapters.valkey.conversations import ValkeyConversations
 from chatserver.adapters.valkey.registry import ValkeyRegistry
+from chatserver.adapters.valkey.secrets import ValkeySecrets
 from chatserver.adapters.valkey.signals import ValkeySignals
 from chatserver.adapters.valkey.tapes import ValkeyTapes
 from chatserver.adapters.valkey.turns import ValkeyTurns
 from chatserver.ports.caches import Caches
 from chatserver.ports.conversations import Conversations
 from chatserver.ports.registry import Registry
+from chatserver.ports.secrets import Secrets
 from chatserver.ports.tapes import Signals, Tapes
 from chatserver.ports.turns import Turns
 
@@ -27,6 +29,7 @@ class ValkeyStore:
         self.signals: Signals = ValkeySignals(client)
         self.caches: Caches = ValkeyCaches(client)
         self.registry: Registry = ValkeyRegistry(client)
+        self.secrets: Secrets = ValkeySecrets(client)
 
     @classmethod
     async def open(cls, url: str) -> ValkeyStore:

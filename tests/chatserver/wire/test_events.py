@@ -28,6 +28,7 @@ from chatserver.domain.response import (
     Response,
     Status,
     Timing,
+    Trim,
     Truncation,
     Usage,
 )
@@ -47,7 +48,16 @@ RESPONSE = Response(
 
 
 def outcome(status=Status.COMPLETED, finish=Finish.STOP, item=ITEM, failure=None) -> Outcome:
-    ledger = Ledger(100, 10, 5, "auto", kept=("msg_0",), dropped=("msg_x",), cut="msg_0")
+    ledger = Ledger(
+        *(100, 10, 5, "auto"),
+        kept=("msg_0",),
+        dropped=("msg_x",),
+        cut="msg_0",
+        head=2,
+        lengths=(6,),
+        trim=Trim("msg_0", 3, 50),
+        rebuilt=1,
+    )
     return Outcome(status, finish, Usage(10, 4, 3), item, Timing(1, 2, 3, 4), ledger, failure, 9)
 
 
@@ -145,20 +155,38 @@ def test_response_object_extensions():
     found = response_object(RESPONSE, status=Status.COMPLETED, outcome=outcome())
     json_form = json.loads(json.dumps(found))
     SdkResponse.model_validate(json_form, strict=True)
-    assert json_form["context"] == {
+    context = json_form["context"]
+    assert context["sampling"].pop("temperature") == RESPONSE.params.temperature
+    assert context.pop("sampling")["seed"] is None
+    assert context == {
         "window": 100,
         "sent": 10,
         "cached": 4,
+        "computed": 6,
         "reserve": 5,
+        "instructions": 2,
         "kept": ["msg_0"],
+        "spans": [[2, 8]],
         "dropped": ["msg_x"],
         "policy": "auto",
         "cut": "msg_0",
         "carried": 0,
+        "next_cut": None,
+        "trimmed": {"item": "msg_0", "first": 3, "count": 50},
+        "rebuilt": 1,
+        "model": RESPONSE.params.model,
+        "template_hash": "",
+        "prompt_hash": "",
     }
     assert json_form["timing"] == {"queued_ms": 1, "prefill_ms": 2, "ttft_ms": 3, "tokens_per_second": 4}
     ratio = Response("r", "t", Params("m", truncation=Truncation.RETENTION_RATIO), 1)
     assert response_object(ratio)["truncation"] == {"type": "retention_ratio", "retention_ratio": 0.7}
+    more = Params("m", truncation=Truncation.AUTO, post_instructions=500, cut_inside=True)
+    assert response_object(Response("r", "t", more, 1))["truncation"] == {
+        "type": "auto",
+        "token_limits": {"post_instructions": 500},
+        "cut_inside": True,
+    }
 
 
 @pytest.mark.parametrize("include_usage", [False, True])

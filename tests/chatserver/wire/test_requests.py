@@ -101,6 +101,19 @@ def test_chat_completions_name_the_field(change, param, message):
         ({"input": "x", "conversation": {"id": "c", "x": 5}}, "conversation.x"),
         ({"input": "x", "truncation": "sometimes"}, "truncation"),
         ({"input": "x", "truncation": {"type": "retention_ratio", "retention_ratio": 7}}, None),
+        (
+            {"input": "x", "truncation": {"type": "auto", "retention_ratio": 0.5}},
+            "truncation.retention_ratio",
+        ),
+        ({"input": "x", "truncation": {"type": "auto", "cut_inside": 1}}, "truncation.cut_inside"),
+        (
+            {"input": "x", "truncation": {"type": "auto", "token_limits": {"post_instructions": 0}}},
+            "truncation.token_limits.post_instructions",
+        ),
+        (
+            {"input": "x", "truncation": {"type": "auto", "token_limits": {"pre": 1}}},
+            "truncation.token_limits.pre",
+        ),
         ({"input": "x", "background": True, "store": False}, "background"),
         ({"input": "x", "include": ["message.output_text.logprobs"]}, "include[0]"),
         ({"input": "x", "include": [[]]}, "include[0]"),
@@ -207,6 +220,9 @@ def test_places_and_policies():
     params = responses.parse({"input": "x", "truncation": ratio}).params
     assert params.truncation is Truncation.RETENTION_RATIO and params.retention_ratio == 0.5
     assert responses.parse({"input": "x", "truncation": "auto"}).params.truncation is Truncation.AUTO
+    limited = {**ratio, "token_limits": {"post_instructions": 900}, "cut_inside": True}
+    params = responses.parse({"input": "x", "truncation": limited}).params
+    assert (params.retention_ratio, params.post_instructions, params.cut_inside) == (0.5, 900, True)
 
 
 @pytest.mark.parametrize(
