@@ -136,8 +136,10 @@ class Worker:
             self._begin(response)
 
     async def _wait_for_work(self) -> None:
+        # Not wait_for: Python 3.11's swallows a cancellation that comes as the event is set.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), SCAN_INTERVAL)
+            async with asyncio.timeout(SCAN_INTERVAL):
+                await self._wake.wait()
         self._wake.clear()
 
     def _begin(self, response: Response) -> None:
