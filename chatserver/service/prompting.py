@@ -96,9 +96,7 @@ class PromptBuilder:
             max_output=min(
                 params.max_output_tokens or self._default_reserve, window.room - len(ids) - len(carried)
             ),
-            ledger=self._ledger(
-                params, layout, chosen, (*ids, *carried), rebuilt=_rebuilt(stored, encoded)
-            ),
+            ledger=self._ledger(params, layout, chosen, (*ids, *carried), rebuilt=_rebuilt(stored, encoded)),
             layout=layout,
             encoded=encoded,
             carried=carried,
