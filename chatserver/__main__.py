@@ -11,6 +11,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from chatserver.errors import ChatServerError, StartupError
@@ -56,20 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(command: str, settings: Settings, response_id: str = "") -> None:
-    import uvloop  # noqa: PLC0415 - see the module
-
-    from chatserver import app  # noqa: PLC0415
-
     # on stderr, which the supervisor keeps in the role's log
     logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
-    if command == "store":
-        app.run_store(settings)
-        return
-    if command == "replay":
-        uvloop.run(app.run_replay(settings, response_id))
-        return
-    roles = {"serve": app.run_serve, "web": app.run_web, "engine": app.run_engine}
-    uvloop.run(roles[command](settings))
+    module = import_module(f"chatserver.app.{command}")
+    module.run(settings, *([response_id] if command == "replay" else []))
 
 
 def _examine(settings: Settings, start_engine: bool) -> int:

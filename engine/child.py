@@ -7,10 +7,15 @@ there. That is why it works at import, alone in this package.
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 from typing import Any
 
 from engine import launch_record
 from engine.cpu import vision_shim
+
+if multiprocessing.parent_process() is not None:
+    gc.disable()  # unpickling the arguments imports SGLang, see `engine.imports`; until `run_scheduler`
 
 vision_shim.install()
 
@@ -23,4 +28,6 @@ def run_scheduler(*args: Any, **kwargs: Any) -> None:
     scheduler_messages.install()
     from sglang.srt.managers.scheduler import run_scheduler_process  # noqa: PLC0415 — after the shim
 
+    gc.freeze()  # what was imported stays
+    gc.enable()
     run_scheduler_process(*args, **kwargs)

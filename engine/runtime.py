@@ -8,6 +8,7 @@ What is changed, and why:
 - No signal handlers. SGLang's would take SIGTERM from the host program, and its answer to a dead
   child is to kill the whole process tree.
 - Shutdown ends the processes that SGLang started, not every child of the host program.
+- Schedulers may have been forked before (`engine.ranks`); SGLang would spawn them.
 """
 
 from __future__ import annotations
@@ -22,13 +23,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.child import run_scheduler  # first: it installs the torchvision shim
+from engine.imports import without_collections
 from engine.questions import Questions
+from engine.ranks import Ranks
 
 _policy = asyncio.get_event_loop_policy()
-with warnings.catch_warnings():
+with warnings.catch_warnings(), without_collections():
     warnings.simplefilter("ignore")  # which GPUs and kernels SGLang did not find
-    from sglang.srt.entrypoints.engine import Engine
+    from engine.child import run_scheduler  # first: it installs the torchvision shim
+
+    # isort: split
+    from sglang.srt.entrypoints.engine import (
+        Engine,
+        SchedulerInitResult,
+        _wait_for_scheduler_ready,
+    )
     from sglang.srt.managers.io_struct import GenerateReqInput
     from sglang.srt.managers.load_snapshot import shm_path_for
     from sglang.srt.runtime_context import get_parallel
@@ -44,13 +53,14 @@ _KILL_SECONDS = 20.0
 class Runtime(Engine):
     """SGLang's Engine without detokenizer, signal handlers and exit hook.
 
-    The constructor blocks until the schedulers are ready. It may run in any thread, but the thread must
+    The constructor blocks until the schedulers are ready. It may run in any thread. Without `ranks` the thread must
     live as long as the schedulers: Linux ends them when the thread that started them ends (PR_SET_PDEATHSIG).
     """
 
     run_scheduler_process_func = staticmethod(run_scheduler)
 
-    def __init__(self, **server_args: Any) -> None:
+    def __init__(self, ranks: Ranks | None = None, **server_args: Any) -> None:
+        self._placement_group = ranks  # SGLang hands it to the launch below, as it does Ray's
         with _own_logging():
             try:
                 super().__init__(**server_args)
@@ -59,13 +69,24 @@ class Runtime(Engine):
 
     @classmethod
     def _launch_scheduler_processes(
-        cls, server_args: Any, port_args: Any, run_scheduler_process_func: Any, **kwargs: Any
+        cls,
+        server_args: Any,
+        port_args: Any,
+        run_scheduler_process_func: Any,
+        *,
+        placement_group: Ranks | None = None,
     ) -> Any:
         _remove_socket(port_args.detokenizer_ipc_name)
         port_args.detokenizer_ipc_name = port_args.tokenizer_ipc_name
-        return super()._launch_scheduler_processes(
-            server_args, port_args, run_scheduler_process_func, **kwargs
-        )
+        if placement_group is None:
+            return super()._launch_scheduler_processes(server_args, port_args, run_scheduler_process_func)
+        connections, processes = placement_group.launch(server_args, port_args)
+        infos: list[dict[str, Any]] = []
+        return SchedulerInitResult(
+            scheduler_infos=infos,
+            all_child_pids=placement_group.pids,
+            wait_for_ready=lambda: infos.extend(_wait_for_scheduler_ready(connections, processes)),
+        ), processes
 
     @classmethod
     def _launch_detokenizer_subprocesses(

@@ -14,8 +14,9 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).resolve().parent.parent
-MODELS = Path(os.environ.get("CHATSERVER_TEST_DATA", ROOT / ".data")) / "models"
-"""Prepared models are kept between test runs, as they are between starts."""
+KEPT = Path(os.environ.get("CHATSERVER_TEST_DATA", ROOT / ".data"))
+"""Prepared models and compiled kernels are kept between test runs, as they are between starts."""
+MODELS, KERNELS = KEPT / "models", KEPT / "kernels"
 
 
 def free_port() -> int:
@@ -42,6 +43,7 @@ class Program:
         }
         self._environment = {
             **inherited,
+            "ENGINE_KERNEL_CACHE": str(KERNELS),
             "CHATSERVER_PORT": str(self.port),
             "CHATSERVER_DATA_DIR": str(data_dir),
             "CHATSERVER_MODEL": model,

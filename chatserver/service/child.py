@@ -86,7 +86,8 @@ class Role:
     `launch` is called for each life. `probe` gets the identity of a life and is asked every half second until
     it is ready; an exception counts as «not yet». `on_death` is awaited before the restart, for a few
     seconds at most. `shown` says which of its lines the console shows; all go to the log. `tries`: lives that
-    may end before one was ever ready; then restarting is given up (None: never).
+    may end before one was ever ready; then restarting is given up (None: never). `opening`: what a life does
+    until it can say so itself.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Role:
     shown: Callable[[str], bool] = bool
     parent_death: signal.Signals = signal.SIGKILL
     tries: int | None = None
+    opening: str = "starting"
 
 
 class Backoff:
@@ -220,7 +222,7 @@ class Child:
     async def _probe(self, identity: str, started: float) -> None:
         pause = PROBE_EVERY / 16
         while not (progress := await self._asked(identity)).ready:
-            self._console.status(self.role.name, progress.detail or "starting")
+            self._console.status(self.role.name, progress.detail or self.role.opening)
             pause = min(PROBE_EVERY, 2 * pause)
             await asyncio.sleep(pause)
         self._ready_at = asyncio.get_running_loop().time()

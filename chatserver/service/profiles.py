@@ -53,6 +53,15 @@ def apply(
     return replace(applied, max_running=engine.max_running)
 
 
+def spread(settings: Settings, engine: EngineSettings) -> EngineSettings:
+    """Return `engine` on the profile's device and over its ranks, before the model is known.
+
+    Raises ModelUnusable for a wrong profile. Modifies nothing.
+    """
+    profile = _chosen(settings)
+    return profile.engine_settings(engine) if profile else engine
+
+
 def _chosen(settings: Settings) -> Profile | None:
     if settings.profile is None:
         return None

@@ -60,7 +60,8 @@ def engine_role(
         reports = [report for report in await engines() if report.engine_id == identity]
         return _progress(reports[0]) if reports else Progress(ready=False)
 
-    return Role("engine", launch, probe, on_death, shown=_shown(settings))
+    opening = "starting" if settings.model == "scripted" else "importing SGLang"
+    return Role("engine", launch, probe, on_death, shown=_shown(settings), opening=opening)
 
 
 def web_role(settings: Settings, listener: socket.socket) -> Role:

@@ -1,7 +1,7 @@
 """Runs the whole program on one machine: the store, then an engine and web, each restarted when it dies.
 
-    start    store ─ready→ engine ┐
-                           web    ┴→ «Chat at http://…»
+    start    store ─ready→ web ┐
+             engine ───────────┴→ «Chat at http://…»
     end      web, engine: SIGTERM ─drain→ SIGKILL to their groups → store: SIGTERM
 
 The store goes last, so that whatever the others still have to say is in its append-only file.
@@ -69,10 +69,10 @@ class Supervisor:
             try:
                 if self._store:
                     self._start(self._store)
-                    if not await self._while_running(self._store_ready(self._store)):
-                        return
+                self._start(self._engine)  # before the store is ready: it has much to import first
+                if self._store and not await self._while_running(self._store_ready(self._store)):
+                    return
                 self._start(self._web)
-                self._start(self._engine)
                 announcing = asyncio.create_task(self._announce())
                 await self._while_running(asyncio.Event().wait())
             finally:

@@ -5,7 +5,8 @@ A kernel is a function `kernel(words)` over one array of int64: addresses, sizes
 work from shared counters. Torch's OpenMP runtime is used rather than numba's own threads, because two pools
 of threads that wait actively on the same cores slow each other down.
 
-Compiled code is kept on disk, in a folder named after the kernels' source: a later start only loads it.
+Compiled code is kept on disk, in a folder named after the kernels' source and the processor: a later start
+only loads it.
 Where numba or the OpenMP runtime is missing, `team()` returns None and the callers stay on torch.
 """
 
@@ -30,6 +31,9 @@ CHOICE_VARIABLE = "ENGINE_KERNELS"
 """Environment variable: `torch` keeps everything on torch; anything else takes native kernels where they run."""
 
 _SYMBOLS = ("omp_get_thread_num",)
+
+_COMPLETE = "complete"
+"""In a folder of compiled kernels: all of them are there."""
 
 COUNTER_WORDS = 16
 """Words of the counters of one phase (`take` and `done` in `engine.cpu.simd`): two cache lines."""
@@ -102,21 +106,38 @@ def _openmp() -> str | None:
     return None
 
 
+def is_cached() -> bool:
+    """Say whether `note_cached` was called for these kernels on such a processor."""
+    return (_cache_folder() / _COMPLETE).exists()
+
+
+def note_cached() -> None:
+    """Note that every kernel is in the cache."""
+    (_cache_folder() / _COMPLETE).touch()
+
+
 @cache
 def _use_cache_folder() -> None:
     """Point numba at our folder; without a folder to write to, numba caches beside the source or fails."""
     from numba import config  # noqa: PLC0415
 
-    root = Path(os.environ.get(CACHE_VARIABLE) or _user_cache() / "chatserver" / "kernels")
-    folder = root / source_hash()
+    folder = _cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     config.CACHE_DIR = str(folder)  # pyright: ignore[reportAttributeAccessIssue] — set at run time
 
 
+def _cache_folder() -> Path:
+    root = Path(os.environ.get(CACHE_VARIABLE) or _user_cache() / "chatserver" / "kernels")
+    return root / cache_name()
+
+
 @cache
-def source_hash() -> str:
-    """Return a name for the present kernels: numba looks at one file only when it checks its cache."""
-    digest = hashlib.sha256()
+def cache_name() -> str:
+    """Return a name for the present kernels, compiled here: numba looks at one file when it checks its cache."""
+    from llvmlite import __version__, binding  # noqa: PLC0415 — comes with numba
+
+    features = binding.get_host_cpu_features().flatten()
+    digest = hashlib.sha256(f"{__version__} {binding.get_host_cpu_name()} {features}".encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

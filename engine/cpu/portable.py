@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from engine.cpu import native
@@ -23,20 +25,36 @@ def install(model: torch.nn.Module) -> None:
     llama.install(model)
 
 
-def warm() -> None:
+def warm(report: Callable[[int, int, str], None] = lambda done, total, text: None) -> None:
     """Compile all kernels into the cache on disk, if they are not there: some seconds, once a machine.
 
-    Worth doing beside the preparation of a model; a start that finds no cache compiles by itself.
+    report: called with (done, total, text) before each. Done when a model is prepared; a start that finds no
+    cache compiles by itself.
     """
     team = native.team()
-    if team is None:
+    if team is None or native.is_cached():
         return
+    kernels = _kernels()
+    for done, kernel in enumerate(kernels):
+        report(done, len(kernels), "compiling kernels")
+        team.compile(kernel)
+    native.note_cached()
+
+
+def preload() -> None:
+    """Load the compiled kernels into this process, if they are in the cache: processes forked from it have them."""
+    team = native.team()
+    if team is not None and native.is_cached():
+        for kernel in _kernels():
+            team.compile(kernel)
+
+
+def _kernels() -> tuple[native.Kernel, ...]:
     from engine.cpu import attention_kernels, linear_kernels, llama_kernels  # noqa: PLC0415 — imports numba
 
-    for kernel in (
+    return (
         attention_kernels.attend_float,
         attention_kernels.attend_bfloat,
         linear_kernels.multiply,
         llama_kernels.forward,
-    ):
-        team.compile(kernel)
+    )

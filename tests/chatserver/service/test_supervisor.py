@@ -109,7 +109,10 @@ def test_ctrl_c_ends_everything_in_order(supervised, loop):
     assert not any(map(is_alive, pids.values()))
     assert not list((program.data_dir / "run").glob("*.pid"))
     events = program.events()
-    assert events[0] == "start store"
+    assert set(events[:2]) == {
+        "start store",
+        "start engine",
+    }  # web waits for the store, the engine has much to import
     assert events[-1] == "end store"
     assert set(events[-3:-1]) == {"end web", "end engine"}
     assert re.search(r"store ready \(\d+\.\d s\)", out)
@@ -186,7 +189,9 @@ def test_store_that_never_starts_is_given_up(supervised):
     program = supervised(store="failing")
     code, _, err = program.wait_ended()
     assert (code, err) == (1, "chatserver: the disk is on fire\n")
-    assert program.events() == ["start store"] * 3
+    events = program.events()
+    assert events.count("start store") == 3
+    assert "start web" not in events
 
 
 def test_failing_role_is_retried_ever_more_slowly(supervised):

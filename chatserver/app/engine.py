@@ -1,0 +1,105 @@
+"""`chatserver engine`: the model."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import signal
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from chatserver.app import loading
+from chatserver.app import store as stores
+from chatserver.domain.ids import ENTROPY_BYTES, new_id
+from chatserver.errors import StartupError
+from chatserver.service import profiles
+from chatserver.service.prefixes import Prefixes
+from chatserver.service.prompting import PromptBuilder
+from chatserver.service.salt import salts
+from chatserver.service.tape_writer import TapeWriter
+from chatserver.service.turn import TurnParts
+from chatserver.service.worker import Worker, WorkerLimits
+from chatserver.settings import Settings
+from engine.contract import Engine, EngineError, ModelUnusable
+
+if TYPE_CHECKING:
+    from chatserver.adapters.valkey import ValkeyStore
+    from engine.ranks import Ranks
+
+CONFIGURATION_ERROR = 3
+"""Exit code that tells the supervisor not to try again."""
+
+
+def run(settings: Settings) -> None:
+    """Load the model, then work until SIGTERM or SIGINT; finish or hand over what runs."""
+    ranks = None if settings.model == loading.SCRIPTED else loading.fork_ranks(settings)
+    try:
+        uvloop.run(_serve(settings, ranks))
+    finally:
+        if ranks is not None:
+            ranks.end()
+
+
+async def _serve(settings: Settings, ranks: Ranks | None) -> None:
+    engine_id = settings.engine_id or new_id("eng", 0, secrets.token_bytes(ENTROPY_BYTES))
+    async with stores.opened(settings) as store:
+        try:
+            engine = await loading.load(settings, store.registry, engine_id, ranks)
+        except ModelUnusable as error:
+            raise StartupError(str(error), exit_code=CONFIGURATION_ERROR) from error
+        except EngineError as error:
+            raise StartupError(f"the engine did not start: {error}") from error
+        try:
+            # Without a supervisor nobody else would bring the embedded store's file to the disk.
+            async with stores.synced(settings) if settings.engine_id is None else contextlib.nullcontext():
+                await _work(settings, store, engine, engine_id)
+        finally:
+            await engine.close()
+
+
+async def _work(settings: Settings, store: ValkeyStore, engine: Engine, engine_id: str) -> None:
+    """Run turns until a signal comes, then drain. Raises StartupError when the process must be restarted."""
+    parts = TurnParts(
+        engine=engine,
+        prompts=PromptBuilder(
+            engine.card,
+            engine.tokenizer,
+            store.conversations,
+            store.turns,
+            default_reserve=settings.max_output_tokens,
+        ),
+        turns=store.turns,
+        tapes=store.tapes,
+        writer=TapeWriter(store.tapes),
+        prefixes=Prefixes(engine),
+        salt=salts(await store.secrets.cache_salt()),
+    )
+    limits = WorkerLimits(profiles.max_running(settings), settings.lease, settings.drain)
+    worker = Worker(engine_id, parts, store.signals, store.registry, limits, caches=store.caches)
+    working = asyncio.create_task(worker.run(), name="worker")
+    stopping = asyncio.create_task(_signalled(), name="signals")
+    await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if working.done():
+        stopping.cancel()
+        raise StartupError(f"the engine stops: {_causes(working.exception())}")
+    await worker.drain()
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+
+
+async def _signalled() -> None:
+    """Return when SIGTERM or SIGINT comes."""
+    came = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, came.set)
+    await came.wait()
+
+
+def _causes(error: BaseException | None) -> str:
+    """Return the messages of an exception or of all in a group, in one line."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(_causes(inner) for inner in error.exceptions)
+    return str(error)

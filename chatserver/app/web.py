@@ -1,0 +1,51 @@
+"""`chatserver web`: HTTP, SSE, WebSocket and the page."""
+
+from __future__ import annotations
+
+import secrets
+
+import uvicorn
+import uvloop
+
+from chatserver.app import store as stores
+from chatserver.domain.ids import ENTROPY_BYTES, new_id
+from chatserver.service.chat import Chat
+from chatserver.service.hub import Hub
+from chatserver.service.listening import listen
+from chatserver.settings import Settings
+from chatserver.transports.connections import ServerConfig
+from chatserver.transports.http import create_app
+
+
+def run(settings: Settings) -> None:
+    """Serve clients until SIGTERM or SIGINT."""
+    uvloop.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    async with stores.opened(settings) as store:
+        hub = Hub(store.tapes, store.signals, new_id("web", 0, secrets.token_bytes(ENTROPY_BYTES)))
+        chat = Chat(
+            conversations=store.conversations,
+            turns=store.turns,
+            tapes=store.tapes,
+            registry=store.registry,
+            caches=store.caches,
+            hub=hub,
+            settings=settings,
+        )
+        config = ServerConfig(create_app(chat, hub, store.registry, settings), settings)
+        await _Server(config, hub).serve(sockets=[listen(settings)])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that lets readers go with a hint before it waits for its connections."""
+
+    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
+        super().__init__(config)
+        self._hub = hub
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """Take SIGTERM and SIGINT: tell readers to come back elsewhere, then end as uvicorn does."""
+        self._hub.dismiss("This server process is restarting; reconnect and resume where you are.")
+        super().handle_exit(sig, frame)  # type: ignore[arg-type]
