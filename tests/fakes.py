@@ -224,6 +224,11 @@ class MemoryTurns:
             raise NotFound(f"no response {response_id}")
         return found
 
+    async def ahead(self, response_ids):
+        self.s.check()
+        waiting = {response_id: place for place, response_id in enumerate(self.s.waiting)}
+        return [waiting.get(response_id) for response_id in response_ids]
+
     async def delete(self, tenant, response_id):
         if not (await self.get(tenant, response_id)).status.ended:
             raise Conflict("it runs")

@@ -34,6 +34,14 @@ class Queued:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """How many jobs an engine will take before this one. Told to readers, never written: it takes no number."""
+
+    ahead: int
+    width: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """An engine admitted the prompt of `prompt` tokens. `claim` > 1: it goes on after a crash."""
 
@@ -99,7 +107,7 @@ class Ended:
     width: ClassVar[int] = 1
 
 
-Body = Accepted | Queued | Started | Interrupted | ItemOpened | Delta | ItemClosed | Ended
+Body = Accepted | Queued | Waiting | Started | Interrupted | ItemOpened | Delta | ItemClosed | Ended
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,10 @@ class Turns(Protocol):
         """
         ...
 
+    async def ahead(self, response_ids: Sequence[str]) -> list[int | None]:
+        """Return how many jobs will be claimed before each of these; None: it does not wait in a queue."""
+        ...
+
     async def waiting(self) -> int:
         """Return how many jobs wait in all queues."""
         ...

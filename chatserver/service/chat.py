@@ -27,6 +27,7 @@ from chatserver.service.places import Spots, chain, title_of
 from chatserver.service.reader import Reader, outcome_in, refuse_outcome
 from chatserver.service.replay import Replayed, replay
 from chatserver.service.tree import Tree
+from chatserver.service.waiting import QueuePlaces
 from chatserver.service.warmth import Warmth
 from chatserver.settings import Settings
 from chatserver.wire.commands import CompleteChat, CreateResponse, Message, Page
@@ -53,6 +54,7 @@ class Chat:
         self.models = Models(registry)
         """What is served."""
         self.warmth = Warmth(conversations, caches, registry)
+        self.places = QueuePlaces(turns, hub)
         """What is warm in the engines' caches."""
         self.tree = Tree(conversations)
         """Branches of conversations."""

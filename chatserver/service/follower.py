@@ -8,25 +8,27 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeVar
 
-from chatserver.domain.tape import Cursor, Delta, Ended, Gap, Record
+from chatserver.domain.tape import Accepted, Cursor, Delta, Ended, Gap, Interrupted, Queued, Record, Waiting
 from chatserver.errors import Unavailable
 from chatserver.ports.tapes import Tapes
 
-MAX_TEXT = 256 * 1024
-"""Characters that wait for one reader; past it the reader is sent away to come back and resume."""
-MAX_TOKENS = 32 * 1024
-"""Tokens that wait for one reader: pieces may be empty, so text alone bounds nothing."""
+MAX_TEXT = 32 * 1024
+"""Characters that wait for one reader in memory. Past it they are forgotten: the store has them."""
+MAX_TOKENS = 256
+"""Tokens that wait for one reader: a record of one token takes about 400 bytes, whatever its text."""
 IDLE = 5.0
 """Seconds of silence after which a follower looks into the store."""
 PATIENCE = 30.0
 """Seconds for which a follower waits for a store that does not answer."""
 BACK_OFF = (0.05, 2.0)
 """First and longest pause between attempts to reach the store, in seconds."""
-PAGE = 1000
+PAGE = 500
 """Records in one read."""
 SLOW_READER = "slow_reader"
 RESTARTING = "server_restarting"
 """Codes of the errors that end a reader, not its answer."""
+_QUEUED = (Accepted, Queued, Interrupted)
+"""After these a job waits for an engine."""
 
 T = TypeVar("T")
 
@@ -57,7 +59,11 @@ class Follower:
         self._sleeps_since = 0.0
         self._must_watch = not watched
         self._must_read = True
+        self._behind = False
         self._closed = False
+        self._ahead: int | None = None
+        self.queued = after <= 1
+        """Whether the job waits for an engine, as far as the reader was told."""
 
     @property
     def after(self) -> int:
@@ -105,10 +111,14 @@ class Follower:
         await self.aclose()
 
     def offer(self, records: list[Record]) -> None:
-        """Put announced records into the buffer. Never blocks; past the bound it ends the reader."""
-        if self._over or self._closed:
+        """Put announced records into the buffer. Never blocks.
+
+        A reader that lags past the bound loses its buffer and reads the store when it is ready: merged, and
+        without cost until then. Who takes nothing at all is sent away by the door.
+        """
+        if self._over or self._closed or self._behind:
             return
-        self._waiting += records
+        lags = bool(self._waiting)
         for record in records:
             body = record.body
             if type(body) is Delta:
@@ -116,16 +126,19 @@ class Follower:
                 self._tokens += len(body.pieces)
             else:
                 self._tokens += 1
-        if self._texts > MAX_TEXT or self._tokens > MAX_TOKENS:
-            self.dismiss(
-                Unavailable(
-                    f"The answer is over {MAX_TEXT // 1024} KiB ahead of what was read: come back and resume after "
-                    f"sequence number {self.after}.",
-                    code=SLOW_READER,
-                    retry_after=0.1,
-                )
-            )
+        if lags and (self._texts > MAX_TEXT or self._tokens > MAX_TOKENS):
+            self._clear()
+            self._behind = self._must_read = True
+        else:
+            self._waiting += records
         self._wake()
+
+    def tell(self, ahead: int) -> None:
+        """Say how many jobs are before this one, if the reader waits for an engine and does not know it yet."""
+        if self.queued and not (self._closed or self._waiting) and ahead != self._ahead:
+            self._ahead = ahead
+            self._waiting.append(Record(self.after, Waiting(ahead)))
+            self._wake()
 
     def dismiss(self, error: Unavailable) -> None:
         """Empty the buffer and make the next `batch` raise `error`, which says when to come back."""
@@ -181,6 +194,9 @@ class Follower:
     def _advance(self, records: list[Record]) -> list[Record]:
         fresh = []
         for record in records:
+            if type(record.body) is Waiting:
+                fresh.append(record)
+                continue
             try:
                 new = self._cursor.take(record)
             except Gap:
@@ -188,6 +204,9 @@ class Follower:
                 break
             if new is not None:
                 fresh.append(new)
+                if type(new.body) is not Delta:
+                    self.queued = isinstance(new.body, _QUEUED)
+                    self._ahead = None
             elif isinstance(record.body, Ended):
                 self._cursor.ended = True  # the reader began at or behind the end
         return fresh
@@ -197,10 +216,17 @@ class Follower:
         if self._must_watch:
             await patiently(lambda: self._tapes.watch(self.response_id, self._web_id))
             self._must_watch = False
-        records = await patiently(lambda: self._tapes.read(self.response_id, self.after, limit=PAGE))
+        # From here on announcements are kept again: what came before is durable, so it is read.
+        self._must_read = self._behind = False
+        try:
+            records = await patiently(lambda: self._tapes.read(self.response_id, self.after, limit=PAGE))
+        except BaseException:
+            self._must_read = True
+            raise
+        again = self._must_read  # something was lost meanwhile
         fresh = self._advance(records)
         # A gap inside a page would be a torn tape: reading it again cannot help, waiting for the writer can.
-        self._must_read = len(records) >= PAGE and bool(fresh)
+        self._must_read = again or (len(records) >= PAGE and bool(fresh))
         return fresh
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from itertools import islice
 
 from chatserver.errors import Unavailable
 from chatserver.ports.tapes import Bundle, Signals, Tapes
@@ -93,6 +94,16 @@ class Hub:
         for followers in self._followers.values():
             for follower in followers - self._staying:
                 follower.dismiss(self._dismissal)
+
+    def queued(self, limit: int) -> list[str]:
+        """Return up to `limit` ids of responses with a reader that waits for an engine."""
+        waiting = (name for name, readers in self._followers.items() if any(r.queued for r in readers))
+        return list(islice(waiting, limit))
+
+    def tell(self, response_id: str, ahead: int) -> None:
+        """Say to the readers of a queued response how many jobs are before it."""
+        for follower in self._followers.get(response_id, ()):
+            follower.tell(ahead)
 
     @property
     def following(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -35,9 +36,12 @@ def create_app(chat: Chat, hub: Hub, registry: Registry, settings: Settings) -> 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await hub.start()
+        telling = asyncio.create_task(chat.places.run(), name="queue places")
         try:
             yield
         finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
             await hub.close()
 
     door = Door(chat, registry, Keys(settings.api_keys, host=settings.host), settings)

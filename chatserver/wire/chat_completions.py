@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from chatserver.domain.response import Finish, Outcome, Params, Response, Usage
-from chatserver.domain.tape import Delta, Ended, ItemOpened, Record
+from chatserver.domain.tape import Delta, Ended, ItemOpened, Record, Waiting
 from chatserver.errors import BadRequest
 from chatserver.wire.commands import CompleteChat
 from chatserver.wire.errors import from_failure
@@ -145,6 +145,8 @@ class Chunks:
             return self._open()
         if isinstance(body, Ended):
             return self._end(body.outcome)
+        if isinstance(body, Waiting):
+            return b": queue position %d\n" % (body.ahead + 1)  # a bare line: see transports/sse
         return b""
 
     def _open(self) -> bytes:

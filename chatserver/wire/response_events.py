@@ -3,6 +3,7 @@
     record          events, the last one with the record's `last` number
     Accepted        response.created
     Queued          response.queued
+    Waiting         response.queued              with `queue: {position}`, and the number of the event before it
     Started         response.in_progress         claim > 1: again, with `recovery: {state: resumed, claim}`
     Interrupted     response.in_progress         with `recovery: {state: interrupted}`: the engine is gone
     ItemOpened      response.output_item.added · response.content_part.added
@@ -32,6 +33,7 @@ from chatserver.domain.tape import (
     Queued,
     Record,
     Started,
+    Waiting,
 )
 from chatserver.wire.response_objects import message, response_object, text_part
 
@@ -85,6 +87,10 @@ class ResponseEvents:
         if type(body) is Delta:
             return self._delta(record.last, body.text)
         events = self._structural(body)
+        if (
+            type(body) is Waiting
+        ):  # behind everything that its reader has seen, and without a number of its own
+            return [self._event(record.last, event) for event in events]
         first = record.last - len(events) + 1
         return [
             self._event(number, event) for number, event in enumerate(events, start=first) if number > after
@@ -108,6 +114,8 @@ class ResponseEvents:
                 return [self._state("response.created", Status.QUEUED)]
             case Queued():
                 return [self._state("response.queued", Status.QUEUED)]
+            case Waiting(ahead=ahead):
+                return [self._state("response.queued", Status.QUEUED) | {"queue": {"position": ahead + 1}}]
             case Started(claim=claim):
                 event = self._state("response.in_progress", Status.IN_PROGRESS)
                 return [event | {"recovery": {"state": "resumed", "claim": claim}} if claim > 1 else event]

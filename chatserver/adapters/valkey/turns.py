@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import count
 
 from chatserver.adapters.valkey import codec, frames, keys
 from chatserver.adapters.valkey.client import Client
@@ -31,7 +30,8 @@ class ValkeyTurns:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._turn = count()
+        self._served = 0
+        """The shard that the last job was taken from."""
 
     async def begin(self, turn: NewTurn, *, queue_bound: int) -> Begun:
         """See `Turns.begin`. The response's id makes it idempotent, so a lost answer is asked again."""
@@ -98,6 +98,7 @@ class ValkeyTurns:
             )
             taken = await self._client.run(candidate, command, again=False)
             if taken is not None:
+                self._served = candidate
                 return codec.decode_response(taken[0].decode(), taken[1])
         return None
 
@@ -146,6 +147,18 @@ class ValkeyTurns:
         command = _finish(response, outcome, closing, packed, discard_inputs)
         return bool(await self._client.run(keys.response(response.id).shard, command))
 
+    async def ahead(self, response_ids: Sequence[str]) -> list[int | None]:
+        """See `Turns.ahead`. Engines take shards in turn: of each other shard, as many as are before it in its own."""
+
+        def rank(response_id: str) -> tuple[int, Command]:
+            shard = keys.response(response_id).shard
+            return shard, ("ZRANK", keys.queue(shard).jobs, response_id)
+
+        ranks = await self._client.pipeline([rank(response_id) for response_id in response_ids])
+        lengths = await self._lengths() if any(r is not None for r in ranks) else []
+        # its own shard holds more than `rank` jobs, so it counts as what is before it there
+        return [None if r is None else sum(min(length, r) for length in lengths) for r in ranks]
+
     async def waiting(self) -> int:
         """See `Turns.waiting`."""
         return sum(await self._lengths())
@@ -154,10 +167,9 @@ class ValkeyTurns:
         return await self._client.pipeline([(s, ("ZCARD", keys.queue(s).jobs)) for s in range(SHARDS)])
 
     async def _busy_shards(self) -> list[int]:
-        """Return the shards with waiting jobs, beginning one further each time so that none is favoured."""
+        """Return the shards with waiting jobs, beginning behind the last one served so that none is favoured."""
         lengths = await self._lengths()
-        start = next(self._turn) % SHARDS
-        return [shard for i in range(SHARDS) if lengths[shard := (start + i) % SHARDS]]
+        return [shard for i in range(SHARDS) if lengths[shard := (self._served + 1 + i) % SHARDS]]
 
     async def _put_back(self, engine_id: str) -> list[int]:
         def ask(shard: int) -> tuple[int, Command]:

@@ -43,6 +43,25 @@ async def test_a_claim_of_any_shard_finds_all(store: ValkeyStore) -> None:
     assert {response.id for response in found if response} == {new.response.id for new in made}
 
 
+async def test_how_many_are_before_a_job_is_what_engines_then_claim(store: ValkeyStore) -> None:
+    """Shards are taken in turn, so a short queue's second job is before a long queue's third."""
+    long, short = [turn(shard=3) for _ in range(4)], [turn(shard=5) for _ in range(2)]
+    for new in (*long, *short):
+        await begin(store, new)
+    ids = [new.response.id for new in (*long, *short)]
+    assert await store.turns.ahead(ids) == [0, 2, 4, 5, 0, 2]
+    order = [(await claim_any(store)).id for _ in range(2)]
+    assert set(order) == {long[0].response.id, short[0].response.id}
+    assert await store.turns.ahead(ids) == [None, 0, 2, 3, None, 0]
+    assert await store.turns.ahead([]) == []
+
+
+async def claim_any(store: ValkeyStore):
+    found = await store.turns.claim("eng-a", lease=30)
+    assert found is not None
+    return found
+
+
 async def test_two_engines_racing_get_disjoint_jobs(store: ValkeyStore, server_url: str) -> None:
     """From two connections at once, every job goes to exactly one engine."""
     made = [turn(shard=i % 3) for i in range(60)]

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatserver.domain.response import Finish, Outcome, Params, Response, Status, Usage
-from chatserver.domain.tape import Delta, Ended, Record, merge
+from chatserver.domain.tape import Delta, Ended, Record, Waiting, merge
 from chatserver.errors import NotFound, Unavailable
 from chatserver.ports.turns import NewTurn
-from chatserver.service import follower, hub
+from chatserver.service import follower, hub, waiting
 from chatserver.service.follower import join
 from chatserver.service.hub import Hub
 from tests.fakes import MemoryStore
@@ -167,7 +167,7 @@ async def test_lagging_reader_gets_merged_deltas_without_loss(store, web):
     assert await read(reader) == ""
 
 
-async def test_reader_past_its_bound_is_sent_away_and_resumes(store, web, monkeypatch):
+async def test_reader_past_its_bound_costs_nothing_and_reads_on_from_the_store(store, web, monkeypatch):
     monkeypatch.setattr(follower, "MAX_TEXT", 100)
     tape = Tape(store)
     await tape.begin()
@@ -178,12 +178,11 @@ async def test_reader_past_its_bound_is_sent_away_and_resumes(store, web, monkey
         tape.write(5)
         await asyncio.sleep(0)
     await asyncio.sleep(0.01)
-    with pytest.raises(Unavailable) as error:
-        await slow.batch()
-    assert error.value.code == "slow_reader" and not slow._waiting
+    assert not slow._waiting
     tape.end()
     assert await reading == tape.text()
-    assert await read(web.follow(tape.response.id, slow.after)) == tape.text()
+    merged, end = await slow.batch()
+    assert merged.body.text == tape.text() and isinstance(end.body, Ended)
 
 
 async def test_empty_tokens_are_bounded_too(store, web, monkeypatch):
@@ -192,10 +191,63 @@ async def test_empty_tokens_are_bounded_too(store, web, monkeypatch):
     await tape.begin()
     reader = web.follow(tape.response.id)
     await reader.batch()
-    store.add(tape.response.id, [Record(12, Delta(("",) * 11, (0,) * 11))])
+    for last in (12, 23):
+        store.add(tape.response.id, [Record(last, Delta(("",) * 11, (0,) * 11))])
     await asyncio.sleep(0.01)
-    with pytest.raises(Unavailable):
-        await reader.batch()
+    assert not reader._waiting
+    (merged,) = await reader.batch()
+    assert (merged.last, len(merged.body.ids)) == (23, 22)
+
+
+async def test_what_comes_while_a_lagging_reader_reads_is_not_lost(store, web, monkeypatch):
+    """The bound is passed again in the middle of the read that makes up for the first time."""
+    monkeypatch.setattr(follower, "MAX_TOKENS", 10)
+    tape = Tape(store)
+    await tape.begin()
+    reader = web.follow(tape.response.id)
+    await reader.batch()
+    real = store.tapes.read
+
+    async def read_slowly(*args, **options):
+        found = await real(*args, **options)
+        for _ in range(4):
+            tape.write(8)
+            await asyncio.sleep(0.005)
+        return found
+
+    for _ in range(4):
+        tape.write(8)
+        await asyncio.sleep(0.005)
+    monkeypatch.setattr(store.tapes, "read", read_slowly)
+    text = "".join(r.body.text for r in await reader.batch())
+    monkeypatch.setattr(store.tapes, "read", real)
+    tape.end()
+    async with asyncio.timeout(2):  # well before silence makes it look
+        assert text + await read(reader) == tape.text()
+
+
+async def test_waiting_readers_are_told_their_place(store, web, monkeypatch):
+    """Once for each place, only while the job waits, and not to those who know."""
+    monkeypatch.setattr(waiting, "INTERVAL", 0.01)
+    tape = Tape(store)
+    await tape.begin()
+    reader = web.follow(tape.response.id)
+    await reader.batch()
+    store.waiting = ["other", tape.response.id]
+    telling = asyncio.create_task(waiting.QueuePlaces(store.turns, web).run())
+    (told,) = await reader.batch()
+    assert told == Record(1, Waiting(1)) and await reader.batch(0.05) == []
+    store.waiting = [tape.response.id]
+    (told,) = await reader.batch()
+    assert told.body.ahead == 0
+    late = web.follow(tape.response.id, 1)
+    assert (await late.batch())[-1].body.ahead == 0
+    store.waiting = []
+    tape.write(5)
+    assert type((await reader.batch())[0].body) is not Waiting
+    store.waiting = [tape.response.id]
+    assert await reader.batch(0.05) == []
+    telling.cancel()
 
 
 async def test_batch_times_out_and_can_be_cancelled_without_loss(store, web):

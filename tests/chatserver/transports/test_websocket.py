@@ -11,7 +11,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from chatserver.service import follower
+from chatserver.service import follower, waiting
 from chatserver.transports import websocket
 from tests.chatserver.transports.conftest import running_web
 from tests.fakes import MODEL, MemoryStore
@@ -257,6 +257,31 @@ async def test_a_reader_that_never_reads_is_sent_away_and_harms_nobody(monkeypat
             await send(again, type="response.attach", response_id=response_id, starting_after=after)
             rest = await until(again, "response.completed")
         assert text_of(first + rest) == "".join(web.engine.answer)
+
+
+async def test_waiting_answers_tell_their_place_at_every_door(web, monkeypatch):
+    """While no engine takes the job: events over WebSocket and SSE, comment lines for Chat Completions."""
+    monkeypatch.setattr(waiting, "INTERVAL", 0.02)
+    web.engine.go.clear()
+    async with socket_to(web) as socket, web.http() as client:
+        await send(socket, type="response.create", model="tiny", input="Hello")
+        told = await until(socket, "response.queued")
+        told.append(await receive(socket))
+        assert told[-1]["type"] == "response.queued" and told[-1]["queue"] == {"position": 1}
+        assert told[-1]["sequence_number"] == told[-2]["sequence_number"]
+        path = f"/v1/responses/{told[0]['response']['id']}"
+        resumed = {"stream": "true", "starting_after": "1"}
+        async with client.stream("GET", path, params=resumed) as answer:
+            lines = answer.aiter_lines()
+            while not (line := await anext(lines)).startswith("data: "):
+                pass
+            assert json.loads(line[6:])["queue"] == {"position": 1}
+        ask = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+        monkeypatch.setattr(web.chat.opening.__func__, "__kwdefaults__", {"patience": 0.01})
+        async with client.stream("POST", "/v1/chat/completions", json=ask) as answer:
+            assert (await anext(answer.aiter_lines())).startswith(": queue position ")
+        web.engine.go.set()
+        assert text_of(await until(socket, "response.completed")) == ANSWER
 
 
 async def test_a_restart_closes_with_come_back(web):
