@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from chatserver.errors import ChatServerError, StartupError
-from chatserver.service import capacity
+from chatserver.service import capacity, random_model
 from chatserver.settings import Settings, options, read
 
 COMMANDS = {
@@ -26,6 +26,8 @@ COMMANDS = {
     "replay": "send the ids of a response to the running server again, and compare the answers",
     "doctor": "say what this machine lacks, and what to do about it",
 }
+TOOLS = {"plan": capacity, "random-model": random_model}
+"""Commands that need no settings; each brings its own options."""
 INTERRUPTED = 130
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -36,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = vars(parser.parse_args(arguments))
     command = chosen.pop("command")
     try:
-        if command == "plan":
-            return capacity.run(chosen)
+        if command in TOOLS:
+            return TOOLS[command].run(chosen)
         start_engine = chosen.pop("start_engine", False)
         response_id = chosen.pop("response_id", "")
         settings = read(**chosen)
@@ -99,8 +101,10 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--engine", dest="start_engine", action="store_true", help="also start the engine"
             )
-    plan = commands.add_parser("plan", help=capacity.HELP, description=capacity.HELP, allow_abbrev=False)
-    capacity.add_arguments(plan)
+    for name, tool in TOOLS.items():
+        tool.add_arguments(
+            commands.add_parser(name, help=tool.HELP, description=tool.HELP, allow_abbrev=False)
+        )
     return parser
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.contract import REQUEST_ID_LENGTH, ModelCard, RequestRefused
+from engine.contract import MOST_LOGPROBS, REQUEST_ID_LENGTH, ModelCard, RequestRefused
 
 
-def check_request(card: ModelCard, request_id: str, ids: Sequence[int], max_tokens: int) -> None:
+def check_request(
+    card: ModelCard, request_id: str, ids: Sequence[int], max_tokens: int, logprobs: int | None = None
+) -> None:
     """Raise RequestRefused, with what was expected and what came, if the request can never run."""
     if len(request_id) != REQUEST_ID_LENGTH:
         raise RequestRefused(f"request id must have {REQUEST_ID_LENGTH} characters, got {len(request_id)}")
+    if logprobs is not None and not 0 <= logprobs <= MOST_LOGPROBS:
+        raise RequestRefused(f"logprobs must be from 0 to {MOST_LOGPROBS}, got {logprobs}")
     if not ids:
         raise RequestRefused("the prompt is empty")
     window = min(card.context, card.kv_tokens)

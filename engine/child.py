@@ -19,13 +19,14 @@ if multiprocessing.parent_process() is not None:
 
 vision_shim.install()
 
-from engine import scheduler_messages  # noqa: E402 — after the shim; also where SGLang only passes messages on
+from engine import expert_counter, scheduler_messages  # noqa: E402 — after the shim; also where SGLang only passes messages on
 
 
 def run_scheduler(*args: Any, **kwargs: Any) -> None:
     """Run SGLang's scheduler process with SGLang's own arguments until it ends."""
     launch_record.record()
     scheduler_messages.install()
+    expert_counter.install()
     from sglang.srt.managers.scheduler import run_scheduler_process  # noqa: PLC0415 — after the shim
 
     gc.freeze()  # what was imported stays

@@ -15,8 +15,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from engine.experts import ExpertLoad
+
 REQUEST_ID_LENGTH = 32
 """Length of every request id: SGLang aborts by id *prefix*, so ids of one length never match each other."""
+
+MOST_LOGPROBS = 20
+"""Likeliest tokens that a request may ask for at each place of its answer."""
 
 
 class EngineError(Exception):
@@ -91,12 +96,29 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """One request. `request_id`: exactly REQUEST_ID_LENGTH characters. `salt` separates tenants' KV."""
+    """One request. `request_id`: exactly REQUEST_ID_LENGTH characters. `salt` separates tenants' KV.
+
+    `logprobs`: None = no log-probabilities; n = each token's own, and the n likeliest tokens at its place
+    (0 to MOST_LOGPROBS).
+    """
 
     request_id: str
     ids: tuple[int, ...]
     sampling: Sampling
     salt: str = ""
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How likely a token was. `value`: natural logarithm of its probability, after temperature, before top-k and top-p.
+
+    `likeliest`: (id, log-probability) of the likeliest tokens at its place, likeliest first, as many as were asked for
+    or as the engine knows.
+    """
+
+    value: float
+    likeliest: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +127,13 @@ class Chunk:
 
     `ids`: the new tokens in order, an end token included. `cached`: prompt tokens served from the
     KV cache (the same on every chunk of a request). `finish` is set on the last chunk only, whose
-    `ids` may be empty.
+    `ids` may be empty. `logprobs`: one for each of `ids` if the request asked for them, else empty.
     """
 
     ids: tuple[int, ...]
     cached: int
     finish: FinishReason | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +262,13 @@ class Engine(Protocol):
 
     async def health(self) -> Health:
         """Return a snapshot; never raises. `ok` is False when the scheduler does not answer."""
+        ...
+
+    def expert_load(self) -> ExpertLoad | None:
+        """Return which experts and ranks did the work since the start, None for a model without experts.
+
+        Of this machine's ranks, where the engine spans several. Never raises after `start`.
+        """
         ...
 
     async def close(self) -> None:

@@ -14,6 +14,7 @@ from engine.contract import (
     FinishReason,
     RequestRefused,
     Sampling,
+    TokenLogprob,
 )
 
 
@@ -34,10 +35,21 @@ class Progress:
         new = tuple(ids[-fresh:]) if fresh > 0 else ()
         self.emitted += len(new)
         self.cached = meta.get("cached_tokens", self.cached)
-        finish = meta["finish_reason"]
+        finish, logprobs = meta["finish_reason"], _logprobs(meta, len(new))
         if finish is None:
-            return Chunk(new, self.cached) if new else None
-        return Chunk(new, self.cached, FinishReason(finish["type"]))
+            return Chunk(new, self.cached, logprobs=logprobs) if new else None
+        return Chunk(new, self.cached, FinishReason(finish["type"]), logprobs)
+
+
+def _logprobs(meta: dict[str, Any], count: int) -> tuple[TokenLogprob, ...]:
+    """Return the log-probabilities of the last `count` tokens, none if SGLang was not asked for them."""
+    if not count or not (own := meta.get("output_token_logprobs")):
+        return ()
+    tops: list[Any] = meta.get("output_top_logprobs") or [()] * len(own)
+    return tuple(
+        TokenLogprob(value, tuple((token, likely) for likely, token, _ in top or ()))
+        for (value, _, _), top in zip(own[-count:], tops[-count:], strict=True)
+    )
 
 
 def raise_refusal(meta: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.experts import ExpertFiles, ExpertLoad
 from engine.imports import without_collections
 from engine.questions import Questions
 from engine.ranks import Ranks
@@ -61,11 +62,16 @@ class Runtime(Engine):
 
     def __init__(self, ranks: Ranks | None = None, **server_args: Any) -> None:
         self._placement_group = ranks  # SGLang hands it to the launch below, as it does Ray's
-        with _own_logging():
+        self._expert_files = files = ExpertFiles()
+        with _own_logging(), contextlib.ExitStack() as undo:
+            undo.callback(files.close)
             try:
-                super().__init__(**server_args)
+                with files.announced():
+                    super().__init__(**server_args)
             finally:
                 atexit.unregister(self.shutdown)  # it would kill every child of the host program
+            files.open()
+            undo.pop_all()
 
     @classmethod
     def _launch_scheduler_processes(
@@ -103,6 +109,10 @@ class Runtime(Engine):
     def scheduler_info(self) -> dict[str, Any]:
         """Return what the first scheduler said when it was ready."""
         return self._scheduler_init_result.scheduler_infos[0]
+
+    def expert_load(self) -> ExpertLoad | None:
+        """Return what the schedulers of this machine routed to which experts, None without experts."""
+        return self._expert_files.read()
 
     def receive_in(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
         """Start taking the schedulers' messages in `loop`; the task ends only by an error or cancellation.
@@ -147,6 +157,7 @@ class Runtime(Engine):
         Path(shm_path_for(self.port_args.instance_id)).unlink(missing_ok=True)
         for name in vars(self.port_args).values():
             _remove_socket(name)
+        self._expert_files.close()
 
 
 def _remove_socket(name: object) -> None:
@@ -156,15 +167,20 @@ def _remove_socket(name: object) -> None:
 
 
 def generate_input(
-    request_id: str, ids: list[int], sampling: dict[str, Any], salt: str, stream: bool
+    request_id: str, ids: list[int], sampling: dict[str, Any], salt: str, logprobs: int | None
 ) -> GenerateReqInput:
-    """Return SGLang's form of one request. SGLang may modify `ids` and `sampling`: pass copies."""
+    """Return SGLang's form of one request. SGLang may modify `ids` and `sampling`: pass copies.
+
+    `logprobs`: of the answer only; those of a prompt would make SGLang compute its cached prefix again.
+    """
     return GenerateReqInput(
         rid=request_id,
         input_ids=ids,
         sampling_params=sampling,
-        stream=stream,
+        stream=True,
         cache_salt=salt or None,
+        return_logprob=logprobs is not None,
+        top_logprobs_num=logprobs or 0,
     )
 
 

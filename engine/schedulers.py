@@ -52,7 +52,12 @@ class Schedulers:
         return self._runtime.manager.load_snapshot_reader.read_all()
 
     async def run(
-        self, request_id: str, ids: Sequence[int], sampling: dict[str, Any], salt: str
+        self,
+        request_id: str,
+        ids: Sequence[int],
+        sampling: dict[str, Any],
+        salt: str,
+        logprobs: int | None = None,
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Yield SGLang's outputs for one request; leaving early aborts it.
 
@@ -62,7 +67,7 @@ class Schedulers:
         if request_id in waits:
             raise RequestRefused(f"request {request_id} is running already")
         manager = self._runtime.manager
-        source = generate_input(request_id, list(ids), sampling, salt, stream=True)
+        source = generate_input(request_id, list(ids), sampling, salt, logprobs)
         outputs = manager.generate_request(source, None)
         waits[request_id] = wait = Wait(patience(self._settings, len(ids)))
         try:

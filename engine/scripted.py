@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.checks import check_release, check_request
 from engine.contract import (
@@ -26,6 +26,7 @@ from engine.contract import (
     RequestRefused,
     Sampling,
     Tokenizer,
+    TokenLogprob,
 )
 from engine.decoding_bytes import ByteDecoder
 from engine.scripted_cache import PrefixCache
@@ -105,11 +106,13 @@ class ScriptedEngine:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         """Run one request, yielding a chunk per tick; the last has `finish`."""
-        check_request(self._card, request.request_id, request.ids, request.sampling.max_tokens)
+        check_request(
+            self._card, request.request_id, request.ids, request.sampling.max_tokens, request.logprobs
+        )
         running = self._admit(_Running.of(request))
         async with contextlib.aclosing(self._chunks(running)) as chunks:
             async for chunk in chunks:
-                yield chunk
+                yield _with_logprobs(chunk, request.logprobs)
 
     async def abort(self, request_id: str) -> None:
         """End a request at once; its last chunk says ABORT. Unknown ids are ignored."""
@@ -146,6 +149,9 @@ class ScriptedEngine:
             lost=bool(self._lost),
             kv_cached=len(self._cache),
         )
+
+    def expert_load(self) -> None:
+        """Return None: a script has no experts."""
 
     async def close(self) -> None:
         """Stop ticking. Idempotent."""
@@ -257,6 +263,13 @@ class ScriptedEngine:
         self._requests.clear()
         self._running.clear()
         self._waiting.clear()
+
+
+def _with_logprobs(chunk: Chunk, asked: int | None) -> Chunk:
+    """Return `chunk` with log-probabilities if they were asked for: a script is certain of each token."""
+    if asked is None:
+        return chunk
+    return replace(chunk, logprobs=tuple(TokenLogprob(0.0, ((i, 0.0),)[:asked]) for i in chunk.ids))
 
 
 @dataclass(slots=True, eq=False)

@@ -30,6 +30,7 @@ from engine.contract import (
     ModelUnusable,
     Tokenizer,
 )
+from engine.experts import ExpertLoad
 from engine.models import folder
 from engine.requests import Progress, raise_refusal, sampling_arguments
 from engine.settings import EngineSettings, prepare_environment, server_args, window
@@ -106,11 +107,13 @@ class SglangEngine:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         """Run one request, yielding a chunk per scheduler step; the last has `finish`."""
-        schedulers = self._runnable(request.request_id, request.ids, request.sampling.max_tokens)
+        schedulers = self._runnable(
+            request.request_id, request.ids, request.sampling.max_tokens, request.logprobs
+        )
         progress = Progress()
         sampling = sampling_arguments(request.sampling, self.card.end_ids)
         async with contextlib.aclosing(
-            schedulers.run(request.request_id, request.ids, sampling, request.salt)
+            schedulers.run(request.request_id, request.ids, sampling, request.salt, request.logprobs)
         ) as outputs:
             async for output in outputs:
                 if chunk := progress.chunk(output):
@@ -161,6 +164,10 @@ class SglangEngine:
             kv_leaked=schedulers.pool.leaked if schedulers.pool else 0,
         )
 
+    def expert_load(self) -> ExpertLoad | None:
+        """Return which experts and ranks did the work since the start, None for a model without experts."""
+        return None if self._runtime is None else self._runtime.expert_load()
+
     async def close(self) -> None:
         """Stop the schedulers and free everything. Idempotent."""
         if self._closed:
@@ -182,10 +189,12 @@ class SglangEngine:
         # Nor this: the schedulers are bound to the life of the thread.
         self._launcher.shutdown(wait=False)
 
-    def _runnable(self, request_id: str, ids: Sequence[int], max_tokens: int) -> Schedulers:
+    def _runnable(
+        self, request_id: str, ids: Sequence[int], max_tokens: int, logprobs: int | None = None
+    ) -> Schedulers:
         """Return where to run a request. Raises what SGLang would truncate, hang on or crash on as RequestRefused."""
         card, schedulers = self.card, self._live()
-        check_request(card, request_id, ids, max_tokens)
+        check_request(card, request_id, ids, max_tokens, logprobs)
         return schedulers
 
     def _live(self) -> Schedulers:

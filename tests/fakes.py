@@ -22,7 +22,7 @@ from chatserver.domain.tape import (
     Started,
 )
 from chatserver.errors import Conflict, NotFound, Overloaded, Unavailable
-from chatserver.ports.registry import EngineReport, EngineState, ServedModel
+from chatserver.ports.registry import EngineReport, EngineState, ExpertLoad, ServedModel
 from chatserver.ports.tapes import Append, Appended
 from chatserver.ports.turns import Begun
 
@@ -42,6 +42,7 @@ class MemoryStore:
         self.waiting: list[str] = []
         self.keys: dict[str, tuple[str, str]] = {}
         self.reports: dict[str, EngineReport] = {}
+        self.loads: dict[str, ExpertLoad] = {}
         self.known_models: list[ServedModel] = []
         self.arrived = asyncio.Event()
         self.down = False
@@ -346,6 +347,13 @@ class MemoryRegistry:
     async def engines(self):
         self.s.check()
         return list(self.s.reports.values())
+
+    async def put_experts(self, engine_id, load, *, ttl):
+        self.s.loads[engine_id] = load
+
+    async def experts(self, engine_ids):
+        self.s.check()
+        return {engine_id: self.s.loads[engine_id] for engine_id in engine_ids if engine_id in self.s.loads}
 
     async def models(self):
         self.s.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -50,6 +51,27 @@ class EngineReport:
     kv_leaked: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class LayerLoad:
+    """The work of one layer's experts. `ranks`: token-expert pairs that each rank was given since its engine started.
+
+    `rank_imbalance`, `expert_imbalance`: the busiest over the mean, 1.0 = even.
+    """
+
+    layer: int
+    ranks: tuple[int, ...]
+    rank_imbalance: float
+    expert_imbalance: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertLoad:
+    """The work of one engine's experts. `rank_imbalance`: of all layers together, whose ranks wait for each other."""
+
+    layers: tuple[LayerLoad, ...]
+    rank_imbalance: float
+
+
 class Registry(Protocol):
     """Reports expire when their engine stops renewing them; models are remembered: a restart unlearns none."""
 
@@ -63,6 +85,14 @@ class Registry(Protocol):
 
     async def engines(self) -> list[EngineReport]:
         """Return the reports that have not expired."""
+        ...
+
+    async def put_experts(self, engine_id: str, load: ExpertLoad, *, ttl: float) -> None:
+        """Publish what an engine's experts did, for `ttl` seconds."""
+        ...
+
+    async def experts(self, engine_ids: Sequence[str]) -> dict[str, ExpertLoad]:
+        """Return what was published for these engines and has not expired; engines without experts are left out."""
         ...
 
     async def models(self) -> list[ServedModel]:

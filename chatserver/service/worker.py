@@ -16,10 +16,18 @@ from dataclasses import dataclass, replace
 from chatserver.domain.response import Response
 from chatserver.errors import ChatServerError, Unavailable
 from chatserver.ports.caches import Caches, Look, Warm
-from chatserver.ports.registry import EngineReport, EngineState, Registry, ServedModel
+from chatserver.ports.registry import (
+    EngineReport,
+    EngineState,
+    ExpertLoad,
+    LayerLoad,
+    Registry,
+    ServedModel,
+)
 from chatserver.ports.tapes import Command, Signals, Stop
 from chatserver.service.outlook import Outlook
 from chatserver.service.turn import Turn, TurnParts
+from engine import experts
 from engine.contract import EngineLost, Health
 
 log = logging.getLogger(__name__)
@@ -207,8 +215,11 @@ class Worker:
                 kv_cached=health.kv_cached,
                 kv_leaked=health.kv_leaked,
             )
+            load = self._parts.engine.expert_load()
             try:
                 await self._registry.put(report, ttl=REPORT_TTL)
+                if load is not None:
+                    await self._registry.put_experts(self._engine_id, _published(load), ttl=REPORT_TTL)
             except Unavailable as error:
                 log.warning("cannot report to the store (%s)", error.message)
             await asyncio.sleep(REPORT_INTERVAL)
@@ -226,3 +237,11 @@ class Worker:
                 health.kv_tokens,
             )
             self._leaked = health.kv_leaked
+
+
+def _published(load: experts.ExpertLoad) -> ExpertLoad:
+    layers = tuple(
+        LayerLoad(layer.layer, layer.ranks, layer.rank_imbalance, layer.expert_imbalance)
+        for layer in load.layers
+    )
+    return ExpertLoad(layers, load.rank_imbalance)

@@ -21,6 +21,7 @@ from chatserver.transports import (
     conversations,
     documents,
     health,
+    metrics,
     responses,
     static,
     websocket,
@@ -65,5 +66,6 @@ def routes(door: Door) -> list[BaseRoute]:
         *responses.routes(door),
         *conversations.routes(door),
         *health.routes(door.registry),
+        *metrics.routes(door.registry),
         *documents.routes(),
     ]

@@ -60,9 +60,15 @@ def _list_of(schema: Schema) -> Schema:
 
 
 def _operation(
-    summary: str, answer: Schema, *, body: Schema | None = None, events: bool = False, **query: Schema
+    summary: str,
+    answer: Schema,
+    *,
+    body: Schema | None = None,
+    events: bool = False,
+    content_type: str = "application/json",
+    **query: Schema,
 ) -> Schema:
-    content: Schema = {"application/json": {"schema": answer}}
+    content: Schema = {content_type: {"schema": answer}}
     if events:
         content["text/event-stream"] = {"schema": TEXT}
     operation: Schema = {
@@ -158,6 +164,9 @@ def _paths() -> dict[str, Schema]:
         },
         "/livez": {"get": _operation("Whether the process runs", _object("status", status=TEXT))},
         "/readyz": {"get": _operation("Whether it can answer, else 503", _ref("Readiness"))},
+        "/metrics": {
+            "get": _operation("Figures of the engines for Prometheus", TEXT, content_type="text/plain")
+        },
         "/openapi.json": {"get": _operation("This document", {"type": "object"})},
         "/asyncapi.json": {"get": _operation("The WebSocket", {"type": "object"})},
     }

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -287,6 +288,27 @@ async def test_end_tokens_are_emitted_and_end(engine):
     assert not engine.card.end_ids & set(answer[:-1])
     endless, _, finish = await run(engine, request(ids, len(answer) + 3, ignore_end=True))
     assert (finish, len(endless)) == (FinishReason.LENGTH, len(answer) + 3)
+
+
+async def test_log_probabilities_come_with_their_tokens(engine):
+    """One for each token, cached prefix or not; a greedy token is the likeliest; without asking there are none."""
+    ids = prompt(engine, "How likely is this?")
+    for wanted in (0, 3):
+        asked = replace(request(ids, 12, ignore_end=True), logprobs=wanted)
+        chunks = [chunk async for chunk in engine.generate(asked)]
+        for chunk in chunks:
+            assert len(chunk.logprobs) == len(chunk.ids)
+            for token, logprob in zip(chunk.ids, chunk.logprobs, strict=True):
+                assert logprob.value <= 0
+                assert len(logprob.likeliest) <= wanted
+                assert not wanted or logprob.likeliest[0] == (token, logprob.value)
+                values = [value for _, value in logprob.likeliest]
+                assert values == sorted(values, reverse=True)
+    plain = [chunk async for chunk in engine.generate(request(ids, 3))]
+    assert not any(chunk.logprobs for chunk in plain)
+    assert plain[0].cached == len(ids) - 1
+    with pytest.raises(RequestRefused, match="from 0 to 20, got 21"):
+        await run(engine, replace(request(ids, 1), logprobs=21))
 
 
 async def test_parallel_requests_do_not_mix(engine):

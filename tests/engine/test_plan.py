@@ -6,7 +6,8 @@ import pytest
 
 from engine.architecture import Architecture, Split, architecture
 from engine.contract import ModelUnusable
-from engine.models import smollm2, tiny_deepseek
+from engine.models import smollm2
+from engine.models.deepseek import Dimensions
 from engine.parallelism import Parallelism, ProfileRefused
 from engine.plan import (
     GIB,
@@ -95,12 +96,13 @@ def _transformers(read: dict) -> int:
 
 
 @pytest.mark.parametrize(
-    ("name", "made"), [("smollm2-135m-instruct", smollm2), ("tiny-deepseek-v3", tiny_deepseek)]
+    ("name", "made"),
+    [("smollm2-135m-instruct", smollm2._CONFIG), ("tiny-deepseek-v3", Dimensions().config())],
 )
 def test_small_models_are_described_as_they_are_made(name, made):
     """The published configuration is the recipe's."""
     described = config(name)
-    assert {key: described[key] for key in made._CONFIG} == made._CONFIG
+    assert {key: described[key] for key in made} == made
 
 
 def test_kv_bytes():

@@ -17,7 +17,7 @@ from engine.published.tables import GPUS, config
 from engine.settings import EngineSettings, server_args
 
 DEEPSEEK = architecture(config("deepseek-v3"))
-LARGE = [name for name in names() if load(name).family == "deepseek_v3"]
+LARGE = [name for name in names() if load(name).family == "deepseek_v3" and load(name).gpus]
 LEAST = """
 description = "a test"
 family = "any"
@@ -68,7 +68,15 @@ def answers(tmp_path_factory) -> dict[str, dict]:
 
 def test_the_profiles_that_are_promised():
     """One for each way to run that the documents name."""
-    assert set(names()) == {"cpu", "gpu1", "h200x8", "h800x16", "pd-prefill-ep32", "pd-decode-ep144"}
+    assert set(names()) == {
+        "cpu",
+        "cpu-tp2-ep2",
+        "gpu1",
+        "h200x8",
+        "h800x16",
+        "pd-prefill-ep32",
+        "pd-decode-ep144",
+    }
 
 
 @pytest.mark.sglang
@@ -206,7 +214,7 @@ def test_other_family_is_refused():
 
 def test_unknown_name_lists_the_known():
     """With the nearest one."""
-    with pytest.raises(ProfileRefused, match=r"expected one of cpu, gpu1.*did you mean h200x8"):
+    with pytest.raises(ProfileRefused, match=r"expected one of cpu, cpu-tp2-ep2, gpu1.*did you mean h200x8"):
         load("h200x9")
     with pytest.raises(ProfileRefused, match="cannot read"):
         load("./nowhere.toml")

@@ -29,7 +29,7 @@ from chatserver.domain.response import (
 )
 from chatserver.errors import BadRequest, Unavailable
 from chatserver.ports.caches import CacheReport
-from chatserver.ports.registry import EngineReport, EngineState, ServedModel
+from chatserver.ports.registry import EngineReport, EngineState, ExpertLoad, LayerLoad, ServedModel
 
 FORMAT = 1
 """Version of all stored forms. Raise it with any change that an older reader would misread."""
@@ -167,6 +167,16 @@ def encode_model(model: ServedModel) -> bytes:
 def decode_model(data: bytes) -> ServedModel:
     """Return a served model."""
     return _read(_model, unpack(data)[0])
+
+
+def encode_experts(load: ExpertLoad) -> bytes:
+    """Return what an engine's experts did."""
+    return pack(load)
+
+
+def decode_experts(data: bytes) -> ExpertLoad:
+    """Return what an engine's experts did."""
+    return _read(_experts, unpack(data)[0])
 
 
 def encode_cache_report(report: CacheReport) -> bytes:
@@ -320,3 +330,8 @@ def _report(fields: dict[str, Any]) -> EngineReport:
     fields["state"] = EngineState(fields["state"])
     fields["model"] = None if fields["model"] is None else _model(fields["model"])
     return EngineReport(**fields)
+
+
+def _experts(fields: dict[str, Any]) -> ExpertLoad:
+    layers = tuple(LayerLoad(**{**layer, "ranks": tuple(layer["ranks"])}) for layer in fields["layers"])
+    return ExpertLoad(layers, fields["rank_imbalance"])

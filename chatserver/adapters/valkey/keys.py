@@ -17,7 +17,7 @@ Redis Cluster and every script touches one slot only.
     chat:{sNN}:leases                      zset   claimed response id by deadline, server milliseconds
     chat:{sNN}:idem:<digest>               string response id and fingerprint of an idempotency key
     chat:{sNN}:look:<question>             hash   engine id → what its cache holds; expires
-    chat:{s00}:engines, :engine:<id>, :models     the registry
+    chat:{s00}:engines, :engine:<id>, :experts:<id>, :models     the registry
     chat:{s00}:cache-salt                  string 32 random bytes; see `Secrets`
 
 A job that is put back keeps its queue number, and every claimed job is older than every waiting one:
@@ -137,6 +137,11 @@ def engines() -> str:
 def engine(engine_id: str) -> str:
     """Return the key of one engine's report."""
     return f"{tag(REGISTRY_SHARD)}engine:{engine_id}"
+
+
+def experts(engine_id: str) -> str:
+    """Return the key of what one engine's experts did."""
+    return f"{tag(REGISTRY_SHARD)}experts:{engine_id}"
 
 
 def models() -> str:

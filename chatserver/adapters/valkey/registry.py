@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from chatserver.adapters.valkey import codec, keys
 from chatserver.adapters.valkey.client import Client
 from chatserver.adapters.valkey.scripts import Command, script
-from chatserver.ports.registry import EngineReport, ServedModel
+from chatserver.ports.registry import EngineReport, ExpertLoad, ServedModel
 
 _SHARD = keys.REGISTRY_SHARD
 
@@ -43,6 +45,19 @@ class ValkeyRegistry:
             _SHARD, script("engines").command((keys.engines(),), keys.engine(""))
         )
         return sorted(map(codec.decode_report, reports), key=lambda report: report.engine_id)
+
+    async def put_experts(self, engine_id: str, load: ExpertLoad, *, ttl: float) -> None:
+        """See `Registry.put_experts`."""
+        value, key = codec.encode_experts(load), keys.experts(engine_id)
+        await self._client.run(_SHARD, ("SET", key, value, "PX", max(1, int(ttl * 1000))))
+
+    async def experts(self, engine_ids: Sequence[str]) -> dict[str, ExpertLoad]:
+        """See `Registry.experts`."""
+        if not engine_ids:
+            return {}
+        found = await self._client.run(_SHARD, ("MGET", *map(keys.experts, engine_ids)))
+        pairs = zip(engine_ids, found, strict=True)
+        return {engine_id: codec.decode_experts(data) for engine_id, data in pairs if data is not None}
 
     async def models(self) -> list[ServedModel]:
         """See `Registry.models`; in order of their names."""

@@ -10,7 +10,7 @@ import pytest
 
 from chatserver.adapters.valkey import ValkeyStore, connect
 from chatserver.errors import Unavailable
-from chatserver.ports.registry import EngineReport, EngineState, ServedModel
+from chatserver.ports.registry import EngineReport, EngineState, ExpertLoad, LayerLoad, ServedModel
 from chatserver.ports.tapes import Stop, Wake
 from tests.chatserver.adapters.things import BOUND, NOW, SHARD, TENANT, turn
 from tests.stores import running_store
@@ -101,3 +101,15 @@ async def test_reports_expire_and_models_stay(store: ValkeyStore) -> None:
     await registry.drop("unknown")
     assert [report.engine_id for report in await registry.engines()] == ["eng-a"]
     assert await registry.models() == [replace(MODEL, context=9)]
+
+
+async def test_expert_load_comes_back_until_it_expires(store: ValkeyStore) -> None:
+    """Each engine's own; engines without experts are left out."""
+    registry = store.registry
+    load = ExpertLoad((LayerLoad(1, (30, 10), 1.5, 4.0), LayerLoad(3, (2**60, 0), 2.0, 16.0)), 1.75)
+    await registry.put_experts("eng-a", load, ttl=30)
+    await registry.put_experts("eng-b", load, ttl=0.05)
+    assert set(await registry.experts(["eng-a", "eng-b", "eng-c"])) >= {"eng-a"}
+    await asyncio.sleep(0.1)
+    assert await registry.experts(["eng-a", "eng-b", "eng-c"]) == {"eng-a": load}
+    assert await registry.experts([]) == {}

@@ -1,0 +1,95 @@
+"""GET /metrics: what the engines do, for Prometheus.
+
+The figures are the engines' own, read from the store: any web process shows all of them, so scrape one. Counters begin
+at 0 with each engine process; the label `engine` changes with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from chatserver.errors import Unavailable
+from chatserver.ports.registry import EngineReport, EngineState, ExpertLoad, Registry
+
+STORE_TIMEOUT = 2.0
+"""Seconds in which the store must answer."""
+
+
+def routes(registry: Registry) -> list[Route]:
+    """Return the route; it needs no key, and tells nothing of any tenant."""
+
+    async def metrics(request: Request) -> Response:
+        try:
+            async with asyncio.timeout(STORE_TIMEOUT):
+                engines = await registry.engines()
+                experts = await registry.experts([engine.engine_id for engine in engines])
+        except TimeoutError:
+            raise Unavailable("The store does not answer.", retry_after=STORE_TIMEOUT) from None
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        shown = CollectorRegistry(auto_describe=False)
+        shown.register(_Figures(engines, experts))
+        return Response(encode(shown), headers={"content-type": content_type})
+
+    return [Route("/metrics", metrics, methods=["GET"])]
+
+
+class _Figures:
+    """Makes one scrape's metrics of the engines' reports."""
+
+    def __init__(self, engines: Sequence[EngineReport], experts: Mapping[str, ExpertLoad]) -> None:
+        self._engines = engines
+        self._experts = experts
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family; prometheus_client calls it."""
+        yield from self._of_engines()
+        yield from self._of_experts()
+
+    def _of_engines(self) -> Iterator[Metric]:
+        ready = _gauge("engine_ready", "1 if the engine takes answers", "model")
+        running = _gauge("engine_running_answers", "Answers that the engine works on")
+        queued = _gauge("engine_queued_requests", "Requests that wait inside the engine")
+        used = _gauge("engine_kv_used_tokens", "Tokens of the KV pool that running answers hold")
+        size = _gauge("engine_kv_tokens", "Size of the KV pool in tokens")
+        for engine in self._engines:
+            model = engine.model.name if engine.model else ""
+            ready.add_metric((engine.engine_id, model), engine.state is EngineState.READY)
+            running.add_metric((engine.engine_id,), engine.running)
+            queued.add_metric((engine.engine_id,), engine.queued)
+            used.add_metric((engine.engine_id,), engine.kv_used)
+            size.add_metric((engine.engine_id,), engine.kv_tokens)
+        yield from (ready, running, queued, used, size)
+
+    def _of_experts(self) -> Iterator[Metric]:
+        given = CounterMetricFamily(
+            "chatserver_expert_tokens",
+            "Token-expert pairs given to the experts of a rank, by layer",
+            labels=("engine", "layer", "rank"),
+        )
+        ranks = _gauge("expert_rank_imbalance", "Load of a layer's busiest rank over the mean", "layer")
+        single = _gauge("expert_imbalance", "Load of a layer's busiest expert over the mean", "layer")
+        whole = _gauge(
+            "expert_rank_imbalance_overall",
+            "Load of the busiest ranks, summed over the layers, over the sum of the means",
+        )
+        for engine, load in self._experts.items():
+            whole.add_metric((engine,), load.rank_imbalance)
+            for layer in load.layers:
+                number = str(layer.layer)
+                ranks.add_metric((engine, number), layer.rank_imbalance)
+                single.add_metric((engine, number), layer.expert_imbalance)
+                for rank, pairs in enumerate(layer.ranks):
+                    given.add_metric((engine, number, str(rank)), pairs)
+        yield from (given, ranks, single, whole)
+
+
+def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"chatserver_{name}", text, labels=("engine", *labels))

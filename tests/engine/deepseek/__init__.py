@@ -1,0 +1,1 @@
+"""DeepSeek-V3 through the real engine, against transformers."""
