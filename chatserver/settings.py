@@ -50,6 +50,10 @@ class Settings:
     """Connections of one web process; one more is refused with 503."""
     idle: float = 3600.0
     """How long a WebSocket may be silent while it has no answer in progress."""
+    abandon_after: float = 600.0
+    """How long an answer may run without a reader; 0: for ever. Answers begun in the background are not counted."""
+    abandoned: str = "stop"
+    """Then: `stop` it, or `give_way`: it takes no place in the scheduler that another answer waits for."""
     lease: float = 6.0
     """How long an engine may be silent before its jobs are given to another."""
     drain: float = 20.0
@@ -167,6 +171,19 @@ def _level(text: str) -> str:
     return text.lower()
 
 
+def _patience(text: str) -> float:
+    value = float(text)
+    if value and not 60 <= value <= 86_400:  # web processes say every 20 s what is watched
+        raise ValueError
+    return value
+
+
+def _abandoned(text: str) -> str:
+    if text not in ("stop", "give_way"):
+        raise ValueError
+    return text
+
+
 def _text(text: str) -> str:
     if not text:
         raise ValueError
@@ -191,6 +208,8 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "max_body": (_bounded(int, 1024, 1_000_000_000), "a size in bytes, at least 1024"),
     "max_connections": (_bounded(int, 1, 1_000_000), "a count from 1 to 1000000"),
     "idle": (_bounded(float, 1, 86_400), "seconds from 1 to 86400"),
+    "abandon_after": (_patience, "0, or seconds from 60 to 86400"),
+    "abandoned": (_abandoned, "stop or give_way"),
     "lease": (_bounded(float, 0.5, 600), "seconds from 0.5 to 600"),
     "drain": (_bounded(float, 0, 3600), "seconds from 0 to 3600"),
     "scripted_tokens_per_second": (_bounded(float, 0.1, 1_000_000), "a rate above 0.1"),

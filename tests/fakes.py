@@ -283,6 +283,10 @@ class MemoryTapes:
         self.s.check()
         self.s.watchers[response_id].add(web_id)
 
+    async def watch_on(self, response_ids, web_id):
+        for response_id in response_ids:
+            await self.watch(response_id, web_id)
+
     async def unwatch(self, response_id, web_id):
         self.s.check()
         self.s.watchers[response_id].discard(web_id)

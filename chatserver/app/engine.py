@@ -15,6 +15,7 @@ from chatserver.app import store as stores
 from chatserver.domain.ids import ENTROPY_BYTES, new_id
 from chatserver.errors import StartupError
 from chatserver.service import profiles
+from chatserver.service.abandoned import Abandoned
 from chatserver.service.prefixes import Prefixes
 from chatserver.service.prompting import PromptBuilder
 from chatserver.service.salt import salts
@@ -76,7 +77,13 @@ async def _work(settings: Settings, store: ValkeyStore, engine: Engine, engine_i
         prefixes=Prefixes(engine),
         salt=salts(await store.secrets.cache_salt()),
     )
-    limits = WorkerLimits(profiles.max_running(settings), settings.lease, settings.drain)
+    limits = WorkerLimits(
+        profiles.max_running(settings),
+        settings.lease,
+        settings.drain,
+        settings.abandon_after,
+        Abandoned(settings.abandoned),
+    )
     worker = Worker(engine_id, parts, store.signals, store.registry, limits, caches=store.caches)
     working = asyncio.create_task(worker.run(), name="worker")
     stopping = asyncio.create_task(_signalled(), name="signals")

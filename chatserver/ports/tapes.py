@@ -47,6 +47,10 @@ class Tapes(Protocol):
         """Have the tape's commits announced to a web process. Idempotent."""
         ...
 
+    async def watch_on(self, response_ids: Sequence[str], web_id: str) -> None:
+        """Say again, now and then, that these are watched: silence is taken for nobody's being there any more."""
+        ...
+
     async def unwatch(self, response_id: str, web_id: str) -> None:
         """End that."""
         ...

@@ -32,6 +32,8 @@ class NewTurn:
     idempotency_key: str | None = None
     fingerprint: str = ""
     watcher: str | None = None
+    deserted: bool = True
+    """Whether it may run on without anybody watching for as long as it likes; False: `Turns.unwatched` counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,10 @@ class Turns(Protocol):
         there were none); a sibling's answer never takes it. `discard_inputs`: the turn was refused: its input
         goes, the head goes back.
         """
+        ...
+
+    async def unwatched(self, response_ids: Sequence[str]) -> list[float | None]:
+        """Return for how many seconds nobody has watched each; None: it was begun to run without readers."""
         ...
 
     async def ahead(self, response_ids: Sequence[str]) -> list[int | None]:

@@ -69,7 +69,9 @@ class Asking:
             item_id=fresh_id("msg", shard),
             stored=ask.store,
         )
-        return await self._begin(response, items, spot, key=key, fingerprint=fingerprint, watch=watch)
+        return await self._begin(
+            response, items, spot, key=key, fingerprint=fingerprint, watch=watch, deserted=ask.background
+        )
 
     async def complete(
         self, tenant: str, ask: CompleteChat, *, key: str | None, fingerprint: str
@@ -88,7 +90,9 @@ class Asking:
             item_id=fresh_id("msg", shard),
             stored=False,
         )
-        return await self._begin(response, [], Spot(shard), key=key, fingerprint=fingerprint, watch=True)
+        return await self._begin(
+            response, [], Spot(shard), key=key, fingerprint=fingerprint, watch=True, deserted=False
+        )
 
     async def _params(self, ask: CreateResponse, spot: Spot) -> Params:
         model = await self._models.resolve(ask.params.model or spot.model)
@@ -114,6 +118,7 @@ class Asking:
         key: str | None,
         fingerprint: str,
         watch: bool,
+        deserted: bool,
     ) -> tuple[Response, bool]:
         turn = NewTurn(
             response=response,
@@ -125,6 +130,7 @@ class Asking:
             idempotency_key=key,
             fingerprint=fingerprint,
             watcher=self._web_id if watch else None,
+            deserted=deserted,
         )
         begun = await self._turns.begin(turn, queue_bound=self._queue_bound)
         if begun.fresh:

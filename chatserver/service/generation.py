@@ -47,12 +47,13 @@ class Generation:
         self._emitted = tuple(emitted)
         self._stops = StopFilter(params.stop)
         self._id = uuid4().hex[:REQUEST_ID_LENGTH]
-        self._stopping = False
+        self.stopping = False
+        """Whether `stop` was called."""
         self._aborts: set[asyncio.Task[None]] = set()
 
     def stop(self) -> None:
         """Have the scheduler drop the request within one step; what it made until then still comes."""
-        self._stopping = True
+        self.stopping = True
         if self.started_at:
             task = asyncio.ensure_future(self._engine.abort(self._id))
             self._aborts.add(task)
@@ -97,7 +98,7 @@ class Generation:
                         yield chunk
                 return
             except EngineBusy:
-                if delay is None or self._stopping:
+                if delay is None or self.stopping:
                     raise
                 await asyncio.sleep(delay)
 
@@ -106,7 +107,7 @@ class Generation:
             self.first_at = time.monotonic()
         self.cached = chunk.cached
         self.finish = chunk.finish
-        if self._stopping and chunk.finish is None:
+        if self.stopping and chunk.finish is None:
             self.stop()  # the first abort may have come before the scheduler knew the request
 
     def _sampling(self, max_tokens: int) -> Sampling:

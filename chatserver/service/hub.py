@@ -12,6 +12,7 @@ only costs time: a follower that has seen nothing for some seconds looks into th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from itertools import islice
 
@@ -24,6 +25,10 @@ log = logging.getLogger(__name__)
 LINGER = 2.0
 """Seconds between the last follower's leaving and the end of the watch: reloads come back within it."""
 MAX_LINGERING = 1024
+WATCH_ON = 20.0
+"""Seconds between saying again what is watched; see `Settings.abandon_after`."""
+WATCH_STEP = 500
+"""Tapes in one round trip of that."""
 SWEEP = 1.0
 """Seconds between looks for followers that have heard nothing for long."""
 
@@ -168,12 +173,21 @@ class Hub:
 
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
+        due = loop.time() + WATCH_ON
         while True:
             await asyncio.sleep(SWEEP)
             now = loop.time()
             for followers in self._followers.values():
                 for follower in followers:
                     follower.look(now)
+            if now >= due:
+                due = now + WATCH_ON
+                await self._watch_on(list(self._followers))
+
+    async def _watch_on(self, response_ids: list[str]) -> None:
+        for start in range(0, len(response_ids), WATCH_STEP):
+            with contextlib.suppress(Unavailable):  # the next time says it for this one, too
+                await self._tapes.watch_on(response_ids[start : start + WATCH_STEP], self.web_id)
 
     def _resync(self, response_id: str) -> None:
         for follower in self._followers.get(response_id, ()):

@@ -73,6 +73,8 @@ class Turn:
         self._stop_asked = response.stop_asked
         self._lost = False
         self._over = asyncio.Event()
+        self._place = asyncio.Event()
+        self._place.set()
         self._claimed_at = time.monotonic()
 
     def stop(self) -> None:
@@ -86,6 +88,21 @@ class Turn:
         if not self._lost:
             self._lost = True
             self._stop_generating()
+
+    @property
+    def waits(self) -> bool:
+        """Whether it left the scheduler by `give_way` and takes no place there."""
+        return not self._place.is_set()
+
+    def give_way(self) -> None:
+        """Leave the scheduler until `go_on`: what was written stays, the rest comes later."""
+        if self._generation is not None and self._generation.first_at and not self._over.is_set():
+            self._place.clear()
+            self._generation.stop()
+
+    def go_on(self) -> None:
+        """Take a place in the scheduler again."""
+        self._place.set()
 
     async def run(self) -> None:
         """Produce the answer. Raises EngineLost or Unavailable: the job must then be claimed again."""
@@ -127,6 +144,14 @@ class Turn:
         for delta in written.carry(prompt.carried, parts.engine.tokenizer.decoder()):
             self._write(delta)
             await parts.writer.flow(self._response.id)
+        while (finish := await self._generate_on(prompt)) is None:
+            await self._place.wait()
+            written.before = len(written.ids)
+        return finish
+
+    async def _generate_on(self, prompt: Prompt) -> Finish | None:
+        """Run one request behind what is written. None: it gave way, and is to be continued."""
+        parts, written = self._parts, self._written
         left = prompt.max_output - written.output
         salt = parts.salt(self._response.tenant)
         generation = Generation(parts.engine, self._response.params, salt, written.ids)
@@ -140,6 +165,8 @@ class Turn:
         if self._stop_asked or self._lost:
             return Finish.STOPPED
         if generation.finish is FinishReason.ABORT:
+            if generation.stopping:
+                return None
             raise EngineLost("the engine aborted a request that nobody asked it to abort")
         return Finish.STOP if generation.matched or generation.finish is FinishReason.STOP else Finish.LENGTH
 
@@ -265,5 +292,6 @@ class Turn:
 
     def _stop_generating(self) -> None:
         self._over.set()
+        self._place.set()
         if self._generation is not None:
             self._generation.stop()

@@ -25,6 +25,7 @@ from chatserver.ports.registry import (
     ServedModel,
 )
 from chatserver.ports.tapes import Command, Signals, Stop
+from chatserver.service.abandoned import Abandoned, Watchers
 from chatserver.service.outlook import Outlook
 from chatserver.service.turn import Turn, TurnParts
 from engine import experts
@@ -41,11 +42,16 @@ REPORT_TTL = 7.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerLimits:
-    """`max_running` answers at once; leases of `lease` seconds; `drain` seconds to finish what runs when stopping."""
+    """`max_running` answers at once; leases of `lease` seconds; `drain` seconds to finish what runs when stopping.
+
+    `abandon_after` seconds without a reader (0 = never) answers are `abandoned`.
+    """
 
     max_running: int
     lease: float
     drain: float
+    abandon_after: float = 0.0
+    abandoned: Abandoned = Abandoned.STOP
 
 
 class Worker:
@@ -69,6 +75,7 @@ class Worker:
         self._outlook = Outlook(
             engine_id, parts.prompts, parts.prefixes, caches, parts.salt, page=parts.engine.card.page
         )
+        self._watchers = Watchers(parts.turns, limits.abandon_after, limits.abandoned)
         self._running: dict[str, tuple[Turn, asyncio.Task[None]]] = {}
         self._wake = asyncio.Event()
         self._report = EngineReport(engine_id, EngineState.READY, "ready", time.time())
@@ -83,6 +90,7 @@ class Worker:
             group.create_task(self._claim(), name="claims")
             group.create_task(self._keep_leases(), name="leases")
             group.create_task(self._keep_reporting(), name="report")
+            group.create_task(self._watchers.run(self._turns, self._limits.max_running), name="watchers")
             group.create_task(self._parts.prefixes.run(), name="idle work")
 
     async def drain(self) -> None:
@@ -105,6 +113,9 @@ class Worker:
         if handed_over:
             log.info("handed over %d answers", handed_over)
         await self._registry.drop(self._engine_id)
+
+    def _turns(self) -> dict[str, Turn]:
+        return {response_id: turn for response_id, (turn, _) in self._running.items()}
 
     @property
     def _draining(self) -> bool:
@@ -137,11 +148,24 @@ class Worker:
             await self._wait_for_work()
 
     async def _claim_all(self) -> None:
-        while len(self._running) < self._limits.max_running and not self._draining:
+        while self._places > 0 and not self._draining:
             response = await self._parts.turns.claim(self._engine_id, lease=self._limits.lease)
             if response is None:
+                self._let_go_on()
                 return
             self._begin(response)
+
+    @property
+    def _places(self) -> int:
+        """Places in the scheduler that are free. Answers that gave way take none, but their number is bounded."""
+        waiting = sum(turn.waits for turn, _ in self._running.values())
+        return self._limits.max_running - len(self._running) + min(waiting, self._limits.max_running)
+
+    def _let_go_on(self) -> None:
+        """Nobody else waits: let those that gave way have the free places, the oldest first."""
+        gave_way = [turn for turn, _ in self._running.values() if turn.waits]
+        for turn in gave_way[: max(0, self._places)]:
+            turn.go_on()
 
     async def _wait_for_work(self) -> None:
         # Not wait_for: Python 3.11's swallows a cancellation that comes as the event is set.

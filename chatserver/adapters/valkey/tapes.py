@@ -51,11 +51,15 @@ class ValkeyTapes:
 
     async def watch(self, response_id: str, web_id: str) -> None:
         """See `Tapes.watch`. An ended or unknown tape has nothing to announce: nothing is kept."""
-        await self._watch(response_id, web_id, on=True)
+        await self._client.pipeline([_watch(response_id, web_id, on=True)])
+
+    async def watch_on(self, response_ids: Sequence[str], web_id: str) -> None:
+        """See `Tapes.watch_on`."""
+        await self._client.pipeline([_watch(response_id, web_id, on=True) for response_id in response_ids])
 
     async def unwatch(self, response_id: str, web_id: str) -> None:
         """See `Tapes.unwatch`."""
-        await self._watch(response_id, web_id, on=False)
+        await self._client.pipeline([_watch(response_id, web_id, on=False)])
 
     async def read(self, response_id: str, after: int, *, limit: int = 1000) -> list[Record]:
         """See `Tapes.read`. At most MAX_READ records."""
@@ -69,12 +73,6 @@ class ValkeyTapes:
             Record(int(entry_id.partition(b"-")[0]) - 1, frames.decode_body(fields[1]))
             for entry_id, fields in entries
         ]
-
-    async def _watch(self, response_id: str, web_id: str, *, on: bool) -> None:
-        key = keys.response(response_id)
-        await self._client.run(
-            key.shard, script("watch").command((key.fields,), web_id, int(on), MAX_WATCHERS)
-        )
 
 
 Encoded = list[tuple[int, bytes]]
@@ -92,6 +90,11 @@ def encode(records: Sequence[Record]) -> Encoded:
 def entries(encoded: Encoded) -> list[Argument]:
     """Return encoded records as entry id, body, entry id, body."""
     return [part for last, body in encoded for part in (last + 1, body)]
+
+
+def _watch(response_id: str, web_id: str, *, on: bool) -> tuple[int, Command]:
+    key = keys.response(response_id)
+    return key.shard, script("watch").command((key.fields,), web_id, int(on), MAX_WATCHERS)
 
 
 def _by_shard(batch: Sequence[Append]) -> list[list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from chatserver.adapters.valkey import codec, frames, keys
 from chatserver.adapters.valkey.client import Client
@@ -147,6 +148,21 @@ class ValkeyTurns:
         command = _finish(response, outcome, closing, packed, discard_inputs)
         return bool(await self._client.run(keys.response(response.id).shard, command))
 
+    async def unwatched(self, response_ids: Sequence[str]) -> list[float | None]:
+        """See `Turns.unwatched`. By the server's clock, which web processes' watches set, too."""
+        places: dict[int, list[int]] = {}
+        for i, response_id in enumerate(response_ids):
+            places.setdefault(keys.response(response_id).shard, []).append(i)
+
+        def ask(shard: int, indexes: list[int]) -> tuple[int, Command]:
+            names = keys.queue(shard)
+            ids = [response_ids[i] for i in indexes]
+            return shard, script("unwatched").command((names.leases,), names.responses, *ids)
+
+        replies = await self._client.pipeline([ask(*place) for place in places.items()])
+        ages = dict(zip(chain.from_iterable(places.values()), chain.from_iterable(replies), strict=True))
+        return [ages[i] / 1000 if ages[i] >= 0 else None for i in range(len(response_ids))]
+
     async def ahead(self, response_ids: Sequence[str]) -> list[int | None]:
         """See `Turns.ahead`. Engines take shards in turn: of each other shard, as many as are before it in its own."""
 
@@ -203,8 +219,8 @@ def _begin(turn: NewTurn, queue_bound: int) -> tuple[int, Command]:
     names = [key.fields, key.tape, queue.jobs, queue.next, idempotency, *_conversation_keys(response)]
     names += [name for s in turn.siblings for name in (keys.response(s.id).fields, keys.response(s.id).tape)]
     opening = encode((Record(0, Accepted()), _QUEUED))
-    lists = [codec.encode_response(response), _created(turn)]
-    lists += [[sibling.id, *codec.encode_response(sibling)] for sibling in turn.siblings]
+    lists = [_fields(turn, response), _created(turn)]
+    lists += [[sibling.id, *_fields(turn, sibling)] for sibling in turn.siblings]
     return key.shard, script("begin").command(
         names,
         *(response.id, response.tenant, response.created_at, queue_bound),
@@ -216,6 +232,12 @@ def _begin(turn: NewTurn, queue_bound: int) -> tuple[int, Command]:
         *(part for one in lists for part in (len(one), *one)),
         *(encoded_pairs(turn.items) if response.conversation else ()),
     )
+
+
+def _fields(turn: NewTurn, response: Response) -> list[Argument]:
+    """Return a response's first fields; `watched_at` is there for those that must not run on unwatched."""
+    watched = [] if turn.deserted else ["watched_at", _milliseconds(response.accepted_at)]
+    return [*codec.encode_response(response), *watched]
 
 
 def _conversation_keys(response: Response) -> list[str]:

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 from chatserver.adapters.valkey import ValkeyStore
 from chatserver.domain.ids import ENTROPY_BYTES, new_id
@@ -60,10 +61,10 @@ def parts_of(store: ValkeyStore, engine: Engine) -> TurnParts:
 
 @contextlib.asynccontextmanager
 async def worker(
-    store: ValkeyStore, engine: Engine, *, lease: float = 2.0, drain: float = 1.0
+    store: ValkeyStore, engine: Engine, *, lease: float = 2.0, drain: float = 1.0, **more: Any
 ) -> AsyncIterator[Worker]:
     """A running worker."""
-    limits = WorkerLimits(max_running=16, lease=lease, drain=drain)
+    limits = WorkerLimits(**{"max_running": 16, "lease": lease, "drain": drain, **more})
     parts = parts_of(store, engine)
     running = Worker(identifier("eng"), parts, store.signals, store.registry, limits, caches=store.caches)
     task = asyncio.create_task(running.run())
