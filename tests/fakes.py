@@ -318,12 +318,13 @@ class MemorySignals:
 
 
 class MemoryCaches:
-    """`heard`: what engines were told; `reports`: what they answer."""
+    """`heard`: what engines were told; `reports`: what they answer; `tokens`: what each freed."""
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
         self.heard: list = []
         self.reports: list = []
+        self.tokens: list[int] = []
 
     async def warm(self, command):
         self._store.check()
@@ -331,6 +332,12 @@ class MemoryCaches:
 
     async def look(self, command):
         await self.warm(command)
+
+    async def release(self, command):
+        await self.warm(command)
+
+    async def freed(self, command):
+        return self.tokens
 
     async def answer(self, command, report):
         self.reports.append(report)

@@ -24,6 +24,19 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
+class Release:
+    """For all engines: free what only this conversation holds, and say under `ask` how many tokens that were.
+
+    Of a conversation that is there still: what belongs to items that are gone; with `everything`, all of it.
+    """
+
+    tenant: str
+    conversation: str
+    ask: str
+    everything: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class CacheReport:
     """What one engine's cache holds of a conversation, in tokens.
 
@@ -47,6 +60,18 @@ class Caches(Protocol):
 
     async def look(self, command: Look) -> None:
         """Ask all engines. Raises Unavailable."""
+        ...
+
+    async def release(self, command: Release) -> None:
+        """Tell all engines. Raises Unavailable."""
+        ...
+
+    async def released(self, command: Release, engine_id: str, tokens: int) -> None:
+        """Leave how many tokens an engine freed for who asked. Raises Unavailable."""
+        ...
+
+    async def freed(self, command: Release) -> list[int]:
+        """Return how many tokens each engine freed, so far. Raises Unavailable."""
         ...
 
     async def answer(self, command: Look, report: CacheReport) -> None:

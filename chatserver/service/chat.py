@@ -113,10 +113,14 @@ class Chat:
             tenant, conversation_id, title=title, metadata=metadata, now=int(self._clock())
         )
 
-    async def delete_conversation(self, tenant: str, conversation_id: str) -> None:
-        """Remove it and all that belongs to it. Raises NotFound, Conflict (a turn runs)."""
+    async def delete_conversation(self, tenant: str, conversation_id: str) -> int | None:
+        """Remove it and all that belongs to it; return how many tokens of KV that freed, None if nobody can tell.
+
+        Raises NotFound, Conflict (a turn runs).
+        """
         _check_id(conversation_id, "conversation", "conv")
         await self._conversations.delete(tenant, conversation_id)
+        return await self.warmth.released(tenant, conversation_id)
 
     async def add_items(self, tenant: str, conversation_id: str, messages: Sequence[Message]) -> list[Item]:
         """Append messages without asking for an answer. Raises NotFound, Conflict (a turn runs)."""

@@ -33,6 +33,11 @@ class Layout:
     carried: int = 0
 
     @property
+    def path(self) -> tuple[str, ...]:
+        """Return the branch's items, from its root on."""
+        return (*self.leading, *(segment.item_id for segment in self.segments))
+
+    @property
     def fixed(self) -> int:
         """Tokens that every prompt has: head, cue, and what follows the cue."""
         return len(self.head) + len(self.cue) + self.carried

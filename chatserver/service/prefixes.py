@@ -15,11 +15,11 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
-from chatserver.service.published import Published
+from chatserver.service.published import Known, Published
 from engine.contract import REQUEST_ID_LENGTH, Engine, EngineBusy, EngineError, EngineLost
 
 log = logging.getLogger(__name__)
@@ -38,11 +38,13 @@ SETTLE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """What to have in the cache, and whose it is."""
+    """What to have in the cache, and whose it is. `cut`, `leaf`: see `Known`."""
 
     conversation: str
     salt: str
     ids: tuple[int, ...]
+    cut: str | None = None
+    leaf: str | None = None
 
 
 @dataclass(slots=True)
@@ -120,13 +122,58 @@ class Prefixes:
         if not running.done.is_set():
             self._pause(running)
 
-    def computed(self, salt: str, conversation: str | None, ids: Sequence[int]) -> None:
+    def computed(
+        self,
+        salt: str,
+        conversation: str | None,
+        ids: Sequence[int],
+        cut: str | None = None,
+        leaf: str | None = None,
+    ) -> None:
         """A turn put `ids` into the cache."""
-        self._published.add(salt, conversation or "", ids)
+        self._published.add(salt, conversation or "", ids, cut, leaf)
 
     def warm(self, salt: str, conversation: str, ids: Sequence[int]) -> int:
         """Return how many of the first tokens of `ids` should be in the cache."""
         return self._published.warm(salt, conversation, ids)
+
+    # Ends
+
+    async def leave(self, salt: str, conversation: str, path: Collection[str], cut: str | None) -> None:
+        """A turn behind the items of `path` has ended under `cut`: free what earlier cuts of this branch hold."""
+
+        def left(known: Known) -> bool:
+            return known.cut != cut and known.leaf in path
+
+        if any(map(left, self._published.of(salt, conversation))):
+            try:
+                freed = await self._free_of(salt, conversation, left)
+                log.debug("%s moved its cut: %d tokens of KV freed", conversation, freed)
+            except EngineError as error:  # it goes by its age instead; the turn has ended well
+                log.info("what a cut left behind was not freed: %s", error)
+
+    def known(self, salt: str, conversation: str) -> list[Known]:
+        """Return what is remembered of a conversation, oldest first."""
+        return self._published.of(salt, conversation)
+
+    async def free(
+        self,
+        salt: str,
+        conversation: str,
+        gone: Callable[[Known], bool] = lambda known: True,
+        kept: Sequence[int] = (),
+    ) -> int:
+        """Free the KV of a conversation's sequences that are `gone`, but for what `kept` and others begin with.
+
+        Idle work for the conversation is dropped. Returns how many tokens were freed. Raises EngineError.
+        """
+        self._wanted.pop(conversation, None)
+        running = self._running
+        if running is not None and running.prefix.conversation == conversation:
+            running.stale = True
+            self._pause(running)
+            await running.done.wait()
+        return await self._free_of(salt, conversation, gone, kept)
 
     # Idle work
 
@@ -157,6 +204,16 @@ class Prefixes:
                 await self._make(self._wanted.popitem(last=False)[1])
 
     # Private
+
+    async def _free_of(
+        self, salt: str, conversation: str, gone: Callable[[Known], bool], kept: Sequence[int] = ()
+    ) -> int:
+        freed = 0
+        for ids, keep in list(self._published.withdraw(salt, conversation, gone, [kept])):
+            freed += await self._engine.release(ids, keep, salt)
+            if kept and keep:
+                self._published.add(salt, conversation, ids[:keep])
+        return freed
 
     def _whole(self, length: int) -> int:
         return length - length % self._engine.card.page
@@ -193,7 +250,7 @@ class Prefixes:
                 return
             computed = max(0, end - cached)
             self.counts.computed += computed
-            self._published.add(prefix.salt, prefix.conversation, prefix.ids[:end])
+            self._published.add(prefix.salt, prefix.conversation, prefix.ids[:end], prefix.cut, prefix.leaf)
             self._adapt(computed, time.monotonic() - started)
             at = end
         self.counts.finished += 1

@@ -9,7 +9,8 @@ Stored ids are reused, only what is new is encoded.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -120,6 +121,17 @@ class PromptBuilder:
             return None
         layout, _ = await self._lay_out(params, stored)
         return self._upcoming(params, layout, _stored(newest))
+
+    async def still_there(
+        self, tenant: str, conversation_id: str, items: Iterable[str | None]
+    ) -> set[str | None]:
+        """Return those of `items` that a conversation still has."""
+        found: set[str | None] = set()
+        for item in items:
+            with contextlib.suppress(NotFound):
+                await self._conversations.path(tenant, conversation_id, item)
+                found.add(item)
+        return found
 
     def answer_ids(self, emitted: Sequence[int]) -> Ids:
         """Return the ids of an answer's item: cue, what was emitted, and what closes it."""
@@ -242,7 +254,7 @@ class PromptBuilder:
 
     def _ledger(self, params: Params, layout: Layout, chosen: Plan, ids: Ids, *, rebuilt: int) -> Ledger:
         leading = len(layout.leading)
-        path = (*layout.leading, *(segment.item_id for segment in layout.segments))
+        path = layout.path
         return Ledger(
             window=self._card.context,
             sent=len(ids),

@@ -236,7 +236,7 @@ class Turn:
         if not kept:
             log.warning("answer %s was taken over by another engine before it ended", response.id)
         elif prompt and generation and generation.first_at and failure is None:
-            self._note_cached(prompt, upcoming)
+            await self._note_cached(prompt, upcoming)
 
     def _usage(self, *, failed: bool) -> Usage:
         """Count tokens; a prompt that failed before its first token counts nothing."""
@@ -253,16 +253,20 @@ class Turn:
             return None
         return self._parts.prompts.upcoming(prompt, response.params, response.item_id, answer)
 
-    def _note_cached(self, prompt: Prompt, upcoming: Upcoming | None) -> None:
-        """Say what the cache holds now, and have the next turn's prefix made if it is another one."""
+    async def _note_cached(self, prompt: Prompt, upcoming: Upcoming | None) -> None:
+        """Say what the cache holds now, free what a cut left, have the next turn's prefix made if it is another one."""
         prefixes, conversation = self._parts.prefixes, self._response.conversation
+        cut, leaf = prompt.ledger.cut, self._response.item_id
         salt = self._parts.salt(self._response.tenant)
         # the last token's KV is computed only when something follows it
         computed = (*prompt.ids, *self._written.ids[:-1])
-        prefixes.computed(salt, conversation, computed)
+        prefixes.computed(salt, conversation, computed, cut, leaf)
+        if conversation is None:
+            return
         # a cut that moved, or a template that shows what was emitted in another form from now on
-        if conversation is not None and upcoming is not None and upcoming.ids[: len(computed)] != computed:
-            prefixes.want(Prefix(conversation, salt, upcoming.ids))
+        if upcoming is not None and upcoming.ids[: len(computed)] != computed:
+            prefixes.want(Prefix(conversation, salt, upcoming.ids, upcoming.cut, leaf))
+        await prefixes.leave(salt, conversation, prompt.layout.path, cut)
 
     def _item(self, finish: Finish) -> Item:
         response = self._response

@@ -22,6 +22,7 @@ def routes(door: Door) -> list[Route]:
         Route(one, endpoints.update, methods=["POST"]),
         Route(one, endpoints.delete, methods=["DELETE"]),
         Route(f"{one}/cache", endpoints.cache, methods=["GET"]),
+        Route(f"{one}/cache", endpoints.close_cache, methods=["DELETE"]),
         Route(f"{one}/items", endpoints.add_items, methods=["POST"]),
         Route(f"{one}/items", endpoints.list_items, methods=["GET"]),
         Route(f"{one}/items/{{item_id}}", endpoints.get_item, methods=["GET"]),
@@ -58,12 +59,16 @@ class _Endpoints:
         return json_response(wire.conversation_object(conversation))
 
     async def delete(self, request: Request) -> Response:
-        await self._chat.delete_conversation(self._door.tenant(request), _id(request))
-        return json_response({"id": _id(request), "object": "conversation.deleted", "deleted": True})
+        freed = await self._chat.delete_conversation(self._door.tenant(request), _id(request))
+        return json_response(wire.deleted_object(_id(request), freed))
 
     async def cache(self, request: Request) -> Response:
         reports = await self._chat.warmth.reports(self._door.tenant(request), _id(request))
         return json_response(wire.cache_object(_id(request), reports))
+
+    async def close_cache(self, request: Request) -> Response:
+        freed = await self._chat.warmth.close(self._door.tenant(request), _id(request))
+        return json_response(wire.cache_closed_object(_id(request), freed))
 
     async def add_items(self, request: Request) -> Response:
         tenant = self._door.tenant(request)
@@ -92,7 +97,8 @@ class _Endpoints:
     async def delete_item(self, request: Request) -> Response:
         tenant = self._door.tenant(request)
         left = await self._chat.tree.remove(tenant, _id(request), request.path_params["item_id"])
-        return json_response(wire.conversation_object(left))
+        freed = await self._chat.warmth.released(tenant, _id(request))
+        return json_response({**wire.conversation_object(left), "freed_tokens": freed})
 
     async def fork(self, request: Request) -> Response:
         tenant = self._door.tenant(request)

@@ -134,6 +134,25 @@ def cache_object(conversation_id: str, reports: Sequence[CacheReport]) -> dict[s
     }
 
 
+def deleted_object(conversation_id: str, freed: int | None) -> dict[str, Any]:
+    """Return what a deleted conversation leaves. Extension: `freed_tokens` of KV, null if no engine told in time."""
+    return {
+        "id": conversation_id,
+        "object": "conversation.deleted",
+        "deleted": True,
+        "freed_tokens": freed,
+    }
+
+
+def cache_closed_object(conversation_id: str, freed: int | None) -> dict[str, Any]:
+    """Return what closing a conversation's cache freed, in tokens of KV; null if no engine told in time."""
+    return {
+        "object": "conversation.cache.closed",
+        "conversation_id": conversation_id,
+        "freed_tokens": freed,
+    }
+
+
 def list_object(
     values: Sequence[Any], render: Callable[[Any], dict[str, Any]], *, has_more: bool
 ) -> dict[str, Any]:

@@ -136,10 +136,16 @@ def _paths() -> dict[str, Schema]:
             "post": _operation(
                 "Change metadata or title", conversation, body=_object("", metadata=METADATA, title=TEXT)
             ),
-            "delete": _operation("Remove it and all that belongs to it", _ref("Deleted")),
+            "delete": _operation(
+                "Remove it and all that belongs to it; `freed_tokens` of KV cache are free again (an extension)",
+                _ref("ConversationDeleted"),
+            ),
         },
         "/v1/conversations/{conversation_id}/cache": {
-            "get": _operation("How much of it is in the KV cache (an extension)", _ref("Cache"))
+            "get": _operation("How much of it is in the KV cache (an extension)", _ref("Cache")),
+            "delete": _operation(
+                "Free what only it holds of the KV cache; it goes on (an extension)", _ref("Freed")
+            ),
         },
         "/v1/conversations/{conversation_id}/items": {
             "get": _operation(
@@ -153,7 +159,10 @@ def _paths() -> dict[str, Schema]:
         },
         "/v1/conversations/{conversation_id}/items/{item_id}": {
             "get": _operation("One item", item),
-            "delete": _operation("Remove it and everything under it", conversation),
+            "delete": _operation(
+                "Remove it and everything under it; extension: `freed_tokens` beside the conversation's fields",
+                conversation,
+            ),
         },
         "/v1/conversations/{conversation_id}/fork": {
             "post": _operation(
@@ -374,6 +383,15 @@ def _schemas() -> dict[str, Schema]:
             aliases={"type": "array", "items": TEXT},
         ),
         "Deleted": _object("id object deleted", id=TEXT, object=TEXT, deleted=FLAG),
+        "ConversationDeleted": _object(
+            "id object deleted freed_tokens", id=TEXT, object=TEXT, deleted=FLAG, freed_tokens=_or_null(WHOLE)
+        ),
+        "Freed": _object(
+            "object conversation_id freed_tokens",
+            object={"const": "conversation.cache.closed"},
+            conversation_id=TEXT,
+            freed_tokens=_or_null(WHOLE),
+        ),
         "Readiness": _object(
             "status reason engines",
             status={"type": "string", "enum": ["ready", "unavailable"]},

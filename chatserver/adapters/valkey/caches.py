@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chatserver.adapters.valkey import codec, keys
 from chatserver.adapters.valkey.client import Client
-from chatserver.ports.caches import CacheReport, Look, Warm
+from chatserver.ports.caches import CacheReport, Look, Release, Warm
 
 ANSWER_TTL = 10
 """Seconds that answers are kept."""
@@ -25,32 +25,51 @@ class ValkeyCaches:
         payload = codec.pack("look", command.tenant, command.conversation, command.ask)
         await self._publish(command.conversation, payload)
 
+    async def release(self, command: Release) -> None:
+        """See `Caches.release`."""
+        fields = (command.tenant, command.conversation, command.ask, command.everything)
+        await self._publish(command.conversation, codec.pack("release", *fields))
+
+    async def released(self, command: Release, engine_id: str, tokens: int) -> None:
+        """See `Caches.released`."""
+        await self._leave(command, engine_id, str(tokens).encode())
+
+    async def freed(self, command: Release) -> list[int]:
+        """See `Caches.freed`."""
+        return [int(tokens) for tokens in await self._left(command)]
+
     async def answer(self, command: Look, report: CacheReport) -> None:
         """See `Caches.answer`."""
-        shard = keys.conversation(command.conversation).shard
-        key = keys.look(shard, command.ask)
-        await self._client.pipeline(
-            [
-                (shard, ("HSET", key, report.engine_id, codec.encode_cache_report(report))),
-                (shard, ("EXPIRE", key, ANSWER_TTL)),
-            ]
-        )
+        await self._leave(command, report.engine_id, codec.encode_cache_report(report))
 
     async def answers(self, command: Look) -> list[CacheReport]:
         """See `Caches.answers`."""
-        shard = keys.conversation(command.conversation).shard
-        stored = await self._client.run(shard, ("HVALS", keys.look(shard, command.ask)))
+        stored = await self._left(command)
         return sorted(map(codec.decode_cache_report, stored), key=lambda report: report.engine_id)
+
+    async def _leave(self, command: Look | Release, engine_id: str, answer: bytes) -> None:
+        shard = keys.conversation(command.conversation).shard
+        key = keys.look(shard, command.ask)
+        await self._client.pipeline(
+            [(shard, ("HSET", key, engine_id, answer)), (shard, ("EXPIRE", key, ANSWER_TTL))]
+        )
+
+    async def _left(self, command: Look | Release) -> list[bytes]:
+        shard = keys.conversation(command.conversation).shard
+        return await self._client.run(shard, ("HVALS", keys.look(shard, command.ask)))
 
     async def _publish(self, conversation_id: str, payload: bytes) -> None:
         shard = keys.conversation(conversation_id).shard
         await self._client.run(shard, ("PUBLISH", keys.CACHES_CHANNEL, payload))
 
 
-def read_command(payload: bytes) -> Warm | Look:
+_KINDS: dict[str, type[Warm | Look | Release]] = {"warm": Warm, "look": Look, "release": Release}
+
+
+def read_command(payload: bytes) -> Warm | Look | Release:
     """Return a published command. Raises Unavailable if another version wrote it."""
     kind, *fields = codec.unpack(payload)
     try:
-        return Look(*fields) if kind == "look" else Warm(*fields)
-    except TypeError as error:
+        return _KINDS[kind](*fields)
+    except (KeyError, TypeError) as error:
         raise codec.unreadable(f"not in a form that this version writes ({error})") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from chatserver.ports.caches import CacheReport, Warm
@@ -42,6 +44,27 @@ async def test_the_cache_is_told_by_the_coldest_engine(memory):
         assert known["prefill_tokens"] == 100
         assert [engine["warm_tokens"] for engine in known["engines"]] == [90, 0]
         assert (await http.get("/v1/conversations/conv_x/cache")).status_code == 404
+
+
+async def test_what_is_deleted_says_how_much_it_freed(memory):
+    """The sum over the engines; null, and gone all the same, while none answers."""
+    http = memory.http()
+    async with asyncio.timeout(5):
+        while (await http.get("/readyz")).status_code != 200:
+            await asyncio.sleep(0.01)
+    one, other = [(await http.post("/v1/conversations", json={})).json()["id"] for _ in range(2)]
+    memory.store.caches.tokens = [1200]
+    closed = (await http.delete(f"/v1/conversations/{one}/cache")).json()
+    assert closed == {"object": "conversation.cache.closed", "conversation_id": one, "freed_tokens": 1200}
+    gone = (await http.delete(f"/v1/conversations/{one}")).json()
+    assert gone == {"id": one, "object": "conversation.deleted", "deleted": True, "freed_tokens": 1200}
+    assert [(c.conversation, c.everything) for c in memory.store.caches.heard[-2:]] == [
+        (one, True),
+        (one, False),
+    ]
+    assert (await http.delete(f"/v1/conversations/{one}/cache")).status_code == 404
+    memory.store.reports = {}
+    assert (await http.delete(f"/v1/conversations/{other}")).json()["freed_tokens"] is None
 
 
 async def test_opening_and_typing_warm_up(memory):
