@@ -1,11 +1,13 @@
 """Idle work: prefixes that are put into the KV cache before the turn that needs them.
 
     a turn ends, its cut moves ─┐                    ┌ chunk ─ chunk ─ chunk ─> in the cache
-    a user opens or types ──────┴─> one place each ──┤    only while nothing runs
+    a user opens or types ──────┴─> one place each ──┤    while nothing runs
                                     per conversation └ a job is claimed: aborted, goes on later
 
-Real work goes first. One prefill at a time, in chunks that take about CHUNK_SECONDS, and only while no turn
-runs; a claimed job aborts it within one step of the scheduler. One exception: a turn whose prompt begins with
+Real work goes first. One prefill at a time, in chunks of one scheduler step each that take about CHUNK_SECONDS. A
+claimed job aborts it, and until its first token none begins. While answers are only being written, what a next turn
+is sure to need is made in the smallest chunks, SHARE of the time: nobody is kept waiting, and on an engine that is
+never quiet a cut would otherwise cost all of them one long step. One exception: a turn whose prompt begins with
 the very prefix that is being made waits for it, because starting beside it would compute the same tokens twice.
 """
 
@@ -32,19 +34,25 @@ MIN_CHUNK, MAX_CHUNK = 64, 1024
 """Tokens of one prefill request; the first one has MIN_CHUNK, then the measured speed decides."""
 CHUNK_TIMEOUT = 60.0
 """Seconds after which a prefill that the engine does not answer is given up."""
+SHARE = 0.25
+"""Of the time that idle work takes at most while answers are written."""
 SETTLE = 0.02
 """Seconds without a turn before idle work goes on: turns that follow each other at once leave no gap for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """What to have in the cache, and whose it is. `cut`, `leaf`: see `Known`."""
+    """What to have in the cache, and whose it is. `cut`, `leaf`: see `Known`.
+
+    `due`: the conversation's next turn will need it.
+    """
 
     conversation: str
     salt: str
     ids: tuple[int, ...]
     cut: str | None = None
     leaf: str | None = None
+    due: bool = False
 
 
 @dataclass(slots=True)
@@ -59,7 +67,10 @@ class IdleCounts:
 
 @dataclass(slots=True)
 class _Running:
-    """The prefill that is under way. `wanted_now`: a turn waits for it, so nothing pauses it. `stale`: no use later."""
+    """The prefill that is under way. `wanted_now`: a turn waits for it, so nothing pauses it. `stale`: no use later.
+
+    `finished`: all of it is there; `failed`: it is not tried again.
+    """
 
     prefix: Prefix
     done: asyncio.Event
@@ -67,6 +78,8 @@ class _Running:
     wanted_now: bool = False
     paused: bool = False
     stale: bool = False
+    finished: bool = False
+    failed: bool = False
 
 
 class Prefixes:
@@ -77,27 +90,37 @@ class Prefixes:
         self._published = Published(engine.card.kv_tokens, engine.card.page)
         self._wanted: OrderedDict[str, Prefix] = OrderedDict()
         self._running: _Running | None = None
-        self._holds = 0
+        self._starting: set[object] = set()
+        self._answering: set[object] = set()
         self._stir = asyncio.Event()
-        self._chunk = MIN_CHUNK
+        self._chunk = self._pages(MIN_CHUNK)
+        self._took = 0.0
         self._aborts: set[asyncio.Task[None]] = set()
         self.counts = IdleCounts()
         """What the idle work came to."""
 
     # Turns
 
-    def hold(self, conversation: str | None) -> None:
+    def hold(self, turn: object, conversation: str | None) -> None:
         """A turn begins: idle work stops, unless it is for that conversation (then see `wait_for`)."""
-        self._holds += 1
+        self._starting.add(turn)
         if conversation is not None:
             self._wanted.pop(conversation, None)  # the turn computes it itself
         running = self._running
         if running is not None and running.prefix.conversation != conversation:
             self._pause(running)
 
-    def release(self) -> None:
+    def answering(self, turn: object) -> None:
+        """A turn that holds has its first token: nobody waits for it any more. May be called again."""
+        if turn in self._starting:
+            self._starting.discard(turn)
+            self._answering.add(turn)
+            self._stir.set()
+
+    def release(self, turn: object) -> None:
         """A turn has ended."""
-        self._holds -= 1
+        self._starting.discard(turn)
+        self._answering.discard(turn)
         self._stir.set()
 
     async def wait_for(
@@ -196,12 +219,13 @@ class Prefixes:
         """Make what is wanted until cancelled. Raises EngineLost."""
         while True:
             self._stir.clear()
-            if self._holds or not self._wanted:
+            if self._next() is None:
                 await self._stir.wait()
                 continue
-            await asyncio.sleep(SETTLE)
-            if not self._holds and self._wanted:
-                await self._make(self._wanted.popitem(last=False)[1])
+            await asyncio.sleep(self._took * (1 / SHARE - 1) if self._answering else SETTLE)
+            prefix = self._next()
+            if prefix is not None:
+                await self._make(self._wanted.pop(prefix.conversation))
 
     # Private
 
@@ -215,6 +239,12 @@ class Prefixes:
                 self._published.add(salt, conversation, ids[:keep])
         return freed
 
+    def _next(self) -> Prefix | None:
+        """Return what may be made now: the oldest, of those that are due while answers are written."""
+        if self._starting:
+            return None
+        return next((p for p in self._wanted.values() if p.due or not self._answering), None)
+
     def _whole(self, length: int) -> int:
         return length - length % self._engine.card.page
 
@@ -223,24 +253,30 @@ class Prefixes:
         try:
             await self._prefill(running)
         except (EngineBusy, TimeoutError) as error:
+            running.failed = True
             log.info("a prefix was not made: %s", error or "the engine took too long")
         except EngineLost:
             raise
         except EngineError as error:
+            running.failed = True
             log.warning("the engine refused to make a prefix: %s", error)
         finally:
             self._running = None
             running.done.set()
-        if running.paused and not running.stale and prefix.conversation not in self._wanted:
+        if (
+            not (running.finished or running.failed or running.stale)
+            and prefix.conversation not in self._wanted
+        ):
             self._wanted[prefix.conversation] = prefix
             self._wanted.move_to_end(prefix.conversation, last=False)
 
     async def _prefill(self, running: _Running) -> None:
-        """Make it chunk by chunk, from what is there already on; return early when paused."""
+        """Make it chunk by chunk, from what is there already on; return early when paused, or to rest."""
         prefix = running.prefix
         at = self._published.warm(prefix.salt, prefix.conversation, prefix.ids)
         while at < self._whole(len(prefix.ids)):
-            end = min(at + self._chunk, len(prefix.ids))
+            chunk = self._pages(MIN_CHUNK) if self._answering else self._chunk
+            end = min(at + chunk, len(prefix.ids))
             running.request_id = uuid4().hex[:REQUEST_ID_LENGTH]
             started = time.monotonic()
             async with asyncio.timeout(CHUNK_TIMEOUT):
@@ -248,11 +284,15 @@ class Prefixes:
             if running.paused:
                 self.counts.aborted += end - at
                 return
+            self._took = time.monotonic() - started
             computed = max(0, end - cached)
             self.counts.computed += computed
             self._published.add(prefix.salt, prefix.conversation, prefix.ids[:end], prefix.cut, prefix.leaf)
-            self._adapt(computed, time.monotonic() - started)
+            self._adapt(computed, self._took)
             at = end
+            if self._answering and not running.wanted_now:
+                return
+        running.finished = True
         self.counts.finished += 1
 
     def _adapt(self, computed: int, seconds: float) -> None:

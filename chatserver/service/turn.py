@@ -182,6 +182,7 @@ class Turn:
         return Finish.LENGTH if left <= 0 else None
 
     def _delta(self, pairs: list[Pair]) -> None:
+        self._parts.prefixes.answering(self)
         if pairs and not self._lost:
             self._write(self._written.delta(pairs))
 
@@ -265,7 +266,7 @@ class Turn:
             return
         # a cut that moved, or a template that shows what was emitted in another form from now on
         if upcoming is not None and upcoming.ids[: len(computed)] != computed:
-            prefixes.want(Prefix(conversation, salt, upcoming.ids, upcoming.cut, leaf))
+            prefixes.want(Prefix(conversation, salt, upcoming.ids, upcoming.cut, leaf, due=True))
         await prefixes.leave(salt, conversation, prompt.layout.path, cut)
 
     def _item(self, finish: Finish) -> Item:

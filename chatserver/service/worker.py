@@ -2,7 +2,7 @@
 
 commands (wake, stop) ─┐
 claim ── Turn ── Turn ──┼── leases renewed · other engines' lost jobs reaped · report renewed
-tape writer ───────────┘      idle work (see `prefixes`) while no turn runs
+tape writer ───────────┘      idle work (see `prefixes`) behind all turns
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Worker:
         self._report = replace(
             self._report, state=EngineState.DRAINING, detail="finishing answers", since=time.time()
         )
-        self._parts.prefixes.hold(None)  # for good: nothing that is made now is of use
+        self._parts.prefixes.hold(self, None)  # for good: nothing that is made now is of use
         tasks = [task for _, task in self._running.values()]
         if tasks:
             log.info("finishing %d answers (at most %.0f s)", len(tasks), self._limits.drain)
@@ -176,7 +176,7 @@ class Worker:
 
     def _begin(self, response: Response) -> None:
         turn = Turn(self._parts, response)
-        self._parts.prefixes.hold(response.conversation)
+        self._parts.prefixes.hold(turn, response.conversation)
         earlier = self._running.get(response.id)
         task = self._group.create_task(self._attend(turn, response.id, earlier), name=response.id)
         self._running[response.id] = (turn, task)
@@ -201,7 +201,7 @@ class Worker:
         finally:
             if self._running.get(response_id, (None,))[0] is turn:
                 del self._running[response_id]
-            self._parts.prefixes.release()
+            self._parts.prefixes.release(turn)
             self._wake.set()
 
     async def _keep_leases(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -68,7 +69,7 @@ async def test_a_turn_of_another_conversation_stops_it_within_a_step(idle):
     made, engine = idle
     made.want(Prefix("c", SALT, IDS))
     await begun(made)
-    made.hold("other")
+    made.hold("turn of other", "other")
     async with asyncio.timeout(0.02):
         while made._running is not None:
             await asyncio.sleep(0)
@@ -76,7 +77,7 @@ async def test_a_turn_of_another_conversation_stops_it_within_a_step(idle):
     await asyncio.sleep(0.1)
     assert (await engine.health()).running == 0
     assert made.counts.computed == before
-    made.release()
+    made.release("turn of other")
     await settled(made)
     assert await cached(engine, IDS) == len(IDS) - 1
 
@@ -86,10 +87,10 @@ async def test_a_turn_that_needs_it_waits_for_it(idle):
     made, engine = idle
     made.want(Prefix("c", SALT, IDS))
     await begun(made)
-    made.hold("c")
+    made.hold("turn of c", "c")
     waiting = asyncio.create_task(made.wait_for("c", SALT, (*IDS, 1, 2), asyncio.Event()))
     await asyncio.sleep(0)
-    made.hold("other")
+    made.hold("turn of other", "other")
     async with asyncio.timeout(5):
         await waiting
     assert await cached(engine, IDS) == len(IDS) - 1
@@ -102,7 +103,7 @@ async def test_a_stop_ends_the_wait(idle):
     over = asyncio.Event()
     made.want(Prefix("c", SALT, IDS))
     await begun(made)
-    made.hold("c")
+    made.hold("turn of c", "c")
     waiting = asyncio.create_task(made.wait_for("c", SALT, (*IDS, 1), over))
     await asyncio.sleep(0.005)
     over.set()
@@ -117,9 +118,9 @@ async def test_a_prefix_that_its_turn_does_not_begin_with_is_dropped(idle):
     made, _ = idle
     made.want(Prefix("c", SALT, IDS))
     await begun(made)
-    made.hold("c")
+    made.hold("turn of c", "c")
     await made.wait_for("c", SALT, (1, 2, 3), asyncio.Event())
-    made.release()
+    made.release("turn of c")
     await settled(made)
     assert made.counts.finished == 0
 
@@ -127,7 +128,7 @@ async def test_a_prefix_that_its_turn_does_not_begin_with_is_dropped(idle):
 async def test_what_waits_is_bounded_and_one_a_conversation(idle):
     """A newer prefix replaces the conversation's older one; past the bound the oldest is dropped."""
     made, _ = idle
-    made.hold(None)
+    made.hold("turn", None)
     for number in range(3 * MAX_WANTED):
         made.want(Prefix(f"c{number % (2 * MAX_WANTED)}", SALT, (number, number + 1)))
     assert len(made._wanted) == MAX_WANTED
@@ -211,8 +212,8 @@ async def test_real_work_goes_first(store):
             assert response.outcome.timing.engine_ttft_ms < 45
 
 
-async def test_a_turn_in_flight_is_never_joined_by_idle_work(store):
-    """While an answer is being written the engine runs that answer only."""
+async def test_what_may_never_be_needed_waits_for_a_quiet_engine(store):
+    """While an answer is being written nothing is made for somebody who only opened a conversation."""
     async with scripted(tokens_per_second=100) as engine, worker(store, engine) as role:
         turn = stateless(max_output_tokens=30)
         response_id = (await store.turns.begin(turn, queue_bound=9)).response_id
@@ -225,6 +226,31 @@ async def test_a_turn_in_flight_is_never_joined_by_idle_work(store):
         await ended(store, response_id)
         await settled(role._parts.prefixes)
         assert role._parts.prefixes.counts.finished == 1
+
+
+async def test_what_is_due_is_made_beside_answers_a_little_at_a_time(idle):
+    """Never while a turn waits for its first token; beside answers in the smallest chunks, a quarter of the time."""
+    made, engine = idle
+    asked, prefill = [], engine.prefill
+
+    async def note(request_id, ids, salt=""):
+        began = asyncio.get_running_loop().time()
+        found = await prefill(request_id, ids, salt)
+        asked.append((began, asyncio.get_running_loop().time(), len(ids)))
+        return found
+
+    engine.prefill = note
+    made.hold("turn", "other")
+    made.want(Prefix("c", SALT, IDS[: 6 * module.MIN_CHUNK], due=True))
+    await asyncio.sleep(0.1)
+    assert not asked, "a turn waits for its first token"
+    made.answering("turn")
+    made.answering("turn")
+    await settled(made)
+    assert [length for _, _, length in asked] == [n * module.MIN_CHUNK for n in range(1, 7)]
+    for (began, over, _), (again, _, _) in pairwise(asked):
+        assert again - over >= 0.9 * (over - began) * (1 / module.SHARE - 1)
+    assert made.counts.finished == 1
 
 
 async def test_prefixes_of_other_salts_are_cold(idle):
