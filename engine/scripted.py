@@ -44,7 +44,7 @@ class ScriptedEngine:
     """`engine.contract.Engine` without a model.
 
     tokens_per_second: of each answer. ttft_ms: from a free place to the first token. context: window in
-    tokens. max_running: answers at once; max_queued: requests waiting beyond them. fail_after: number of
+    tokens; page: of the KV cache, in tokens. max_running: answers at once; max_queued: requests waiting beyond them. fail_after: number of
     tokens, over all answers, after which the engine is lost (for tests of recovery).
     """
 
@@ -54,6 +54,7 @@ class ScriptedEngine:
         tokens_per_second: float = 50.0,
         ttft_ms: float = 20.0,
         context: int = 8192,
+        page: int = 1,
         max_running: int = 512,
         max_queued: int = 512,
         fail_after: int | None = None,
@@ -74,7 +75,7 @@ class ScriptedEngine:
             aliases=aliases,
             context=context,
             kv_tokens=kv_tokens,
-            page=1,
+            page=page,
             vocab_size=VOCABULARY,
             end_ids=frozenset((END,)),
             template_hash=self._tokenizer.template_hash,
@@ -222,7 +223,8 @@ class ScriptedEngine:
         """Emit what is due for one request."""
         if not running.prefilled:
             running.prefilled = True
-            running.cached = self._cache.match(running.salt, running.ids)
+            found = self._cache.match(running.salt, running.ids)
+            running.cached = found - found % self._card.page
             self._cache.insert(running.salt, running.ids)
         if running.sampling is None:
             self._finish(running, FinishReason.LENGTH)

@@ -34,21 +34,31 @@ async def reported(store, count: int = 1) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_the_report_says_what_the_next_turn_prefills(store):
-    """Over forty turns past the window: prefix − warm + the new message = prompt − cached, to the token."""
-    async with scripted(context=1024) as engine, worker(store, engine) as role:
+@pytest.mark.parametrize("page", [1, 64])
+async def test_the_report_says_what_the_next_turn_prefills(store, page):
+    """Over forty turns past the window, with regenerated answers: prefix − warm + the new message = prompt − cached.
+
+    To the token with pages of one; within a page with larger ones.
+    """
+    async with scripted(context=1024, page=page) as engine, worker(store, engine) as role:
         response = await run_turn(store, first_turn("x " * 20, truncation=Truncation.AUTO))
         await reported(store)
         for number in range(40):
             await settled(role._parts.prefixes)
             (report,) = await asking(store).reports(TENANT, response.conversation)
             text = f"{number} " + "y " * 20
+            before = response
             response = await run_turn(store, next_turn(response, text, truncation=Truncation.AUTO))
             usage = response.outcome.usage
             new = len(engine.tokenizer.segment("user", text)) + len(engine.tokenizer.cue())
             assert report.prefix + new == usage.prompt
-            assert report.prefix - report.warm + new == usage.prompt - usage.cached
+            expected, computed = report.prefix - report.warm + new, usage.prompt - usage.cached
+            assert (expected == computed) if page == 1 else (abs(expected - computed) < page)
+            assert report.warm % page == 0 and report.page == page
             assert report.cut == response.outcome.ledger.cut
+            if number % 9 == 8:  # the head moves to another branch
+                again = next_turn(before, "again", truncation=Truncation.AUTO)
+                response = await run_turn(store, replace(again, exclusive=False))
 
 
 async def test_another_engine_is_cold_until_the_user_types(store):
