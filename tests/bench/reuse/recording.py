@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chatserver.service.published import Published
-from engine.contract import Engine, GenerateRequest
+from engine.contract import Engine, GenerateRequest, Tokenizer
 
 
 @dataclass(slots=True)
@@ -74,3 +74,24 @@ class Recording:
     def _publish(self, salt: str, ids: Sequence[int]) -> None:
         number = len(self._published._known)
         self._published.add(salt, f"{number}", ids)
+
+
+class Thinking:
+    """An engine whose template drops the first half of every answer from later prompts, as if it were reasoning."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.tokenizer = ThinkingTokenizer(engine.tokenizer)
+
+    def __getattr__(self, name: str):
+        return getattr(self._engine, name)
+
+
+class ThinkingTokenizer:
+    """See `Thinking`."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def __getattr__(self, name: str):
+        return getattr(self._tokenizer, name)
