@@ -44,8 +44,8 @@ class ScriptedEngine:
     """`engine.contract.Engine` without a model.
 
     tokens_per_second: of each answer. ttft_ms: from a free place to the first token. context: window in
-    tokens; page: of the KV cache, in tokens. max_running: answers at once; max_queued: requests waiting beyond them. fail_after: number of
-    tokens, over all answers, after which the engine is lost (for tests of recovery).
+    tokens; page: of the KV cache, in tokens. max_running: answers at once; max_queued: requests waiting beyond
+    them. fail_after: number of tokens, over all answers, after which the engine is lost (for tests of recovery).
     """
 
     def __init__(
