@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from chatserver.errors import ChatServerError, StartupError
-from chatserver.service import capacity, random_model
+from chatserver.service import capacity, operator_arguments, random_model
 from chatserver.settings import Settings, options, read
 
 COMMANDS = {
@@ -28,6 +28,8 @@ COMMANDS = {
 }
 TOOLS = {"plan": capacity, "random-model": random_model}
 """Commands that need no settings; each brings its own options."""
+OPERATORS = {"keys": operator_arguments.KEYS_HELP, "usage": operator_arguments.USAGE_HELP}
+"""Commands that only need the store."""
 INTERRUPTED = 130
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -40,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if command in TOOLS:
             return TOOLS[command].run(chosen)
+        if command in OPERATORS:
+            return import_module("chatserver.app.operator").run(command, chosen)
         start_engine = chosen.pop("start_engine", False)
         response_id = chosen.pop("response_id", "")
         settings = read(**chosen)
@@ -93,10 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=help_, description=help_, allow_abbrev=False)
         if name == "replay":
             command.add_argument("response_id", help="id of the response, resp_…")
-        for option in options():
-            default = f" (default: {option.default})" if option.default else ""
-            text = f"{option.expected}{default}; or {option.variable}".replace("%", "%%")
-            command.add_argument(option.flag, dest=option.name, metavar=option.name.upper(), help=text)
+        _add_settings(command)
         if name == "doctor":
             command.add_argument(
                 "--engine", dest="start_engine", action="store_true", help="also start the engine"
@@ -105,7 +106,24 @@ def _parser() -> argparse.ArgumentParser:
         tool.add_arguments(
             commands.add_parser(name, help=tool.HELP, description=tool.HELP, allow_abbrev=False)
         )
+    for name, help_ in OPERATORS.items():
+        command = commands.add_parser(name, help=help_, description=help_, allow_abbrev=False)
+        operator_arguments.add(command, name, _add_store_settings)
     return parser
+
+
+def _add_store_settings(command: argparse.ArgumentParser) -> None:
+    _add_settings(command, "data_dir", "redis_url")
+
+
+def _add_settings(command: argparse.ArgumentParser, *names: str) -> None:
+    """Add the settings of those names, or all."""
+    for option in options():
+        if names and option.name not in names:
+            continue
+        default = f" (default: {option.default})" if option.default else ""
+        text = f"{option.expected}{default}; or {option.variable}".replace("%", "%%")
+        command.add_argument(option.flag, dest=option.name, metavar=option.name.upper(), help=text)
 
 
 def _fail(message: str, code: int) -> int:

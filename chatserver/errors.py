@@ -4,12 +4,14 @@
     ├── BadRequest               400  the client must change the request; names the field
     │   └── ContextTooLong       400  the prompt does not fit; gives the counts
     ├── Unauthenticated          401
+    ├── QuotaExceeded            402  the key has spent what it may this month
     ├── Forbidden                403
     ├── NotFound                 404  unknown or foreign: the same answer for both
     │   └── ModelNotFound        404  lists what is served
     ├── Conflict                 409  the conversation is busy or has moved on
     ├── TooLarge                 413
     ├── Overloaded               429  a queue is full; comes with a time to retry
+    │   └── RateLimited          429  a limit of the API key; with a time to retry, if waiting helps
     ├── Unavailable              503  no engine or no store; comes with a time to retry
     ├── EngineFailed             500  the engine lost or refused the answer
     └── StartupError             exit code; one line for the operator, never on the wire
@@ -68,6 +70,12 @@ class Unauthenticated(ChatServerError):
     status, kind, code, close_code = 401, "authentication_error", "invalid_api_key", 4501
 
 
+class QuotaExceeded(ChatServerError):
+    """The key's spending has reached its bound."""
+
+    status, kind, code, close_code = 402, "insufficient_quota", "insufficient_quota", 4502
+
+
 class Forbidden(ChatServerError):
     """The key or the origin may not do this."""
 
@@ -102,6 +110,12 @@ class Overloaded(ChatServerError):
     """A queue is full."""
 
     status, kind, code, close_code = 429, "rate_limit_error", "queue_full", 4429
+
+
+class RateLimited(Overloaded):
+    """The key has used up a limit for now."""
+
+    code = "rate_limit_exceeded"
 
 
 class Unavailable(ChatServerError):

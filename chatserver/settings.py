@@ -8,6 +8,7 @@ An unknown CHATSERVER_ variable or a value that does not parse is a StartupError
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
@@ -36,6 +37,10 @@ class Settings:
     """None: the embedded store in the data folder."""
     api_keys: tuple[tuple[str, str], ...] = ()
     """(tenant, key) pairs; none: only the loopback address is served, to tenant `local`."""
+    prices: Path | None = None
+    """TOML file with what models cost; None: answers have no cost."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call from a browser, beside this server's own."""
     engine_id: str | None = None
     listen_fd: int | None = None
     log_level: str = "info"
@@ -81,7 +86,8 @@ def read(environ: Mapping[str, str] | None = None, **overrides: object) -> Setti
                 _parse(name, value, f"--{name.replace('_', '-')}") if isinstance(value, str) else value
             )
     settings = replace(Settings(), **found)
-    return replace(settings, data_dir=settings.data_dir.expanduser().absolute())
+    prices = settings.prices and settings.prices.expanduser().absolute()
+    return replace(settings, data_dir=settings.data_dir.expanduser().absolute(), prices=prices)
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -91,9 +97,9 @@ def environment(settings: Settings) -> dict[str, str]:
         value = getattr(settings, field.name)
         if value is None or value == ():
             continue
-        result[_variable(field.name)] = (
-            ",".join(f"{t}:{k}" for t, k in value) if field.name == "api_keys" else str(value)
-        )
+        if isinstance(value, tuple):
+            value = ",".join(":".join(part) if isinstance(part, tuple) else part for part in value)
+        result[_variable(field.name)] = str(value)
     return result
 
 
@@ -159,6 +165,14 @@ def _keys(text: str) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(origin.strip().rstrip("/") for origin in text.split(","))
+    for origin in origins:
+        if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:\d+)?|https?://\[[0-9A-Fa-f:]+\](:\d+)?", origin):
+            raise ValueError(f"{origin!r} is none; there is no wildcard")
+    return origins
+
+
 def _url(text: str) -> str:
     if not text.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError
@@ -199,6 +213,8 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "profile": (_text, "a profile's name, or a .toml file"),
     "redis_url": (_url, "redis://, rediss:// or unix:// address"),
     "api_keys": (_keys, "tenant:key pairs separated by commas"),
+    "prices": (Path, "a TOML file"),
+    "cors_origins": (_origins, "origins separated by commas, as in https://chat.example"),
     "engine_id": (_text, "an engine id"),
     "listen_fd": (_bounded(int, 3, 4096), "a file descriptor"),
     "log_level": (_level, "debug, info, warning or error"),

@@ -22,6 +22,7 @@ from chatserver.domain.tape import (
     Started,
 )
 from chatserver.errors import Conflict, NotFound, Overloaded, Unavailable
+from chatserver.ports.accounts import State, Verdict
 from chatserver.ports.registry import EngineReport, EngineState, ExpertLoad, ServedModel
 from chatserver.ports.tapes import Append, Appended
 from chatserver.ports.turns import Begun
@@ -53,6 +54,8 @@ class MemoryStore:
         self.signals = MemorySignals(self)
         self.registry = MemoryRegistry(self)
         self.caches = MemoryCaches(self)
+        self.access = MemoryAccess(self)
+        self.accounts = MemoryAccounts(self)
 
     def check(self) -> None:
         if self.down:
@@ -344,6 +347,71 @@ class MemoryCaches:
 
     async def answers(self, command):
         return self.reports
+
+
+class MemoryAccess:
+    """Keys, and what was done with them."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.s = store
+        self.stored: dict = {}
+        self.deeds: list = []
+
+    async def create(self, key, deed):
+        self.stored[key.id] = key
+        self.deeds.insert(0, deed)
+
+    async def get(self, key_id):
+        self.s.check()
+        return self.stored.get(key_id)
+
+    async def all(self):
+        return list(self.stored.values())
+
+    async def any(self):
+        self.s.check()
+        return bool(self.stored)
+
+    async def revoke(self, key_id, deed):
+        self.stored[key_id] = replace(self.stored[key_id], revoked_at=int(deed.at))
+        self.deeds.insert(0, deed)
+        return self.stored[key_id]
+
+    async def log(self, limit):
+        return self.deeds[:limit]
+
+
+class MemoryAccounts:
+    """Lets everybody in whose key is there, and counts nothing: limits are the real store's to test."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.s = store
+
+    async def admit(self, key_id, *, request, hold=None):
+        self.s.check()
+        key = self.s.access.stored.get(key_id)
+        if key is None:
+            return Verdict(State.UNKNOWN)
+        return Verdict(State.REVOKED if key.revoked_at else State.OK)
+
+    async def release(self, key_id, hold):
+        pass
+
+    async def settle(self, key_id=None):
+        self.s.check()
+        return 0
+
+    async def review(self, *, early=0.0):
+        return 0
+
+    async def used(self, tenant, first, last):
+        return []
+
+    async def tenants(self):
+        return []
+
+    async def spent(self, tenant, key_ids, month):
+        return [0 for _ in key_ids]
 
 
 class MemoryRegistry:

@@ -14,6 +14,8 @@ import fcntl
 import os
 import subprocess
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -26,6 +28,8 @@ from chatserver.errors import StartupError
 
 SOCKET_PATH_BYTES = 100
 """Longest path that every platform takes for a unix socket (Linux 107, macOS 103)."""
+READY_WITHIN = 60.0
+"""Seconds in which a store that is started for one command must have read its file."""
 UMASK = 0o077
 """The umask to start the process with: what it writes is its owner's only."""
 
@@ -124,6 +128,35 @@ async def wait_ready(socket: Path, timeout: float) -> None:
         raise StartupError(
             f"the embedded store at {socket} was not ready within {timeout:g} s ({answer}); see its log above"
         ) from None
+
+
+@asynccontextmanager
+async def running(data_dir: Path) -> AsyncIterator[None]:
+    """Have the store of a data folder running: the server's, or one of our own that ends with the block.
+
+    Raises StartupError.
+    """
+    socket = socket_path(data_dir)
+    if await _ping(socket) == "+PONG":
+        yield
+        return
+    prepared = await asyncio.to_thread(prepare, data_dir)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *prepared.argv,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            pass_fds=(prepared.lock,),
+            umask=UMASK,
+        )
+    finally:
+        prepared.release()  # the child holds it now
+    try:
+        await wait_ready(socket, READY_WITHIN)
+        yield
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 async def keep_synced(folder: Path, *, every: float = 1.0) -> NoReturn:

@@ -5,6 +5,7 @@ web      store ── Hub, Chat ── Starlette on uvicorn
 engine   store ── Worker ── SglangEngine | ScriptedEngine
 serve    all three as children of a supervisor (see `chatserver.service.supervisor`)
 replay   sends an answer's ids again
+operator keys and usage
 
 One module a command, each with `run`; a process imports only its own.
 """

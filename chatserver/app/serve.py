@@ -13,6 +13,7 @@ from chatserver.ports.registry import EngineReport
 from chatserver.service.child import Death
 from chatserver.service.console import Console
 from chatserver.service.listening import listen, url
+from chatserver.service.prices import Prices
 from chatserver.service.roles import engine_role, store_role, web_role
 from chatserver.service.run_folder import RunFolder
 from chatserver.service.supervisor import Supervisor
@@ -28,7 +29,8 @@ def run(settings: Settings) -> None:
 
 
 async def _supervise(settings: Settings) -> None:
-    listener = listen(settings)
+    Prices.read(settings.prices)  # a mistake in it is told now, not by a role that cannot start
+    listener = listen(settings, stored_keys=await stores.has_keys(settings))
     with listener, RunFolder(settings.data_dir) as folder:
         watch = _Watch(settings)
         if settings.redis_url is not None:

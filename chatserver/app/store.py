@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from chatserver.adapters import embedded
 from chatserver.errors import StartupError
+from chatserver.service.listening import is_exposed
 from chatserver.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,6 +53,26 @@ async def opened(settings: Settings) -> AsyncIterator[ValkeyStore]:
         yield store
     finally:
         await store.close()
+
+
+@contextlib.asynccontextmanager
+async def borrowed(settings: Settings) -> AsyncIterator[ValkeyStore]:
+    """Connect; start the embedded store for as long as that lasts if no server runs it. Raises StartupError."""
+    running = contextlib.nullcontext() if settings.redis_url else embedded.running(settings.data_dir)
+    async with running:
+        store = await connect(settings)
+        try:
+            yield store
+        finally:
+            await store.close()
+
+
+async def has_keys(settings: Settings) -> bool:
+    """Whether the store has API keys; looked up only where that decides whether the server may listen."""
+    if settings.api_keys or not is_exposed(settings):
+        return False
+    async with borrowed(settings) as store:
+        return await store.access.any()
 
 
 @contextlib.asynccontextmanager

@@ -12,6 +12,7 @@ from chatserver.domain.ids import ENTROPY_BYTES, new_id
 from chatserver.service.chat import Chat
 from chatserver.service.hub import Hub
 from chatserver.service.listening import listen
+from chatserver.service.prices import Prices
 from chatserver.settings import Settings
 from chatserver.transports.connections import ServerConfig
 from chatserver.transports.http import create_app
@@ -23,6 +24,7 @@ def run(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings) -> None:
+    prices = Prices.read(settings.prices)
     async with stores.opened(settings) as store:
         hub = Hub(store.tapes, store.signals, new_id("web", 0, secrets.token_bytes(ENTROPY_BYTES)))
         chat = Chat(
@@ -33,9 +35,11 @@ async def _serve(settings: Settings) -> None:
             caches=store.caches,
             hub=hub,
             settings=settings,
+            prices=prices,
         )
-        config = ServerConfig(create_app(chat, hub, store.registry, settings), settings)
-        await _Server(config, hub).serve(sockets=[listen(settings)])
+        app = create_app(chat, hub, store.registry, settings, access=store.access, accounts=store.accounts)
+        listener = listen(settings, stored_keys=await store.access.any())
+        await _Server(ServerConfig(app, settings), hub).serve(sockets=[listener])
 
 
 class _Server(uvicorn.Server):

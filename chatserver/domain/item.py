@@ -72,3 +72,5 @@ class Conversation:
     metadata: dict[str, str] | None = None
     head: str | None = None
     active: str | None = None
+    tokens: int = 0
+    """Prompt and answer of the turn that ended last: about what the next prompt begins with."""

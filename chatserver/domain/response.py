@@ -12,6 +12,7 @@ from enum import StrEnum
 from itertools import accumulate, pairwise
 
 from chatserver.domain.item import Item
+from chatserver.domain.money import Price
 
 
 class Status(StrEnum):
@@ -229,3 +230,18 @@ class Response:
     owner: str | None = None
     stop_asked: bool = False
     outcome: Outcome | None = None
+    payer: str = ""
+    """Id of the API key that pays for it; "" is nobody, and nothing is counted."""
+    price: Price | None = None
+    """What the model cost when the response was accepted; None: it has no price."""
+
+    def billed(self, usage: Usage) -> Usage:
+        """Return what its payer pays for: the prompt of several answers is on the first one's bill."""
+        return replace(usage, prompt=0, cached=0) if self.beside else usage
+
+    def cost(self, usage: Usage) -> int | None:
+        """Return what it costs in picos, None without a price."""
+        if self.price is None:
+            return None
+        paid = self.billed(usage)
+        return self.price.cost(prompt=paid.prompt, cached=paid.cached, output=paid.output)

@@ -20,10 +20,12 @@ from chatserver.ports.conversations import Conversations
 from chatserver.ports.registry import Registry
 from chatserver.ports.tapes import Tapes
 from chatserver.ports.turns import Turns
+from chatserver.service.admission import NOBODY, Payer
 from chatserver.service.asking import Asking, fresh_id
 from chatserver.service.hub import Hub
 from chatserver.service.models import Models
 from chatserver.service.places import Spots, chain, title_of
+from chatserver.service.prices import Prices
 from chatserver.service.reader import Reader, outcome_in, refuse_outcome
 from chatserver.service.replay import Replayed, replay
 from chatserver.service.tree import Tree
@@ -49,6 +51,7 @@ class Chat:
         caches: Caches,
         hub: Hub,
         settings: Settings,
+        prices: Prices | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.models = Models(registry)
@@ -66,7 +69,13 @@ class Chat:
         self._clock = clock
         self._spots = Spots(conversations, turns)
         self._asking = Asking(
-            turns, self.models, self._spots, web_id=hub.web_id, queue_bound=settings.queue_bound, clock=clock
+            turns,
+            self.models,
+            self._spots,
+            web_id=hub.web_id,
+            settings=settings,
+            prices=prices or Prices(),
+            clock=clock,
         )
 
     # Conversations
@@ -141,17 +150,26 @@ class Chat:
         key: str | None = None,
         fingerprint: str = "",
         watch: bool = True,
+        payer: Payer = NOBODY,
     ) -> tuple[Response, bool]:
         """See `Asking.respond`."""
         self._hub.check()
-        return await self._asking.respond(tenant, ask, key=key, fingerprint=fingerprint, watch=watch)
+        return await self._asking.respond(
+            tenant, ask, key=key, fingerprint=fingerprint, watch=watch, payer=payer
+        )
 
     async def complete(
-        self, tenant: str, ask: CompleteChat, *, key: str | None = None, fingerprint: str = ""
+        self,
+        tenant: str,
+        ask: CompleteChat,
+        *,
+        key: str | None = None,
+        fingerprint: str = "",
+        payer: Payer = NOBODY,
     ) -> tuple[Response, bool]:
         """See `Asking.complete`."""
         self._hub.check()
-        return await self._asking.complete(tenant, ask, key=key, fingerprint=fingerprint)
+        return await self._asking.complete(tenant, ask, key=key, fingerprint=fingerprint, payer=payer)
 
     async def response(self, tenant: str, response_id: str) -> Response:
         """Return it. Raises NotFound."""

@@ -20,8 +20,11 @@ are as large, waits 40 ms for each acknowledgement: 1.6 MB/s in place of 30."""
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 
-def listen(settings: Settings) -> socket.socket:
-    """Return the socket to accept on: the inherited one, or a new one. Raises StartupError."""
+def listen(settings: Settings, *, stored_keys: bool = False) -> socket.socket:
+    """Return the socket to accept on: the inherited one, or a new one. Raises StartupError.
+
+    `stored_keys`: whether there are keys beside those in the settings; without any, only loopback is listened on.
+    """
     if settings.listen_fd is not None:
         try:
             return _narrow(socket.socket(fileno=settings.listen_fd))
@@ -30,10 +33,11 @@ def listen(settings: Settings) -> socket.socket:
                 f"CHATSERVER_LISTEN_FD: {settings.listen_fd} is no socket ({error.strerror})"
             ) from None
     family, address = _resolve(settings.host, settings.port)
-    if not settings.api_keys and not ipaddress.ip_address(address[0]).is_loopback:
+    if not (settings.api_keys or stored_keys) and is_exposed(settings):
         raise StartupError(
-            f"{settings.host} can be reached from other machines, so keys are needed: "
-            "set CHATSERVER_API_KEYS=tenant:key, or listen on 127.0.0.1"
+            f"{settings.host} can be reached from other machines, so keys are needed: set "
+            "CHATSERVER_API_KEYS=tenant:key, or make one with: chatserver keys create --tenant NAME; "
+            "or listen on 127.0.0.1"
         )
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -44,6 +48,12 @@ def listen(settings: Settings) -> socket.socket:
         listener.close()
         raise StartupError(_refusal(error, settings.host, settings.port)) from None
     return listener
+
+
+def is_exposed(settings: Settings) -> bool:
+    """Whether other machines can reach the address to listen on. Raises StartupError."""
+    _, address = _resolve(settings.host, settings.port)
+    return not ipaddress.ip_address(address[0]).is_loopback
 
 
 def reachable(listener: socket.socket) -> tuple[str, int]:

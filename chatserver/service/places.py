@@ -16,7 +16,7 @@ from hashlib import blake2b
 
 from chatserver.domain.ids import ENTROPY_BYTES, new_id, shard_of
 from chatserver.domain.item import Item, ItemStatus, Role
-from chatserver.domain.response import Params, Response
+from chatserver.domain.response import Params, Response, Usage
 from chatserver.errors import BadRequest, Conflict, NotFound
 from chatserver.ports.conversations import Conversations
 from chatserver.ports.turns import Turns
@@ -41,6 +41,8 @@ class Spot:
     continues: str | None = None
     params: Params | None = None
     """How the response whose answer goes on was asked for."""
+    tokens: int = 0
+    """About how many tokens the branch has that is continued."""
 
 
 class Spots:
@@ -103,14 +105,17 @@ class Spots:
         parent = conversation.head if isinstance(ask.parent, Place) else ask.parent
         if parent is None and not ask.messages:
             raise BadRequest("input: expected at least one message, the conversation is empty", param="input")
-        return Spot(shard, conversation_id, parent, ask.messages, exclusive=at_head)
+        return Spot(
+            shard, conversation_id, parent, ask.messages, exclusive=at_head, tokens=conversation.tokens
+        )
 
     async def _after(self, tenant: str, ask: CreateResponse, previous_id: str) -> Spot:
         shard, conversation, previous = await self._kept(tenant, previous_id, "previous_response_id")
         parent = _leaf(previous)
         model = previous.params.model
         if ask.store:
-            return Spot(shard, conversation, parent, ask.messages, model=model)
+            tokens = _size(previous)
+            return Spot(shard, conversation, parent, ask.messages, model=model, tokens=tokens)
         history = await self.branch(tenant, conversation, parent)
         inline = tuple((item.role.value, item.text) for item in history) + ask.messages
         return Spot(shard, inline=inline, model=model)
@@ -180,6 +185,12 @@ def title_of(messages: Sequence[Message]) -> str:
         if role == Role.USER and line:
             return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1].rstrip() + "…"
     return ""
+
+
+def _size(previous: Response) -> int:
+    """Return how many tokens the branch had when a response ended."""
+    used = previous.outcome.usage if previous.outcome else Usage()
+    return used.prompt + used.output
 
 
 def _leaf(previous: Response) -> str | None:

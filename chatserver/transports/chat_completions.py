@@ -50,7 +50,9 @@ class _Endpoints:
         body = await request.body()
         ask = wire.parse(load(body))
         chat = self._door.chat
-        response, fresh = await chat.complete(tenant, ask, key=key, fingerprint=fingerprint("chat", body))
+        response, fresh = await chat.complete(
+            tenant, ask, key=key, fingerprint=fingerprint("chat", body), payer=self._door.ticket(request)
+        )
         readers = [await chat.attach(response, fresh=fresh, resumable=False)]
         together = Together(readers)
         try:
@@ -82,12 +84,10 @@ class _Endpoints:
         return await whole(together, together.outcomes, render)
 
     async def models(self, request: Request) -> HttpResponse:
-        self._door.tenant(request)
         models = await self._door.chat.models.all()
         return json_response(list_object(models, model_object, has_more=False))
 
     async def model(self, request: Request) -> HttpResponse:
-        self._door.tenant(request)
         return json_response(model_object(await self._door.chat.models.resolve(request.path_params["model"])))
 
 

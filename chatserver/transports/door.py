@@ -11,9 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chatserver.errors import BadRequest
+from chatserver.ports.accounts import Accounts
 from chatserver.ports.registry import Registry
+from chatserver.service.admission import Admission, Ticket
 from chatserver.service.chat import Chat
 from chatserver.settings import Settings
+from chatserver.transports import gate
 from chatserver.transports.auth import Keys
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -28,10 +31,16 @@ class Door:
     registry: Registry
     keys: Keys
     settings: Settings
+    admission: Admission
+    accounts: Accounts
+
+    def ticket(self, request: Request) -> Ticket:
+        """Return the ticket that the gate gave to a request: it pays for what the request asks for."""
+        return gate.ticket_of(request.scope)
 
     def tenant(self, request: Request) -> str:
-        """Return who asks. Raises Unauthenticated, Forbidden."""
-        return self.keys.tenant(request.headers)
+        """Return whom the gate let in."""
+        return self.ticket(request).caller.tenant
 
 
 def json_response(value: object, status: int = 200) -> Response:

@@ -12,9 +12,13 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from chatserver.errors import ChatServerError
+from chatserver.ports.access import Access
+from chatserver.ports.accounts import Accounts
 from chatserver.ports.registry import Registry
+from chatserver.service.admission import Admission
 from chatserver.service.chat import Chat
 from chatserver.service.hub import Hub
+from chatserver.service.settling import Settling
 from chatserver.settings import Settings
 from chatserver.transports import (
     chat_completions,
@@ -24,31 +28,44 @@ from chatserver.transports import (
     metrics,
     responses,
     static,
+    usage,
     websocket,
 )
 from chatserver.transports.auth import Keys
+from chatserver.transports.cross_origin import cross_origin
 from chatserver.transports.door import Door
+from chatserver.transports.gate import guarded
 from chatserver.transports.middleware import BodyLimit, Envelope, on_error, on_http_error
 
 
-def create_app(chat: Chat, hub: Hub, registry: Registry, settings: Settings) -> Starlette:
-    """Return the web role's application. Its lifespan starts and stops the hub; it owns nothing else."""
+def create_app(
+    chat: Chat, hub: Hub, registry: Registry, settings: Settings, *, access: Access, accounts: Accounts
+) -> Starlette:
+    """Return the web role's application. Its lifespan starts and stops the hub and the bookkeeping."""
+    settling = Settling(accounts)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await hub.start()
+        await settling.start()
         telling = asyncio.create_task(chat.places.run(), name="queue places")
         try:
             yield
         finally:
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
+            await settling.close()
             await hub.close()
 
-    door = Door(chat, registry, Keys(settings.api_keys, host=settings.host), settings)
+    keys = Keys(settings.api_keys, host=settings.host, access=access, origins=settings.cors_origins)
+    door = Door(chat, registry, keys, settings, Admission(accounts), accounts)
     app = Starlette(
         routes=routes(door),
-        middleware=[Middleware(Envelope), Middleware(BodyLimit, limit=settings.max_body)],
+        middleware=[
+            *cross_origin(settings.cors_origins),
+            Middleware(Envelope),
+            Middleware(BodyLimit, limit=settings.max_body),
+        ],
         exception_handlers={ChatServerError: on_error, HTTPException: on_http_error},
         lifespan=lifespan,
     )
@@ -59,13 +76,16 @@ def create_app(chat: Chat, hub: Hub, registry: Registry, settings: Settings) -> 
 
 
 def routes(door: Door) -> list[BaseRoute]:
-    """Return all routes but the page's."""
-    return [
+    """Return all routes but the page's. Those without a gate are public, or check the key themselves (WebSocket)."""
+    behind_the_gate = [
         *chat_completions.routes(door),
-        *websocket.routes(door),
         *responses.routes(door),
         *conversations.routes(door),
-        *health.routes(door.registry),
-        *metrics.routes(door.registry),
-        *documents.routes(),
+        *usage.routes(door),
+    ]
+    public = [*health.routes(door.registry), *metrics.routes(door.registry), *documents.routes()]
+    return [
+        *websocket.routes(door),
+        *(guarded(route, door) for route in behind_the_gate),
+        *public,
     ]

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatserver.errors import BadRequest, ChatServerError, NotFound, TooLarge
 from chatserver.service.follower import RESTARTING
+from chatserver.transports.gate import headers_of
 from chatserver.wire import errors
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Envelope:
                 started = True
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
+                headers.update(headers_of(scope))
                 headers.setdefault("x-content-type-options", "nosniff")
             await send(message)
 

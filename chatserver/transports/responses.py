@@ -49,7 +49,12 @@ class _Endpoints:
         ask = wire.parse(load(body))
         detached = ask.background and not ask.stream
         response, fresh = await self._chat.respond(
-            tenant, ask, key=key, fingerprint=fingerprint("responses", body), watch=not detached
+            tenant,
+            ask,
+            key=key,
+            fingerprint=fingerprint("responses", body),
+            watch=not detached,
+            payer=self._door.ticket(request),
         )
         if detached:
             return json_response(response_object(response))

@@ -31,15 +31,25 @@ import orjson
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from chatserver.domain.access import Scope
 from chatserver.domain.response import Response
-from chatserver.errors import BadRequest, ChatServerError, Overloaded, TooLarge, Unauthenticated, Unavailable
+from chatserver.errors import (
+    BadRequest,
+    ChatServerError,
+    Overloaded,
+    RateLimited,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+)
+from chatserver.service.admission import Caller, Ticket
 from chatserver.service.follower import RESTARTING, SLOW_READER
 from chatserver.service.reader import Reader
-from chatserver.transports.auth import check_origin
 from chatserver.transports.deadline import SendDeadline
 from chatserver.transports.door import Door, fingerprint, idempotency_key
 from chatserver.wire import frames
 from chatserver.wire.errors import nested_event
+from chatserver.wire.limits import rate_headers
 from chatserver.wire.response_events import ResponseEvents
 from chatserver.wire.response_objects import response_object
 
@@ -50,6 +60,8 @@ AUTH_TIMEOUT = 5.0
 SEND_TIMEOUT = 30.0
 """Seconds for which a client may not read at all."""
 CLOSE_TIMEOUT = 5.0
+KEY_CHECK = 5.0
+"""Seconds after which a connection that only listens is asked whether its key was revoked."""
 MAX_LANES = 64
 """Lanes and attached responses of one connection."""
 MAX_QUEUED = 16
@@ -79,7 +91,8 @@ class Connection:
         self._door = door
         self._chat = door.chat
         self._socket = websocket
-        self._tenant = ""
+        self._caller = Caller("", "", frozenset())
+        self._ticket: Ticket | None = None
         self._lanes: dict[str | None, deque[frames.Create]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._deadline = SendDeadline(SEND_TIMEOUT, self._on_late)
@@ -95,8 +108,13 @@ class Connection:
         # Accept before refusing: a browser sees only 1006 of a refused handshake.
         await self._socket.accept(subprotocol=chosen)
         try:
-            self._tenant = await self._authenticate(offered)
-            await self._serve()
+            self._caller = await self._authenticate(offered)
+            self._caller.check(Scope.GENERATE)
+            watching = asyncio.create_task(self._watch_key(await self._enter()))
+            try:
+                await self._serve()
+            finally:
+                watching.cancel()
         except _GOODBYES:
             pass  # the client has gone; its answers go on
         except ChatServerError as error:
@@ -106,14 +124,14 @@ class Connection:
             self._idle.cancel()
             await self._cancel_tasks()
 
-    async def _authenticate(self, offered: list[str]) -> str:
+    async def _authenticate(self, offered: list[str]) -> Caller:
         keys, headers = self._door.keys, self._socket.headers
-        check_origin(headers)
-        if not keys.required or "authorization" in headers:
-            return keys.tenant(headers)
+        keys.check_origin(headers)
+        if not await keys.required() or "authorization" in headers:
+            return await keys.caller(headers)
         tokens = [name.removeprefix(TOKEN_PROTOCOL) for name in offered if name.startswith(TOKEN_PROTOCOL)]
         if tokens:
-            return keys.tenant_of(tokens[0])
+            return await keys.caller_of(tokens[0])
         try:
             async with asyncio.timeout(AUTH_TIMEOUT):
                 frame = frames.parse(await self._receive())
@@ -124,9 +142,32 @@ class Connection:
                 f"Missing API key: send the Authorization header, or the message "
                 f'{{"type": "auth", "token": …}} first and within {AUTH_TIMEOUT:g} s.'
             )
-        tenant = keys.tenant_of(frame.token)
+        caller = await keys.caller_of(frame.token)
         await self._send(b'{"type":"auth.accepted"}')
-        return tenant
+        return caller
+
+    async def _enter(self) -> Ticket:
+        """Take one request of the key. Raises RateLimited, Unauthenticated: it was revoked."""
+        self._ticket = self._door.admission.ticket(self._caller)
+        await self._ticket.enter()
+        return self._ticket
+
+    async def _watch_key(self, ticket: Ticket) -> None:
+        while True:
+            await asyncio.sleep(KEY_CHECK)
+            try:
+                await ticket.check()
+            except Unauthenticated as error:
+                self._end(error)
+            except ChatServerError as error:
+                log.debug(
+                    "the key could not be checked: %s", error.message
+                )  # the next frame is, or the next time
+
+    def _error(self, error: ChatServerError, stream_id: str | None) -> bytes:
+        """Return an error event, with the key's limits if they are what it is about."""
+        verdict = self._ticket.verdict if self._ticket and isinstance(error, RateLimited) else None
+        return nested_event(error, stream_id, rate_headers(verdict) if verdict else None)
 
     async def _serve(self) -> None:
         """Take frames until the client goes or a task finds that the connection is over."""
@@ -144,9 +185,11 @@ class Connection:
             try:
                 await self._take(frames.parse(text))
                 bad = 0
+            except Unauthenticated:
+                raise
             except ChatServerError as error:
                 bad += isinstance(error, BadRequest)
-                await self._send(nested_event(error, frames.stream_id_in(text)))
+                await self._send(self._error(error, frames.stream_id_in(text)))
                 if bad >= MAX_BAD_FRAMES:
                     raise BadRequest(f"{bad} frames in a row could not be understood") from None
 
@@ -157,10 +200,11 @@ class Connection:
             case frames.Attach():
                 self._spawn(self._attach(frame))
             case frames.Cancel():
-                response = await self._chat.stop(self._tenant, frame.response_id)
+                await self._enter()
+                response = await self._chat.stop(self._caller.tenant, frame.response_id)
                 await self._send(_stop_accepted(response, frame.stream_id))
             case frames.Typing():
-                await self._chat.warmth.expect(self._tenant, frame.conversation_id)
+                await self._chat.warmth.expect(self._caller.tenant, frame.conversation_id)
             case frames.Authenticate():
                 await self._send(b'{"type":"auth.accepted"}')  # nothing to do any more
 
@@ -205,31 +249,34 @@ class Connection:
             try:
                 await self._answer(frame)
             except ChatServerError as error:
-                if error.code in _COME_BACK:
+                if _ends_all(error):
                     raise
-                await self._send(nested_event(error, stream_id))
+                await self._send(self._error(error, stream_id))
             lane.popleft()
         # No await between the last look and this: a frame that comes now opens a new lane.
         del self._lanes[stream_id]
 
     async def _answer(self, frame: frames.Create) -> None:
+        ticket = await self._enter()
         response, fresh = await self._chat.respond(
-            self._tenant,
+            self._caller.tenant,
             frame.ask,
             key=idempotency_key(frame.key, "idempotency_key"),
             fingerprint=fingerprint("responses", frame.body),
+            payer=ticket,
         )
         reader = await self._chat.attach(response, fresh=fresh, resumable=True)
         await self._relay(response, reader, frame.stream_id)
 
     async def _attach(self, frame: frames.Attach) -> None:
         try:
-            response, reader = await self._chat.read(self._tenant, frame.response_id, frame.after)
+            await self._enter()
+            response, reader = await self._chat.read(self._caller.tenant, frame.response_id, frame.after)
             await self._relay(response, reader, frame.stream_id, frame.after)
         except ChatServerError as error:
-            if error.code in _COME_BACK:
+            if _ends_all(error):
                 raise
-            await self._send(nested_event(error, frame.stream_id))
+            await self._send(self._error(error, frame.stream_id))
 
     async def _relay(
         self, response: Response, reader: Reader, stream_id: str | None, after: int = -1
@@ -297,6 +344,11 @@ class Connection:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._over.cancel()
+
+
+def _ends_all(error: ChatServerError) -> bool:
+    """Whether an error is about the connection, not about one answer."""
+    return error.code in _COME_BACK or isinstance(error, Unauthenticated)
 
 
 def _stop_accepted(response: Response, stream_id: str | None) -> bytes:

@@ -26,6 +26,7 @@ from chatserver.wire.sampling import (
     sampling,
     stream_options,
 )
+from chatserver.wire.usage import priced
 
 DONE = b"data: [DONE]\n\n"
 
@@ -76,6 +77,11 @@ def usage_of_all(outcomes: Sequence[Outcome]) -> Usage:
     )
 
 
+def _usage(response: Response, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    used = usage_of_all(outcomes)
+    return priced(usage_object(used), response, used)
+
+
 def completion(response: Response, outcomes: Sequence[Outcome]) -> bytes:
     """Return the whole answer. `timing` (of the first one) is an extension."""
     return orjson.dumps(
@@ -97,7 +103,7 @@ def completion(response: Response, outcomes: Sequence[Outcome]) -> bytes:
                 }
                 for index, outcome in enumerate(outcomes)
             ],
-            "usage": usage_object(usage_of_all(outcomes)),
+            "usage": _usage(response, outcomes),
             "service_tier": "default",
             "system_fingerprint": None,
             "timing": timing_object(outcomes[0].timing),
@@ -113,7 +119,7 @@ def finish_reason(outcome: Outcome) -> str:
 class Chunks:
     """Encodes the records of one answer as `data:` lines. `index`: of its choice; what ends the stream is `last`'s."""
 
-    __slots__ = ("_head", "_include_usage", "_index", "_last", "_opened", "_shared", "_tail")
+    __slots__ = ("_head", "_include_usage", "_index", "_last", "_opened", "_response", "_shared", "_tail")
 
     def __init__(self, response: Response, *, include_usage: bool, index: int = 0, last: bool = True) -> None:
         self._include_usage = include_usage
@@ -128,6 +134,7 @@ class Chunks:
             "service_tier": "default",
             "system_fingerprint": None,
         }
+        self._response = response
         shared = orjson.dumps(self._shared)[:-1]
         # A delta is these bytes around its text.
         self._head = b'data: %b,"choices":[{"index":%d,"delta":{"content":' % (shared, index)
@@ -165,7 +172,7 @@ class Chunks:
         """Return the lines behind the last choice."""
         if not self._include_usage:
             return DONE
-        usage, timing = usage_object(usage_of_all(outcomes)), timing_object(outcomes[0].timing)
+        usage, timing = _usage(self._response, outcomes), timing_object(outcomes[0].timing)
         last = {**self._shared, "choices": [], "usage": usage, "timing": timing}
         return b"data: %b\n\n%b" % (orjson.dumps(last), DONE)
 

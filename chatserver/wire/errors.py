@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import orjson
 
@@ -16,6 +17,7 @@ from chatserver.errors import (
     Forbidden,
     NotFound,
     Overloaded,
+    QuotaExceeded,
     Unauthenticated,
     Unavailable,
 )
@@ -23,6 +25,7 @@ from chatserver.errors import (
 _BY_STATUS: dict[int, type[ChatServerError]] = {
     400: BadRequest,
     401: Unauthenticated,
+    402: QuotaExceeded,
     403: Forbidden,
     404: NotFound,
     409: Conflict,
@@ -42,6 +45,8 @@ def headers(error: ChatServerError) -> dict[str, str]:
     if error.retry_after is not None:
         found["retry-after"] = str(math.ceil(error.retry_after))
         found["retry-after-ms"] = str(round(error.retry_after * 1000))
+    elif isinstance(error, Overloaded):
+        found["x-should-retry"] = "false"  # what OpenAI's clients ask before they retry a 429
     if error.status == Unauthenticated.status:
         found["www-authenticate"] = "Bearer"
     return found
@@ -60,11 +65,17 @@ def flat_event(error: ChatServerError, sequence_number: int) -> bytes:
     )
 
 
-def nested_event(error: ChatServerError, stream_id: str | None = None) -> bytes:
-    """Return the WebSocket error event: status at the top level, the error object inside."""
+def nested_event(
+    error: ChatServerError, stream_id: str | None = None, rates: Mapping[str, str] | None = None
+) -> bytes:
+    """Return the WebSocket error event: status at the top level, the error object inside.
+
+    `rates`: what an HTTP answer's headers would say about the key's limits.
+    """
     event: dict[str, object] = {"type": "error", "status": error.status, "error": error.body}
-    if error.retry_after is not None:
-        event["error"] = {**error.body, "headers": headers(error)}
+    told = headers(error) | dict(rates or {})
+    if told and not isinstance(error, Unauthenticated):
+        event["error"] = {**error.body, "headers": told}
     if stream_id is not None:
         event["stream_id"] = stream_id
     return orjson.dumps(event)

@@ -15,6 +15,7 @@ METADATA: Schema = {
     "maxProperties": 16,
     "additionalProperties": {"type": "string", "maxLength": 512},
 }
+DAY: Schema = {"type": "string", "format": "date"}
 ROLE: Schema = {"type": "string", "enum": ["system", "developer", "user", "assistant"]}
 
 
@@ -169,6 +170,15 @@ def _paths() -> dict[str, Schema]:
                 "A new conversation that begins with a branch of this one (an extension)",
                 conversation,
                 body=_object("", leaf=TEXT, metadata=METADATA),
+            )
+        },
+        "/v1/usage": {
+            "get": _operation(
+                "What the tenant's keys used and what it cost (an extension)",
+                _ref("Usage"),
+                start_date=DAY,
+                end_date=DAY,
+                group_by={**TEXT, "description": "some of key, model and day, separated by commas"},
             )
         },
         "/livez": {"get": _operation("Whether the process runs", _object("status", status=TEXT))},
@@ -381,6 +391,31 @@ def _schemas() -> dict[str, Schema]:
             owned_by=TEXT,
             context_window=WHOLE,
             aliases={"type": "array", "items": TEXT},
+        ),
+        "Cost": _object(
+            "amount currency",
+            amount={"type": "string", "pattern": r"^\d+\.\d{2,12}$", "description": "exact"},
+            currency={"type": "string", "pattern": "^[A-Z]{3}$"},
+        ),
+        "Usage": _object(
+            "object start_date end_date data totals",
+            object={"const": "usage"},
+            start_date=DAY,
+            end_date=DAY,
+            data={"type": "array", "items": _ref("UsageRow")},
+            totals={"type": "array", "maxItems": 8, "items": _ref("UsageRow")},
+        ),
+        "UsageRow": _object(
+            "requests unpriced_requests input_tokens input_cached_tokens output_tokens cost",
+            day=DAY,
+            key_id=TEXT,
+            model=TEXT,
+            requests=WHOLE,
+            unpriced_requests=WHOLE,
+            input_tokens=WHOLE,
+            input_cached_tokens=WHOLE,
+            output_tokens=WHOLE,
+            cost=_or_null(_ref("Cost")),
         ),
         "Deleted": _object("id object deleted", id=TEXT, object=TEXT, deleted=FLAG),
         "ConversationDeleted": _object(

@@ -16,6 +16,7 @@ from chatserver.domain.response import (
     Truncation,
     Usage,
 )
+from chatserver.wire.usage import priced
 
 
 def response_object(
@@ -59,7 +60,7 @@ def response_object(
         "top_logprobs": 0,
         "top_p": params.top_p,
         "truncation": _truncation(response),
-        "usage": usage_object(outcome.usage) if outcome else None,
+        "usage": priced(usage_object(outcome.usage), response, outcome.usage) if outcome else None,
         "user": params.echo.get("user"),
         "context": _context(response, outcome.ledger, outcome.usage) if outcome and outcome.ledger else None,
         "timing": timing_object(outcome.timing) if outcome else None,

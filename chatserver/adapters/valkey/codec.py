@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from chatserver.adapters.valkey import bills
 from chatserver.domain.item import Conversation, Item, ItemStatus, Role
 from chatserver.domain.response import (
     Failure,
@@ -213,6 +214,7 @@ def decode_conversation(conversation_id: str, flat: Sequence[bytes]) -> Conversa
         unpack(fields[b"metadata"])[0] if b"metadata" in fields else None,
         _text(fields.get(b"head")),
         _text(fields.get(b"active")),
+        int(fields.get(b"tokens", 0)),
     )
 
 
@@ -233,6 +235,7 @@ def encode_response(response: Response) -> list[bytes | str | int]:
         ("owner", response.owner),
         ("stop", "1" if response.stop_asked else None),
         ("outcome", None if response.outcome is None else encode_outcome(response.outcome)),
+        ("bill", bills.head(response) if response.payer else None),
     )
     for name, value in optional:
         if value is not None:
@@ -244,6 +247,7 @@ def decode_response(response_id: str, flat: Sequence[bytes]) -> Response:
     """Return a response from what HGETALL answered."""
     fields = _fields(flat)
     outcome = fields.get(b"outcome")
+    bill = bills.read_head(fields[b"bill"]) if b"bill" in fields else None
     return Response(
         id=response_id,
         tenant=fields[b"tenant"].decode(),
@@ -264,6 +268,8 @@ def decode_response(response_id: str, flat: Sequence[bytes]) -> Response:
         owner=_text(fields.get(b"owner")),
         stop_asked=fields.get(b"stop") == b"1",
         outcome=None if outcome is None else decode_outcome(outcome),
+        payer=bill.key if bill else "",
+        price=bill.price if bill else None,
     )
 
 

@@ -17,6 +17,17 @@ Redis Cluster and every script touches one slot only.
     chat:{sNN}:leases                      zset   claimed response id by deadline, server milliseconds
     chat:{sNN}:idem:<digest>               string response id and fingerprint of an idempotency key
     chat:{sNN}:look:<question>             hash   engine id → what its cache holds; expires
+    chat:{sNN}:due                         hash   response id → its bill, until it is settled
+    chat:{sNN}:settled:<response>          string that its bill was settled; expires
+    chat:{sNN}:k:<key>                     hash   an API key; this and what follows lies in its tenant's shard
+    chat:{sNN}:k:<key>:buckets             hash   `r`, `t`: units left for requests and tokens; `…_at`: as of when
+    chat:{sNN}:k:<key>:held                hash   id of a running response → «tokens picos» reserved for it
+    chat:{sNN}:k:<key>:spent:<month>       int    picos spent and reserved
+    chat:{sNN}:k:<key>:usage:<month>       hash   «day|what|model» → a sum
+    chat:{sNN}:holds                       zset   «key response» by when to look at it, server milliseconds
+    chat:{sNN}:payers:<tenant>             set    ids of keys with usage
+    chat:{sNN}:tenants                     set    tenants with usage
+    chat:{s00}:keys, :deeds                hash   key id → tenant; stream of what operators did
     chat:{s00}:engines, :engine:<id>, :experts:<id>, :models     the registry
     chat:{s00}:cache-salt                  string 32 random bytes; see `Secrets`
 
@@ -84,6 +95,34 @@ class QueueKeys:
     responses: str
 
 
+@dataclass(frozen=True, slots=True)
+class PayerKeys:
+    """The keys of one API key, in the shard of its tenant. `spent` and `usage` are prefixes of months."""
+
+    shard: int
+    fields: str
+    buckets: str
+    held: str
+    holds: str
+    spent: str
+    usage: str
+
+
+@lru_cache(maxsize=4096)
+def payer(key_id: str, shard: int) -> PayerKeys:
+    """Return the keys of an API key that belongs to a tenant of `shard`."""
+    root = f"{tag(shard)}k:{key_id}"
+    return PayerKeys(
+        shard,
+        root,
+        f"{root}:buckets",
+        f"{root}:held",
+        f"{tag(shard)}holds",
+        f"{root}:spent:",
+        f"{root}:usage:",
+    )
+
+
 @lru_cache(maxsize=4096)
 def conversation(conversation_id: str) -> ConversationKeys:
     """Return a conversation's keys. Raises NotFound if no conversation can have this id."""
@@ -122,6 +161,36 @@ def idempotency(shard: int, tenant: str, key: str) -> str:
     """Return the key that remembers an idempotency key; clients choose its text, so only a digest is kept."""
     digest = blake2b(f"{len(tenant)}:{tenant}{key}".encode(), digest_size=16).hexdigest()
     return f"{tag(shard)}idem:{digest}"
+
+
+def due(shard: int) -> str:
+    """Return the key of a shard's bills."""
+    return f"{tag(shard)}due"
+
+
+def settled(shard: int, response_id: str) -> str:
+    """Return the key of the mark that a bill was settled."""
+    return f"{tag(shard)}settled:{response_id}"
+
+
+def payers(shard: int, tenant: str) -> str:
+    """Return the key of the ids of a tenant's keys that have usage."""
+    return f"{tag(shard)}payers:{tenant}"
+
+
+def tenants(shard: int) -> str:
+    """Return the key of a shard's tenants that have usage."""
+    return f"{tag(shard)}tenants"
+
+
+def api_keys() -> str:
+    """Return the key of the list of all API keys."""
+    return f"{tag(REGISTRY_SHARD)}keys"
+
+
+def deeds() -> str:
+    """Return the key of the log of what operators did."""
+    return f"{tag(REGISTRY_SHARD)}deeds"
 
 
 def look(shard: int, ask: str) -> str:

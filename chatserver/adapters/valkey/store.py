@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from chatserver.adapters.valkey.access import ValkeyAccess
+from chatserver.adapters.valkey.accounts import ValkeyAccounts
 from chatserver.adapters.valkey.caches import ValkeyCaches
 from chatserver.adapters.valkey.client import Client, connect
 from chatserver.adapters.valkey.conversations import ValkeyConversations
@@ -10,6 +12,8 @@ from chatserver.adapters.valkey.secrets import ValkeySecrets
 from chatserver.adapters.valkey.signals import ValkeySignals
 from chatserver.adapters.valkey.tapes import ValkeyTapes
 from chatserver.adapters.valkey.turns import ValkeyTurns
+from chatserver.ports.access import Access
+from chatserver.ports.accounts import Accounts
 from chatserver.ports.caches import Caches
 from chatserver.ports.conversations import Conversations
 from chatserver.ports.registry import Registry
@@ -30,6 +34,8 @@ class ValkeyStore:
         self.caches: Caches = ValkeyCaches(client)
         self.registry: Registry = ValkeyRegistry(client)
         self.secrets: Secrets = ValkeySecrets(client)
+        self.access: Access = ValkeyAccess(client)
+        self.accounts: Accounts = ValkeyAccounts(client)
 
     @classmethod
     async def open(cls, url: str) -> ValkeyStore:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
-from chatserver.adapters.valkey import codec, frames, keys
+from chatserver.adapters.valkey import bills, codec, frames, keys
 from chatserver.adapters.valkey.client import Client
 from chatserver.adapters.valkey.conversations import encoded_pairs
 from chatserver.adapters.valkey.refusals import refused
@@ -276,6 +276,7 @@ def _stop(response: Response, now: int) -> Command:
     if response.conversation is not None:
         own = keys.conversation(response.conversation)
         names += [own.fields, own.up, own.running, keys.index(key.shard, response.tenant)]
+    names.append(keys.due(key.shard))
     outcome = Outcome(Status.CANCELLED, Finish.STOPPED, Usage(), completed_at=now)
     # never claimed: Queued is the last on its tape
     closing = encode([Record(_QUEUED.last + 1, Ended(outcome))])
@@ -285,6 +286,7 @@ def _stop(response: Response, now: int) -> Command:
         *(closing[0][1], closing[0][0] + 1, frames.join([frames.section(response.id, closing)])),
         *(keys.ENGINE_CHANNELS, keys.WEB_CHANNELS, response.conversation or ""),
         "-" if response.beside else response.inputs[-1] if response.inputs else "",
+        bills.tail(response, outcome.usage),
     )
 
 
@@ -302,6 +304,7 @@ def _finish(
         own = keys.conversation(response.conversation)
         index = keys.index(key.shard, response.tenant)
         names += [own.fields, own.items, own.up, own.ids, own.running, index]
+    names.append(keys.due(key.shard))
     answer = outcome.item if response.conversation is not None else None
     return script("finish").command(
         names,
@@ -312,6 +315,7 @@ def _finish(
         *("-" if response.beside else response.parent or "", int(discard_inputs)),
         *((answer.id, codec.encode_item(answer), answer.parent or "") if answer else ("", "", "")),
         *(len(response.inputs), len(packed), len(closing), closing[0].first if closing else 0),
+        bills.tail(response, outcome.usage),
         *response.inputs,
         *(part for pair in packed.items() for part in pair),
         *entries(encoded_closing),

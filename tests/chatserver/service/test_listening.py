@@ -46,6 +46,7 @@ def test_reachable_from_outside_needs_keys(host):
     """Without keys everybody would be the same tenant."""
     with pytest.raises(StartupError, match="keys are needed: set CHATSERVER_API_KEYS=tenant:key"):
         listen(Settings(host=host, port=0))
+    listen(Settings(host=host, port=0), stored_keys=True).close()
 
 
 def test_foreign_address():

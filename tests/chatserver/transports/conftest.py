@@ -47,7 +47,7 @@ class Web:
 
 
 @asynccontextmanager
-async def running_web(store, *, engine: FakeEngine | None = None, **changes):
+async def running_web(store, *, engine: FakeEngine | None = None, prices=None, **changes):
     """Serve on a free port until the block ends."""
     settings = Settings(**changes)
     hub = Hub(store.tapes, store.signals, f"web_{id(changes)}")
@@ -59,6 +59,7 @@ async def running_web(store, *, engine: FakeEngine | None = None, **changes):
         caches=store.caches,
         hub=hub,
         settings=settings,
+        prices=prices,
     )
     engine = engine or FakeEngine(store)
     working = asyncio.create_task(engine.run())
@@ -66,7 +67,7 @@ async def running_web(store, *, engine: FakeEngine | None = None, **changes):
     # Small kernel buffers: a client that does not read is felt after 100 KB, not after 10 MB.
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
     listening.bind(("127.0.0.1", 0))
-    app = create_app(chat, hub, store.registry, settings)
+    app = create_app(chat, hub, store.registry, settings, access=store.access, accounts=store.accounts)
     config = ServerConfig(app, settings)
     config.timeout_graceful_shutdown = 1
     server = uvicorn.Server(config)

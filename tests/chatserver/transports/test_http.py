@@ -16,7 +16,7 @@ from chatserver.errors import Forbidden, Unauthenticated
 from chatserver.ports.registry import EngineReport, EngineState, ExpertLoad, LayerLoad
 from chatserver.service import follower
 from chatserver.transports import middleware, sse, static
-from chatserver.transports.auth import Keys, check_origin
+from chatserver.transports.auth import Keys
 from tests.chatserver.transports.conftest import running_web
 from tests.fakes import MODEL, MemoryStore
 
@@ -359,25 +359,25 @@ async def test_keys_separate_tenants():
         assert (await web.http().get("/livez")).status_code == 200
 
 
-def test_without_keys_only_local_names_and_own_pages():
+async def test_without_keys_only_local_names_and_own_pages():
     keys = Keys((), host="192.0.2.7")
     for host in ("localhost:8000", "127.0.0.1", "[::1]:80", "192.0.2.7", "app.localhost"):
-        assert keys.tenant({"host": host}) == "local"
+        assert (await keys.caller({"host": host})).tenant == "local"
     for host in ("evil.example", "", "localhost.evil.example", "[::"):
         with pytest.raises(Forbidden):
-            keys.tenant({"host": host})
-    keys.tenant({"host": "localhost:8000", "origin": "http://localhost:8000"})
+            await keys.caller({"host": host})
+    await keys.caller({"host": "localhost:8000", "origin": "http://localhost:8000"})
     for origin in ("http://evil.example", "null", "http://localhost:9000", "http://[::"):
         with pytest.raises(Forbidden):
-            keys.tenant({"host": "localhost:8000", "origin": origin})
-    check_origin(
+            await keys.caller({"host": "localhost:8000", "origin": origin})
+    keys.check_origin(
         {"host": "127.0.0.1:1", "x-forwarded-host": "chat.example", "origin": "https://chat.example"}
     )
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic abc", "bearer wrong", "Bearer \udcff"])
-def test_wrong_authorization(header):
+async def test_wrong_authorization(header):
     keys = Keys((("acme", "acme-secret"),))
-    assert keys.tenant({"authorization": "bearer acme-secret"}) == "acme"
+    assert (await keys.caller({"authorization": "bearer acme-secret"})).tenant == "acme"
     with pytest.raises(Unauthenticated):
-        keys.tenant({"authorization": header})
+        await keys.caller({"authorization": header})

@@ -23,7 +23,7 @@ def _routes() -> set[tuple[str, str]]:
 
 def _door():
     class Door:
-        registry = chat = keys = settings = None
+        registry = chat = keys = settings = admission = accounts = None
 
     return Door()
 

@@ -1,20 +1,22 @@
 -- End a response.
 -- KEYS   response, tape, jobs, leases; with a conversation also: conversation, items, up, ids, running, index
+--        always the last one: bills
 -- ARGV   1 response id, 2 claim, 3 status, 4 outcome, 5 now (0 = unknown), 6 seconds to keep what has ended
 --        7 stored (1, 0), 8 prefix of web processes' channels, 9 bundle of the closing records
 --        10 conversation id ('' = none), 11 parent ('' = none, '-' = a sibling: the head stays), 12 discard the inputs (1, 0)
 --        13 answer's id ('' = none), 14 answer, 15 answer's parent ('' = none)
 --        16 input count, 17 count of items with ids, 18 record count, 19 first sequence number of the records
+--        20 what the end adds to the bill
 --        then: input id…, (item id, packed ids)…, (entry id, record)…
 -- Result 1 · 0 (the claim is old, the job was put back, or the records leave a gap; nothing was changed)
 -- One step: tape, outcome, answer, head, lease and job together; then the watchers are told. Sent twice, it
 -- changes nothing the second time.
-local state = redis.call('HMGET', KEYS[1], 'claim', 'status', 'watch', 'before', 'rev', 'owner')
+local state = redis.call('HMGET', KEYS[1], 'claim', 'status', 'watch', 'before', 'rev', 'owner', 'bill')
 if state[1] ~= ARGV[2] then return 0 end
 if state[2] ~= 'in_progress' then return state[2] == 'queued' and 0 or 1 end
 if not state[6] then return 0 end
 
-local inputs = 20
+local inputs = 21
 local packed = inputs + tonumber(ARGV[16])
 local records = packed + 2 * tonumber(ARGV[17])
 local tail = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
@@ -26,6 +28,7 @@ for i = records, #ARGV, 2 do
 end
 redis.call('HSET', KEYS[1], 'status', ARGV[3], 'outcome', ARGV[4])
 redis.call('HDEL', KEYS[1], 'watch', 'owner')
+if state[7] then redis.call('HSET', KEYS[#KEYS], ARGV[1], state[7] .. ARGV[20]) end
 redis.call('ZREM', KEYS[3], ARGV[1])
 redis.call('ZREM', KEYS[4], ARGV[1])
 redis.call('EXPIRE', KEYS[2], ARGV[6])
@@ -65,6 +68,10 @@ if ARGV[10] ~= '' then
     elseif target then
       redis.call('HSET', KEYS[5], 'head', target)
     end
+  end
+  if answer ~= '' then
+    local prompt, output = string.match(ARGV[20], '(%d+) %d+ (%d+)')
+    redis.call('HSET', KEYS[5], 'tokens', prompt + output)
   end
   redis.call('SREM', KEYS[9], ARGV[1])
   if redis.call('HGET', KEYS[5], 'active') == ARGV[1] then
