@@ -10,7 +10,7 @@ from chatserver.domain.response import Outcome
 from chatserver.domain.tape import Record
 from chatserver.errors import ChatServerError
 from chatserver.service.reader import Reader, outcome_in
-from chatserver.transports.sse import PING
+from chatserver.transports import sse
 
 
 class Together:
@@ -47,7 +47,7 @@ class Together:
 
     async def outcomes(self) -> list[Outcome] | None:
         """Read for PING seconds at most; return how all have ended, in their order, or None."""
-        deadline = asyncio.get_running_loop().time() + PING
+        deadline = asyncio.get_running_loop().time() + sse.PING
         while not self.ended:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
