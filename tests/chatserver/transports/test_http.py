@@ -75,13 +75,13 @@ async def test_pings_are_bare_comment_lines_and_harmless(memory, monkeypatch, pa
     """A blank line after a comment kills the SDK once it has seen an id."""
     monkeypatch.setattr(sse, "PING", 0.02)
     memory.engine.write.clear()
-    asyncio.get_running_loop().call_later(0.3, memory.engine.write.set)
+    asyncio.get_running_loop().call_later(0.8, memory.engine.write.set)
     body = CHAT if "chat" in path else {"input": "Hi"}
     response = await memory.http().post(path, json=body | {"stream": True})
     assert response.text.count("\n: ping\n") > 3 and ": ping\n\n" not in response.text
     assert parse_sse(response.text)
     memory.engine.write.clear()
-    asyncio.get_running_loop().call_later(0.3, memory.engine.write.set)
+    asyncio.get_running_loop().call_later(0.8, memory.engine.write.set)
     client = memory.sdk()
     if "chat" in path:
         stream = await client.chat.completions.create(**CHAT, stream=True)
@@ -95,12 +95,12 @@ async def test_pings_are_bare_comment_lines_and_harmless(memory, monkeypatch, pa
 async def test_blank_lines_before_a_slow_json_answer(memory, monkeypatch, path):
     monkeypatch.setattr(sse, "PING", 0.05)
     memory.engine.write.clear()
-    asyncio.get_running_loop().call_later(0.3, memory.engine.write.set)
+    asyncio.get_running_loop().call_later(0.8, memory.engine.write.set)
     response = await memory.http().post(path, json=CHAT if "chat" in path else {"input": "Hi"})
     assert response.text.startswith("\n\n") and response.status_code == 200
     assert ANSWER in json.dumps(response.json())
     memory.engine.write.clear()
-    asyncio.get_running_loop().call_later(0.3, memory.engine.write.set)
+    asyncio.get_running_loop().call_later(0.8, memory.engine.write.set)
     failing = [{"role": "user", "content": "FAIL"}]
     body = {"model": "tiny", "messages": failing} if "chat" in path else {"input": failing}
     failed = (await memory.http().post(path, json=body)).json()
