@@ -157,6 +157,31 @@ class Health:
     kv_leaked: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where an answer's ids in the cache (cue + emitted + tail) leave what the template would show of its text.
+
+    `why`: reasoning (the template drops it), spaces (it strips them), split (the same text in other tokens), text
+    (the text does not say all that was emitted). `at`: the first index that differs. `emitted`, `rendered`: tokens
+    of both. `rewritten`: later prompts have it as the template shows it; else as it was emitted.
+    """
+
+    why: str
+    at: int
+    emitted: int
+    rendered: int
+    rewritten: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An answer as later prompts have it. `ids`: with the template's around it. `reasoning`: emitted tokens of it."""
+
+    ids: tuple[int, ...]
+    reasoning: int = 0
+    difference: Difference | None = None
+
+
 class Decoder(Protocol):
     """Turns token ids into text pieces, one piece an id. It holds bytes back until a character is whole."""
 
@@ -172,8 +197,8 @@ class Decoder(Protocol):
 class Tokenizer(Protocol):
     """Text to ids and back, and the chat template as segments.
 
-    A prompt is `head + segment* + cue`; an answer is `cue + emitted + tail`. Segments always start
-    at a special token, so no token spans a seam and
+    A prompt is `head + segment* + cue`; an answer is `cue + emitted + tail` in the cache, and `shown` in later
+    prompts. Segments always start at a special token, so no token spans a seam and
     `head(i) + segment(r1, t1) + … + cue()` equals the ids of rendering the whole at once.
     """
 
@@ -196,6 +221,14 @@ class Tokenizer(Protocol):
 
     def tail(self, emitted: Sequence[int]) -> tuple[int, ...]:
         """Return the ids that close an answer: the end token if `emitted` lacks it, and what follows it."""
+        ...
+
+    def shown(self, emitted: Sequence[int]) -> Shown:
+        """Return an answer as later prompts have it.
+
+        That is what was emitted, id by id, unless the template drops earlier reasoning: then what the template
+        shows. Every other difference from the template is only told.
+        """
         ...
 
     def encode(self, text: str) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from engine.contract import Decoder
+from engine.contract import Decoder, Shown
 from engine.decoding_bytes import ByteDecoder
 from engine.scripted_words import OPENERS, WORDS
 
@@ -60,6 +60,10 @@ class ScriptedTokenizer:
     def tail(self, emitted: Sequence[int]) -> tuple[int, ...]:
         """Return the ids that close an answer."""
         return _NEWLINE if emitted and emitted[-1] == END else (END, *_NEWLINE)
+
+    def shown(self, emitted: Sequence[int]) -> Shown:
+        """Return an answer as it was emitted: nothing is ever dropped."""
+        return Shown((*self.cue(), *emitted, *self.tail(emitted)))
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the ids of plain text."""

@@ -12,39 +12,71 @@ a message differently when more messages follow) is not append-only and is refus
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import NoReturn
-
-import jinja2
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from engine.contract import ModelUnusable
+from engine.rendering import Render
 
-Render = Callable[[Sequence[tuple[str, str]], bool], str | None]
-"""(messages as (role, content), with cue) -> text, None if the template refuses these messages."""
+REASONING = (("<think>", "</think>"), ("◁think▷", "◁/think▷"))
+"""What reasoning stands between, as in SGLang's reasoning parsers."""
 
 _MARK = "\u2042{}\u2042"
 _CUE = "cue"
-_BEFORE: Mapping[str, tuple[str, ...]] = {"user": (), "assistant": ("user",), "system": ("user",)}
+_TOOL_ORDERS = (
+    ("user", "assistant", "tool", "tool", "user"),
+    ("user", "assistant", "tool", "assistant"),
+    ("user", "assistant", "tool"),
+)
+_STRIPPED = (("\n\n ", ""), (" ", "\n"), ("", " \t\r\n\f\v"))
+"""(what is left of two line breaks and a space before a text, what was stripped)."""
+_BEFORE: Mapping[str, tuple[str, ...]] = {
+    "user": (),
+    "assistant": ("user",),
+    "system": ("user",),
+    "tool": ("user", "assistant"),
+}
 """What must come before a message of a role for a strict template to take it."""
 
 
 @dataclass(frozen=True, slots=True)
+class Reasoning:
+    """How the template drops the reasoning of earlier answers: all up to `end`, the last one of several if `last`.
+
+    `left`, `right`: characters that it then strips from the rest.
+    """
+
+    start: str
+    end: str
+    last: bool
+    left: str
+    right: str
+
+    def drop(self, text: str) -> str:
+        """Return what the template shows of `text`."""
+        if self.end not in text:
+            return text
+        rest = text.rsplit(self.end, 1)[1] if self.last else text.split(self.end, 1)[1]
+        rest = rest.lstrip(self.left) if self.left else rest
+        return rest.rstrip(self.right) if self.right else rest
+
+
+@dataclass(frozen=True, slots=True)
 class Wrapper:
-    """What the template puts around one content, and whether it strips the content first."""
+    """What the template puts around one content, and what it takes away from the content first."""
 
     open: str
     close: str
     lstrip: bool = False
     rstrip: bool = False
+    reasoning: Reasoning | None = None
 
     def strip(self, text: str) -> str:
         """Return `text` as the template shows it."""
+        if self.reasoning is not None:
+            text = self.reasoning.drop(text)
         if self.lstrip:
             text = text.lstrip()
         return text.rstrip() if self.rstrip else text
@@ -64,40 +96,17 @@ class ChatTemplate:
     cue: str
 
     @property
+    def marks(self) -> tuple[str, ...]:
+        """Return what earlier reasoning stands between."""
+        reasoning = self.roles["assistant"].reasoning
+        return (reasoning.start, reasoning.end) if reasoning else ()
+
+    @property
     def texts(self) -> tuple[str, ...]:
         """Return every text of the template itself."""
         wrappers = (self.head, *self.roles.values())
-        return (self.plain_head, self.cue, *(w.open for w in wrappers), *(w.close for w in wrappers))
-
-
-def compile_template(source: str, constants: Mapping[str, str]) -> Render:
-    """Return a renderer as transformers builds one. `constants`: bos_token and the like.
-
-    Raises ModelUnusable if the template does not parse.
-    """
-
-    def refuse(message: str) -> NoReturn:
-        raise jinja2.exceptions.TemplateError(message)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
-    )
-    environment.filters["tojson"] = lambda value, **kwargs: json.dumps(value, ensure_ascii=False, **kwargs)
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().astimezone().strftime(form)
-    try:
-        template = environment.from_string(source)
-    except jinja2.exceptions.TemplateError as error:
-        raise ModelUnusable(f"the chat template does not parse: {error}") from error
-
-    def render(messages: Sequence[tuple[str, str]], cue: bool) -> str | None:
-        shown = [{"role": role, "content": content} for role, content in messages]
-        try:
-            return template.render(messages=shown, add_generation_prompt=cue, **constants)
-        except jinja2.exceptions.TemplateError:
-            return None
-
-    return render
+        around = [text for wrapper in wrappers for text in (wrapper.open, wrapper.close)]
+        return (self.plain_head, self.cue, *around, *self.marks)
 
 
 def learn(render: Render, specials: Iterable[str]) -> ChatTemplate:
@@ -108,20 +117,37 @@ def learn(render: Render, specials: Iterable[str]) -> ChatTemplate:
     return _Probe(render, tuple(specials)).learn()
 
 
+def learn_head(render: Render, template: ChatTemplate, tools: Sequence[Any]) -> tuple[str, Wrapper]:
+    """Return what a prompt with these tools begins with: without system text, and around it.
+
+    Raises ModelUnusable if the template shows no tools.
+    """
+    probe = _Probe(render, (), tools)
+    user = template.roles["user"].open
+    plain, within = probe.between(("user",)), probe.between(("system", "user"))
+    if not plain or not within or plain[0] == template.plain_head + user:
+        raise ModelUnusable("the chat template shows no tools")
+    wrapper = replace(template.head, open=within[0], close=within[1].removesuffix(user))
+    return plain[0].removesuffix(user), wrapper
+
+
 class _Probe:
     """Renders marked conversations and cuts what is between the marks."""
 
-    def __init__(self, render: Render, specials: tuple[str, ...]) -> None:
+    def __init__(self, render: Render, specials: tuple[str, ...], tools: Sequence[Any] = ()) -> None:
         self._render = render
         self._specials = specials
+        self._tools = tools
 
     def learn(self) -> ChatTemplate:
         joints = self._joints()
+        joints |= self._tool_joints(joints)
         roles = {role for role, _ in joints}
         closes = {role: self._close(role, joints) for role in roles}
         opens = self._opens(joints, closes)
-        plain = self._between(("user",))[0].removesuffix(opens["user"])
+        plain = self.between(("user",))[0].removesuffix(opens["user"])
         wrappers = {role: self._wrapper(role, opens[role], closes[role]) for role in roles & opens.keys()}
+        wrappers["assistant"] = replace(wrappers["assistant"], reasoning=self._reasoning())
         # A template that collects system texts at the beginning has no place for later ones.
         wrappers.setdefault("system", wrappers["user"])
         return ChatTemplate(plain, self._head(plain, opens["user"]), wrappers, opens[_CUE])
@@ -137,6 +163,17 @@ class _Probe:
                 raise ModelUnusable(f"the chat template does not allow {needed[1]} after {needed[0]}")
         return joints
 
+    def _tool_joints(self, joints: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], str]:
+        """Return the joints of tool messages; none if the template has no such role, or not one by one."""
+        found = dict(joints)
+        try:
+            for roles in _TOOL_ORDERS:
+                self._note_joints(found, roles)
+            self._opens(found, {role: self._close(role, found) for role, _ in found})
+        except ModelUnusable:
+            return {}  # it is served without tools
+        return {pair: text for pair, text in found.items() if "tool" in pair}
+
     def _pairs(self) -> list[tuple[str, ...]]:
         later_system = [("user", "system", "user"), ("user", "assistant", "system", "user")]
         if not all(self._in_order(roles) for roles in later_system):
@@ -149,7 +186,7 @@ class _Probe:
         ]
 
     def _note_joints(self, joints: dict[tuple[str, str], str], roles: tuple[str, ...]) -> None:
-        between = self._between(roles, cue=True)
+        between = self.between(roles, cue=True)
         if not between:
             return
         for pair, text in zip(zip(roles, (*roles[1:], _CUE), strict=True), between[1:], strict=True):
@@ -159,10 +196,10 @@ class _Probe:
                     f"once as {joints[pair]!r} and once as {text!r}"
                 )
 
-    def _between(self, roles: tuple[str, ...], cue: bool = False) -> list[str]:
+    def between(self, roles: tuple[str, ...], cue: bool = False) -> list[str]:
         """Return the texts before, between and after the marks; empty if the template refuses."""
         marks = [_MARK.format(i) for i in range(len(roles))]
-        text = self._render(list(zip(roles, marks, strict=True)), cue)
+        text = self._render(list(zip(roles, marks, strict=True)), cue, self._tools)
         if text is None:
             return []
         parts = []
@@ -174,7 +211,7 @@ class _Probe:
         return [*parts, text]
 
     def _in_order(self, roles: tuple[str, ...]) -> bool:
-        return bool(self._between(roles, cue=True))
+        return bool(self.between(roles, cue=True))
 
     def _close(self, role: str, joints: Mapping[tuple[str, str], str]) -> str:
         """Return what ends a message of `role`, whatever follows.
@@ -183,7 +220,7 @@ class _Probe:
         longest beginning that all joints share and that a special token follows.
         """
         after = [text for (before, _), text in joints.items() if before == role]
-        last = self._between((*_BEFORE[role], role))
+        last = self.between((*_BEFORE[role], role))
         if last and all(text.startswith(last[-1]) and len(last[-1]) in self._starts(text) for text in after):
             return last[-1]
         common = os.path.commonprefix(after)  # noqa: RUF071 — by characters is what is meant
@@ -211,7 +248,7 @@ class _Probe:
         return opens
 
     def _head(self, plain: str, user_open: str) -> Wrapper:
-        between = self._between(("system", "user"))
+        between = self.between(("system", "user"))
         if not between:  # no system role: such models take the text as part of the head
             return Wrapper(plain, "")
         if not between[1].endswith(user_open):
@@ -223,10 +260,30 @@ class _Probe:
     def _wrapper(self, role: str, opening: str, closing: str) -> Wrapper:
         """Find out whether the template strips contents of `role`."""
         mark = _MARK.format(role)
-        roles = {"system": ("system", "user"), "user": ("user",), "assistant": ("user", "assistant")}[role]
+        roles = (
+            {**_BEFORE, "system": (), "user": ()}[role] + (role,) + (("user",) if role == "system" else ())
+        )
         messages = [(r, f" \n{mark}\n " if r == role else "-") for r in roles]
         text = self._render(messages, True) or ""
         return Wrapper(opening, closing, f" \n{mark}" not in text, f"{mark}\n " not in text)
+
+    def _reasoning(self) -> Reasoning | None:
+        """Find out whether the template drops the reasoning of an earlier answer, and what it strips with it."""
+        marks = [_MARK.format(i) for i in range(3)]
+        for start, end in REASONING:
+            text = self._earlier(end.join(marks))
+            if marks[2] not in text or marks[0] in text:
+                continue
+            spaced = self._earlier(f"{marks[0]}{end}\n\n {marks[1]} \n\n")
+            before, _, after = spaced.partition(marks[1])
+            left = next((c for shown, c in _STRIPPED if before.endswith(shown)), "")
+            right = next((c for shown, c in _STRIPPED if after.startswith(shown[::-1])), "")
+            return Reasoning(start, end, marks[1] not in text, left, right)
+        return None
+
+    def _earlier(self, content: str) -> str:
+        """Return a rendering in which `content` is an earlier answer."""
+        return self._render([("user", "-"), ("assistant", content), ("user", "-")], True) or ""
 
     def _starts(self, text: str) -> set[int]:
         """Return where special tokens start in `text`."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import secrets
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,11 +18,13 @@ from typing import Any
 
 import tokenizers
 
-from engine.contract import Decoder, ModelUnusable
+from engine.contract import Decoder, ModelUnusable, Shown
 from engine.decoding import ByteTable, StreamDecoder
 from engine.decoding_bytes import ByteDecoder
+from engine.earlier import EarlierAnswers
 from engine.models.folder import read_json
-from engine.template import ChatTemplate, Render, Wrapper, compile_template, learn
+from engine.rendering import Render, compile_template
+from engine.template import ChatTemplate, Wrapper, learn, learn_head
 
 _CACHED_HEADS = 256
 _ROLES = {"developer": "system"}
@@ -45,8 +48,8 @@ class HubTokenizer:
 
         Raises ModelUnusable if the template cannot be used in segments.
         """
-        render = compile_template(template, constants)
         added = {entry["id"]: entry["content"] for entry in vocabulary["added_tokens"]}
+        self._render = render = compile_template(template, constants, _visible(added))
         self._template = learn(render, added.values())
         specials = _specials(vocabulary, self._template)
         self._special_text = re.compile(
@@ -54,13 +57,18 @@ class HubTokenizer:
         )
         self._full = _load(vocabulary)
         self._plain = _load(_without(vocabulary, specials))
-        self._table = _byte_table(vocabulary, self._full, added, frozenset(specials))
-        self._heads: OrderedDict[str, tuple[int, ...]] = OrderedDict()
-        self._plain_head = self._encode(self._template.plain_head)
-        self._cue = self._encode(self._template.cue)
-        self._close = self._encode(self._template.roles["assistant"].close)
+        _check_ids(self._full, added, {})
+        _check_ids(self._plain, added, specials)
+        shown = self._template.marks  # what reasoning stands between is guarded, and yet part of the text
+        silent = frozenset(i for i, content in specials.items() if content not in shown)
+        self._table = _byte_table(vocabulary, self._full, added, silent)
+        self._heads: OrderedDict[tuple[str | None, str], tuple[int, ...]] = OrderedDict()
+        self._plain_head = self.template_ids(self._template.plain_head)
+        self._cue = self.template_ids(self._template.cue)
+        self._close = self.template_ids(self._template.roles["assistant"].close)
         self.end_ids = end_ids | set(self._close[:1]) & specials.keys()
         self.template_hash = _hash(vocabulary, template, constants)
+        self._earlier = EarlierAnswers(self, self._template.roles["assistant"], self._template.cue)
         self._check(render)
 
     @classmethod
@@ -83,18 +91,21 @@ class HubTokenizer:
         except ModelUnusable as error:
             raise ModelUnusable(f"{folder}: {error}") from error
 
-    def head(self, instructions: str | None) -> tuple[int, ...]:
-        """Return the ids that every prompt with these system instructions begins with."""
-        if instructions is None:
+    def head(self, instructions: str | None, tools: str = "") -> tuple[int, ...]:
+        """Return the ids that every prompt with these system instructions begins with.
+
+        `tools`: a JSON list of what the model may call, "" for none.
+        """
+        if instructions is None and not tools:
             return self._plain_head
-        found = self._heads.get(instructions)
+        key = (instructions, tools)
+        found = self._heads.get(key)
         if found is None:
-            found = self._wrap(self._template.head, instructions)
-            self._heads[instructions] = found
+            found = self._heads[key] = self._make_head(instructions, tools)
             if len(self._heads) > _CACHED_HEADS:
                 self._heads.popitem(last=False)
         else:
-            self._heads.move_to_end(instructions)
+            self._heads.move_to_end(key)
         return found
 
     def segment(self, role: str, text: str) -> tuple[int, ...]:
@@ -114,6 +125,10 @@ class HubTokenizer:
             return self._close[1:]
         return self._close
 
+    def shown(self, emitted: Sequence[int]) -> Shown:
+        """Return an answer as later prompts have it; see `engine.contract.Tokenizer`."""
+        return self._earlier.shown(emitted)
+
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the ids of plain text; special-token strings are not interpreted."""
         return tuple(self._plain.encode(text, add_special_tokens=False).ids)
@@ -128,15 +143,21 @@ class HubTokenizer:
         """Return a fresh decoder that skips special tokens."""
         return ByteDecoder(self._table) if self._table is not None else StreamDecoder(self._full)
 
+    def _make_head(self, instructions: str | None, tools: str) -> tuple[int, ...]:
+        if not tools:
+            return self._wrap(self._template.head, instructions or "")
+        plain, wrapper = learn_head(self._render, self._template, json.loads(tools))
+        return self.template_ids(plain) if instructions is None else self._wrap(wrapper, instructions)
+
+    def template_ids(self, text: str) -> tuple[int, ...]:
+        """Return the ids of the template's own text; special-token strings are special tokens."""
+        return tuple(self._full.encode(text, add_special_tokens=False).ids)
+
     def _wrap(self, wrapper: Wrapper, text: str) -> tuple[int, ...]:
         text = wrapper.strip(text)
         if self._special_text.search(text):
-            return self._encode(wrapper.open) + self.encode(text) + self._encode(wrapper.close)
-        return self._encode(wrapper.open + text + wrapper.close)
-
-    def _encode(self, text: str) -> tuple[int, ...]:
-        """Return the ids of template text; special-token strings are special tokens."""
-        return tuple(self._full.encode(text, add_special_tokens=False).ids)
+            return self.template_ids(wrapper.open) + self.encode(text) + self.template_ids(wrapper.close)
+        return self.template_ids(wrapper.open + text + wrapper.close)
 
     def _check(self, render: Render) -> None:
         """Compare segments with the whole. Raises ModelUnusable."""
@@ -147,7 +168,7 @@ class HubTokenizer:
             system = sample[0][1] if sample[0][0] == "system" else None
             messages = sample if system is None else sample[1:]
             parts = self.head(system) + tuple(i for m in messages for i in self.segment(*m)) + self.cue()
-            if parts != self._encode(whole):
+            if parts != self.template_ids(whole):
                 raise ModelUnusable(
                     "the chat template is not append-only: encoding by messages changes the ids"
                 )
@@ -177,9 +198,34 @@ def _specials(vocabulary: Mapping[str, Any], template: ChatTemplate) -> dict[int
     }
 
 
+def _visible(added: Mapping[int, str]) -> list[str]:
+    """Return the strings that text may spell by chance or on purpose, the longest first."""
+    return sorted((content for content in added.values() if content.strip()), key=len, reverse=True)
+
+
 def _without(vocabulary: Mapping[str, Any], specials: Mapping[int, str]) -> dict[str, Any]:
-    kept = [entry for entry in vocabulary["added_tokens"] if entry["id"] not in specials]
+    """Return a vocabulary in which nobody can spell a special token.
+
+    Those behind the model's own vocabulary are renamed, not removed: the library numbers what it finds there anew.
+    """
+    known, secret = vocabulary["model"]["vocab"], secrets.token_hex(16)
+    names = set(known) if isinstance(known, dict) else {name for name, *_ in known}
+    kept = [
+        {**entry, "content": f"{secret}{entry['id']}"} if entry["id"] in specials else entry
+        for entry in vocabulary["added_tokens"]
+        if entry["id"] not in specials or entry["content"] not in names
+    ]
     return {**vocabulary, "added_tokens": kept, "post_processor": None}
+
+
+def _check_ids(tokenizer: tokenizers.Tokenizer, added: Mapping[int, str], guarded: Mapping[int, str]) -> None:
+    """Raise ModelUnusable if the library numbers added tokens otherwise than the file does."""
+    for number, content in added.items():
+        if number not in guarded and tokenizer.token_to_id(content) != number:
+            raise ModelUnusable(
+                f"tokenizer.json: expected the added token {content!r} to have the id {number}, "
+                f"it gets {tokenizer.token_to_id(content)}: its ids have gaps"
+            )
 
 
 def _byte_table(
