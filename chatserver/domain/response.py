@@ -115,6 +115,23 @@ class Trim:
 
 
 @dataclass(frozen=True, slots=True)
+class Difference:
+    """Where an answer's ids, as they were emitted, leave what the template shows of it.
+
+    `why`: reasoning (the template drops it), spaces (it strips them), split (the same text in other tokens), text
+    (the text does not say all that was emitted). `at`: the first token that differs, counted from the answer's
+    opening. `emitted`, `rendered`: tokens of both. `rewritten`: later prompts have what is rendered, else what was
+    emitted, which the cache has.
+    """
+
+    why: str
+    at: int
+    emitted: int
+    rendered: int
+    rewritten: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Ledger:
     """What the model saw: `kept` and `dropped` item ids together are the whole branch.
 
@@ -129,6 +146,7 @@ class Ledger:
     that were sent. `carried`: how many of them are the beginning of the answer, written by an earlier response.
     `lengths`: tokens of each kept item behind the head, as sent; `trim`: what is missing inside one of them.
     `rebuilt`: items whose ids were of another tokenizer or template and were made again for this turn.
+    `difference`: of the answer, None if the template would show the very ids that were emitted.
 
     The lists of items are not stored with a response, which would take space with the square of a conversation's
     length: the three numbers are, and `of_branch` makes the lists from them again. `lengths` is bounded by the window.
@@ -152,6 +170,7 @@ class Ledger:
     lengths: tuple[int, ...] = ()
     trim: Trim | None = None
     rebuilt: int = 0
+    difference: Difference | None = None
 
     def of_branch(self, path: Sequence[str]) -> Ledger:
         """Return the ledger with its lists. `path`: item ids from the root to the newest input."""

@@ -21,12 +21,15 @@ from chatserver.errors import BadRequest, ContextTooLong, NotFound
 from chatserver.ports.conversations import Conversations
 from chatserver.ports.turns import Turns
 from chatserver.service.layout import Ids, Layout, fingerprint
-from engine.contract import ModelCard, Tokenizer
+from engine.contract import ModelCard, Shown, Tokenizer
 
 ENCODE_IN_THREAD = 8_000
 """Characters from which encoding leaves the event loop: about 1 ms of work."""
 ITEM_COST = 200
 """Characters that an item's own overhead is worth."""
+
+TOKEN_COST = 4
+"""Characters that a token is worth."""
 
 Encoded = TypeVar("Encoded")
 
@@ -133,9 +136,9 @@ class PromptBuilder:
                 found.add(item)
         return found
 
-    def answer_ids(self, emitted: Sequence[int]) -> Ids:
-        """Return the ids of an answer's item: cue, what was emitted, and what closes it."""
-        return (*self._tokenizer.cue(), *emitted, *self._tokenizer.tail(emitted))
+    async def shown(self, emitted: Sequence[int]) -> Shown:
+        """Return an answer as later prompts have it. Raises nothing."""
+        return await _off_loop(len(emitted) * TOKEN_COST, lambda: self._tokenizer.shown(emitted))
 
     async def _items(self, response: Response) -> tuple[list[StoredItem], Ids]:
         """Return the items of a prompt, and the ids that its answer begins with. Raises NotFound."""

@@ -12,10 +12,10 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from chatserver.domain.item import Item, ItemStatus, Role
-from chatserver.domain.response import Failure, Finish, Outcome, Response, Status, Timing, Usage
+from chatserver.domain.response import Failure, Finish, Outcome, Response, Status
 from chatserver.domain.stops import Pair
 from chatserver.domain.tape import Body, Ended, ItemClosed, ItemOpened, Started
 from chatserver.errors import (
@@ -28,12 +28,13 @@ from chatserver.errors import (
 )
 from chatserver.ports.tapes import Tapes
 from chatserver.ports.turns import Turns
+from chatserver.service import account
 from chatserver.service.generation import Generation, as_server_error
 from chatserver.service.prefixes import Prefix, Prefixes
 from chatserver.service.prompting import Prompt, PromptBuilder, Upcoming
 from chatserver.service.tape_writer import TapeWriter
 from chatserver.service.written import Written
-from engine.contract import Engine, EngineError, EngineLost, FinishReason
+from engine.contract import Engine, EngineError, EngineLost, FinishReason, Shown
 
 log = logging.getLogger(__name__)
 
@@ -203,25 +204,22 @@ class Turn:
         response, written, generation = self._response, self._written, self._generation
         item = self._item(finish) if written.opened else None
         prompt = self._prompt if item else None
-        answer = self._parts.prompts.answer_ids(written.ids) if item else ()
-        upcoming = self._upcoming(prompt, answer) if prompt else None
-        ledger = prompt.ledger if prompt else None
-        if ledger and upcoming:
-            ledger = replace(ledger, next_cut=upcoming.cut)
+        shown = await self._parts.prompts.shown(written.ids) if item else Shown(())
+        upcoming = self._upcoming(prompt, shown.ids) if prompt else None
         outcome = Outcome(
             status=STATUS[finish],
             finish=finish,
-            usage=self._usage(failed=failure is not None),
+            usage=account.usage(self._prompt, generation, written, shown, failed=failure is not None),
             item=item,
-            timing=self._timing(),
-            ledger=ledger,
+            timing=account.timing(response, generation, written, self._claimed_at),
+            ledger=account.ledger(prompt.ledger, shown, upcoming) if prompt else None,
             failure=failure,
             completed_at=int(time.time()),
         )
         closing: list[Body] = [ItemClosed(item.id, item.text, finish is Finish.STOP)] if item else []
         encoded = dict(prompt.encoded) if prompt else {}
         if item:
-            encoded[item.id] = answer
+            encoded[item.id] = shown.ids
         await self._parts.writer.flush(response.id)
         if self._lost:
             return
@@ -238,14 +236,6 @@ class Turn:
             log.warning("answer %s was taken over by another engine before it ended", response.id)
         elif prompt and generation and generation.first_at and failure is None:
             await self._note_cached(prompt, upcoming)
-
-    def _usage(self, *, failed: bool) -> Usage:
-        """Count tokens; a prompt that failed before its first token counts nothing."""
-        prompt, generation, output = self._prompt, self._generation, self._written.output
-        if prompt is None or (failed and not output):
-            return Usage(output=output)
-        cached = min(generation.cached, prompt.length) if generation else 0
-        return Usage(prompt=prompt.length, cached=cached, output=output)
 
     def _upcoming(self, prompt: Prompt, answer: tuple[int, ...]) -> Upcoming | None:
         """Return what the next turn begins with. Its cut moves now, if it may have to."""
@@ -279,20 +269,6 @@ class Turn:
             status=ItemStatus.COMPLETED if finish is Finish.STOP else ItemStatus.INCOMPLETE,
             response_id=response.id,
             created_at=int(time.time()),
-        )
-
-    def _timing(self) -> Timing:
-        """Return the durations; wall clock for the queue (two processes), monotonic for the rest."""
-        now, generation = time.monotonic(), self._generation
-        queued = max(0.0, time.time() - (now - self._claimed_at) - self._response.accepted_at)
-        if generation is None or not generation.first_at:
-            return Timing(queued_ms=round(queued * 1000, 2))
-        first, new = generation.first_at, len(self._written.ids) - self._written.before
-        return Timing(
-            queued_ms=round(queued * 1000, 2),
-            engine_ttft_ms=round((first - generation.started_at) * 1000, 2),
-            ttft_ms=round((queued + first - self._claimed_at) * 1000, 2),
-            tokens_per_second=round((new - 1) / (now - first), 2) if new > 1 and now > first else 0.0,
         )
 
     def _stop_generating(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from chatserver.domain.item import Item, ItemStatus, Role
@@ -135,6 +136,7 @@ def _context(response: Response, ledger: Ledger, usage: Usage) -> dict[str, Any]
         "next_cut": ledger.next_cut,
         "trimmed": trim and {"item": trim.item_id, "first": trim.first, "count": trim.count},
         "rebuilt": ledger.rebuilt,
+        "difference": ledger.difference and asdict(ledger.difference),
         "model": params.model,
         "template_hash": ledger.template_hash,
         "prompt_hash": ledger.prompt_hash,

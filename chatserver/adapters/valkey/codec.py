@@ -16,6 +16,7 @@ import orjson
 from chatserver.adapters.valkey import bills
 from chatserver.domain.item import Conversation, Item, ItemStatus, Role
 from chatserver.domain.response import (
+    Difference,
     Failure,
     Finish,
     Ledger,
@@ -324,6 +325,8 @@ def _ledger(fields: dict[str, Any]) -> Ledger:
         fields[name] = tuple(fields.get(name, ()))
     trim = fields.get("trim")
     fields["trim"] = None if trim is None else Trim(**trim)
+    difference = fields.get("difference")
+    fields["difference"] = None if difference is None else Difference(**difference)
     return Ledger(**fields)
 
 

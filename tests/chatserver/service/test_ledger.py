@@ -11,7 +11,7 @@ from chatserver.domain.response import Status, Truncation
 from chatserver.errors import Unavailable
 from chatserver.ports.turns import NewTurn
 from chatserver.service.again import send_again
-from engine.contract import EngineError
+from engine.contract import EngineError, Shown
 from tests.chatserver.service.engine_role import (
     TENANT,
     ended,
@@ -184,12 +184,12 @@ async def test_a_template_that_drops_what_was_emitted_is_made_up_for_in_idle_tim
     async with scripted() as engine, worker(store, engine) as role:
         prompts, tokenizer = role._parts.prompts, engine.tokenizer
 
-        def canonical(emitted):
+        async def canonical(emitted):
             """As a template that no longer shows the first half, the reasoning, once it is history."""
             shown = emitted[len(emitted) // 2 :]
-            return (*tokenizer.cue(), *shown, *tokenizer.tail(shown))
+            return Shown((*tokenizer.cue(), *shown, *tokenizer.tail(shown)))
 
-        monkeypatch.setattr(prompts, "answer_ids", canonical)
+        monkeypatch.setattr(prompts, "shown", canonical)
         response = await run_turn(store, first_turn("x " * 200))
         for number in range(5):
             await settled(role._parts.prefixes)

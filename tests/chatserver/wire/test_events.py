@@ -174,6 +174,7 @@ def test_response_object_extensions():
         "next_cut": None,
         "trimmed": {"item": "msg_0", "first": 3, "count": 50},
         "rebuilt": 1,
+        "difference": None,
         "model": RESPONSE.params.model,
         "template_hash": "",
         "prompt_hash": "",
