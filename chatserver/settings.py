@@ -61,6 +61,8 @@ class Settings:
     """Then: `stop` it, or `give_way`: it takes no place in the scheduler that another answer waits for."""
     lease: float = 6.0
     """How long an engine may be silent before its jobs are given to another."""
+    silence: float = 120.0
+    """How long an answer may wait for its next token, and the schedulers may give no sign of life."""
     drain: float = 20.0
     """How long a stopping process may finish what it has."""
     scripted_tokens_per_second: float = 50.0
@@ -227,6 +229,7 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "abandon_after": (_patience, "0, or seconds from 60 to 86400"),
     "abandoned": (_abandoned, "stop or give_way"),
     "lease": (_bounded(float, 0.5, 600), "seconds from 0.5 to 600"),
+    "silence": (_bounded(float, 5, 3600), "seconds from 5 to 3600"),
     "drain": (_bounded(float, 0, 3600), "seconds from 0 to 3600"),
     "scripted_tokens_per_second": (_bounded(float, 0.1, 1_000_000), "a rate above 0.1"),
     "scripted_ttft_ms": (_bounded(float, 0, 600_000), "milliseconds"),

@@ -64,6 +64,11 @@ _CASES = (
 """In order: the more telling first; a killed scheduler says nothing itself."""
 
 
+_RAISED = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception): .+)$", re.MULTILINE)
+"""The last line of a traceback."""
+_LONGEST = 400
+
+
 def advice(text: str) -> str | None:
     """Return what to change if `text`, of an error or a log, tells of memory that ran out; None if it does not."""
     for case in _CASES:
@@ -73,6 +78,14 @@ def advice(text: str) -> str | None:
 
 
 def explained(error: EngineError, log: str) -> EngineError:
-    """Return an error that says what to change, if `error` or the schedulers' `log` tell of memory; else `error`."""
-    found = advice(f"{log}\n{error}")
-    return EngineError(f"{found} (said: {str(error).partition('. ')[0]})") if found else error
+    """Return an error that says what to change, if `error` or the schedulers' `log` tell of memory.
+
+    Else what the schedulers died of, if the log has it and `error` does not; else `error` itself.
+    """
+    first = str(error).partition(". ")[0]
+    if found := advice(f"{log}\n{error}"):
+        return EngineError(f"{found} (said: {first})")
+    raised = _RAISED.findall(log)
+    return (
+        EngineError(f"{first}: {raised[-1][:_LONGEST]}") if raised and raised[-1] not in str(error) else error
+    )

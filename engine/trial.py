@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.contract import EngineError, GenerateRequest, Sampling
+from engine.launch_errors import explained
+from engine.launch_record import recorded
 from engine.profile import load
 from engine.settings import EngineSettings
 from engine.sglang_engine import SglangEngine
@@ -35,10 +37,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--context", type=int)
     parser.add_argument("--profile")
     options = parser.parse_args(arguments)
-    try:
-        answer = asyncio.run(_try(_settings(options.folder, options.context, options.profile)))
-    except EngineError as error:
-        answer = {"ok": False, "error": str(error)}
+    with recorded() as said:
+        try:
+            answer = asyncio.run(_try(_settings(options.folder, options.context, options.profile)))
+        except EngineError as error:
+            answer = {"ok": False, "error": str(explained(error, said()))}
     print(json.dumps(answer), flush=True)
     return 0 if answer["ok"] else 1
 

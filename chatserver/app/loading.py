@@ -82,6 +82,7 @@ async def _make(settings: Settings, phase: _Phase, ranks: Ranks | None) -> Engin
         name=path.name if os.sep in settings.model else settings.model,
         context=settings.context,
         max_running=running,
+        silence=settings.silence,
         log_level="info" if settings.log_level == "debug" else "error",
     )
     applied = profiles.apply(settings, wanted)

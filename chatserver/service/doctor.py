@@ -54,6 +54,7 @@ def _findings(settings: Settings, start_engine: bool) -> Iterator[Finding]:
             "data": lambda: probes.data_folder(settings),
             "store": lambda: probes.store(settings),
             "port": lambda: probes.port(settings),
+            "cache": lambda: probes.cache(settings),
         },
         probes.PROBE_SECONDS,
     )

@@ -87,6 +87,24 @@ def port(settings: Settings) -> Finding:
     return Finding(Level.OK, "port", f"{where} is free")
 
 
+def cache(settings: Settings) -> Finding:
+    """Look at the KV pools of a running server's engines: whether all tokens belong to somebody."""
+    ready = _get(settings, "/readyz")
+    engines = _ready_engines(ready[1]) if ready else []
+    if not engines:
+        return Finding(Level.OK, "cache", "no engine is running")
+    total, cached, leaked = (
+        sum(int(engine.get(f"kv_{name}") or 0) for engine in engines)
+        for name in ("tokens", "cached", "leaked")
+    )
+    detail = f"{total:,} tokens, {cached:,} of them hold prefixes"
+    if leaked:
+        return Finding(
+            Level.WARN, "cache", f"{detail}, {leaked:,} belong to nobody", "restart the engine to free them"
+        )
+    return Finding(Level.OK, "cache", f"{detail}, none is lost")
+
+
 def completion(settings: Settings) -> Finding:
     """Have a running server write a few tokens."""
     ready = _get(settings, "/readyz")
@@ -190,8 +208,12 @@ def _try_embedded() -> Finding:
 
 def _ready_model(report: dict[str, Any]) -> str:
     """Return a model that an engine has ready, out of /readyz."""
-    engines = [engine for engine in report.get("engines") or () if isinstance(engine, dict)]
-    return next((str(e["model"]) for e in engines if e.get("state") == "ready" and e.get("model")), "")
+    return next((str(e["model"]) for e in _ready_engines(report) if e.get("model")), "")
+
+
+def _ready_engines(report: dict[str, Any]) -> list[dict[str, Any]]:
+    engines = (engine for engine in report.get("engines") or () if isinstance(engine, dict))
+    return [engine for engine in engines if engine.get("state") == "ready"]
 
 
 def _get(settings: Settings, path: str) -> tuple[int, dict[str, Any]] | None:

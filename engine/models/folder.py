@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.contract import ModelUnusable
+from engine.models import fitting
 
 _INDEX = "model.safetensors.index.json"
 _MAX_HEADER = 100 * 2**20
@@ -20,13 +21,14 @@ _MAX_JSON = 64 * 2**20
 def check(folder: Path) -> None:
     """Raise ModelUnusable, naming the file, unless SGLang can be expected to load `folder`."""
     config = read_json(folder / "config.json")
-    if not config.get("architectures"):
-        raise ModelUnusable(f"{folder / 'config.json'} names no architectures")
+    fitting.check_architecture(folder / "config.json", config)
     if not (folder / "tokenizer.json").is_file():
         raise ModelUnusable(f"{folder / 'tokenizer.json'} is missing: a fast tokenizer is needed")
-    read_json(folder / "tokenizer.json")
+    fitting.check_vocabulary(folder / "tokenizer.json", config, read_json(folder / "tokenizer.json"))
+    shapes: dict[str, Any] = {}
     for name, tensors in _weight_files(folder).items():
-        _check_weights(folder / name, tensors)
+        shapes |= _check_weights(folder / name, tensors)
+    fitting.check_shapes(folder / "config.json", config, shapes)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -65,7 +67,8 @@ def _indexed(index: Path) -> dict[str, set[str]]:
     return files
 
 
-def _check_weights(path: Path, tensors: set[str]) -> None:
+def _check_weights(path: Path, tensors: set[str]) -> dict[str, Any]:
+    """Return the shapes of a file's tensors."""
     if not path.is_file():
         raise ModelUnusable(f"{path} is missing, though the index lists it")
     header, begin = _header(path)
@@ -78,6 +81,7 @@ def _check_weights(path: Path, tensors: set[str]) -> None:
         raise ModelUnusable(f"{path} has a damaged safetensors header") from error
     if (size := path.stat().st_size) != end:
         raise ModelUnusable(f"{path} has {size} bytes, its header says {end}: fetch it again")
+    return {name: tensor.get("shape") for name, tensor in header.items()}
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:

@@ -67,7 +67,23 @@ def test_explained():
     said = explained(died, "Scheduler hit an exception: … torch.OutOfMemoryError: CUDA out of memory.")
     assert str(said).startswith("GPU memory ran out: lower mem_fraction_static")
     assert str(died) in str(said)
-    assert explained(died, "KeyError: 'model'") is died
+    assert explained(died, "all is well, they said") is died
+
+
+def test_what_the_schedulers_died_of():
+    """It is in their log only; the last one counts, and a type and its message are enough."""
+    died = EngineError(
+        "loading m: Rank 0 scheduler died during initialization (exit code: 0). If exit code is -9"
+    )
+    log = (
+        "Traceback\n  File x\nKeyError: 'a'\n\nDuring …\nValueError: Cannot find model module. 'X' is not …\n"
+    )
+    assert str(explained(died, log)) == (
+        "loading m: Rank 0 scheduler died during initialization (exit code: 0): "
+        "ValueError: Cannot find model module. 'X' is not …"
+    )
+    told = "safetensors._safetensors_rust.SafetensorError: incomplete metadata"
+    assert str(explained(EngineError("it died"), told)) == "it died: SafetensorError: incomplete metadata"
 
 
 def test_schedulers_errors_reach_their_parent():

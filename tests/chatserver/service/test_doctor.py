@@ -67,7 +67,7 @@ def test_healthy_machine_is_quick(settings, capsys):
     assert code == 0
     assert [line.split()[1] for line in lines] == [
         "python", "processor", "packages", "platform", "kernels", "gpus",
-        "model", "memory", "data", "store", "port", "completion",
+        "model", "memory", "data", "store", "port", "cache", "completion",
     ]  # fmt: skip
     assert all(line.startswith(("ok ", "warn ")) for line in lines)
     assert took < 6  # 0.9 s on a quiet machine
@@ -142,6 +142,20 @@ def test_completion_that_fails(settings, server, status, body, reason):
     found = doctor_probes.completion(settings)
     assert found.level is Level.FAIL
     assert reason in found.detail
+
+
+def test_pool_that_leaks(settings, server):
+    """Tokens that belong to nobody are a warning; engines that are loading do not count."""
+    pool = {"state": "ready", "kv_tokens": 4096, "kv_cached": 1024, "kv_leaked": 0}
+    server["/readyz"] = (200, {**READY, "engines": [pool, {"state": "loading", "kv_leaked": 9}]})
+    assert doctor_probes.cache(settings) == Finding(
+        Level.OK, "cache", "4,096 tokens, 1,024 of them hold prefixes, none is lost"
+    )
+    server["/readyz"] = (200, {**READY, "engines": [pool, {**pool, "kv_leaked": 7}]})
+    found = doctor_probes.cache(settings)
+    assert (found.level, "7 belong to nobody" in found.detail) == (Level.WARN, True)
+    server["/readyz"] = (503, {"status": "unavailable", "reason": None, "engines": []})
+    assert doctor_probes.cache(settings).detail == "no engine is running"
 
 
 def test_port_of_another_program(settings):
@@ -243,3 +257,4 @@ def test_beside_the_whole_program(tmp_path, capsys):
     assert code == 0, text
     assert "embedded, running, answers" in text
     assert "scripted wrote 8 tokens" in text
+    assert "none is lost" in text
