@@ -27,7 +27,7 @@ from tests.bench.reuse.amid import amid
 from tests.bench.reuse.arms import Arm, Scene, chosen
 from tests.bench.reuse.driver import Conversing
 from tests.bench.reuse.figures import HEADER, Figures, Goal, goals
-from tests.bench.reuse.recording import Recording, Thinking
+from tests.bench.reuse.recording import Recording
 from tests.bench.reuse.talk import from_file, seeded
 from tests.stores import running_store
 
@@ -87,9 +87,8 @@ async def _arm(engine, scene: Scene, arm: Arm, options: argparse.Namespace) -> F
         talks = list(from_file(options.file, options.turns))[: scene.conversations]
     else:
         talks = [seeded(n, options.turns, events=scene.events) for n in range(scene.conversations)]
-    recording = Recording(Thinking(engine) if scene.reasoning else engine)
     async with _store() as store:
-        found = await Conversing(store, recording, scene, arm, options.think).run(talks)
+        found = await Conversing(store, Recording(engine), scene, arm, options.think).run(talks)
     print(f"{scene.name}:", *found.row(arm.name), flush=True)
     return found
 

@@ -10,10 +10,11 @@ from dataclasses import replace
 from chatserver.adapters.valkey import ValkeyStore
 from chatserver.domain.response import Response
 from chatserver.ports.turns import NewTurn
+from chatserver.service.warmth import Warmth
 from chatserver.service.worker import Worker
 from tests.bench.reuse.arms import Arm, Scene
 from tests.bench.reuse.figures import Figures
-from tests.bench.reuse.recording import Recording
+from tests.bench.reuse.recording import Recording, think
 from tests.bench.reuse.talk import Step
 from tests.chatserver.service.engine_role import (
     ended,
@@ -54,6 +55,8 @@ class Conversing:
         async with worker(self._store, engine, lease=600) as role:
             if not self._arm.idle:
                 role._parts.prefixes.want = lambda prefix: None
+            if self._scene.reasoning:
+                think(role._parts.prompts, engine.tokenizer)
             await asyncio.gather(*(self._converse(role, n, steps) for n, steps in enumerate(talks)))
             found.idle = role._parts.prefixes.counts.computed
             found.probe = await self._probe(talks[0][0].text)
@@ -68,6 +71,7 @@ class Conversing:
             await asyncio.sleep(source.uniform(0, self._think))
         before = None
         for step in steps:
+            told = await self._told(before, step)
             turn = self._turn(before, step)
             begun = await self._store.turns.begin(turn, queue_bound=1000)
             if step.kind == "stop":
@@ -77,8 +81,20 @@ class Conversing:
             answer = await ended(self._store, begun.response_id, ANSWER_TIMEOUT)
             assert answer.outcome.failure is None, answer.outcome.failure
             self._note(before, answer, step)
+            if told is not None:
+                usage, tokenizer = answer.outcome.usage, self._engine.tokenizer
+                new = len(tokenizer.segment("user", step.text)) + len(tokenizer.cue())
+                self.found.mistold.append(abs(told + new - (usage.prompt - usage.cached)))
             before = answer
             await self._read(role, source)
+
+    async def _told(self, before: Response | None, step: Step) -> int | None:
+        """Return what the cache endpoint says that the next turn must prefill beside its message; one user's only."""
+        if before is None or step.kind not in ("ask", "stop") or self._scene.conversations > 1:
+            return None
+        warmth = Warmth(self._store.conversations, self._store.caches, self._store.registry)
+        reports = await warmth.reports(before.tenant, before.conversation)
+        return reports[0].prefix - reports[0].warm if reports else None
 
     async def _read(self, role: Worker, source: random.Random) -> None:
         """Let the user read. One user's time in which nothing is left to be done passes at once."""
@@ -122,7 +138,9 @@ class Conversing:
     async def _probe(self, text: str) -> int:
         """Return how many tokens another tenant finds cached of a prompt that was sent."""
         turn = first_turn(text, **self._options, max_output_tokens=4)
-        turn = replace(turn, response=replace(turn.response, tenant=f"not {self._arm.name}"))
+        turn = replace(
+            turn, response=replace(turn.response, tenant=f"not {self._scene.name}, {self._arm.name}")
+        )
         begun = await self._store.turns.begin(turn, queue_bound=1000)
         async with asyncio.timeout(ANSWER_TIMEOUT):
             while True:

@@ -10,7 +10,7 @@ from tests.bench.reuse.arms import Arm, Scene
 
 HEADER = (
     *("policy", "turns", "reuse", "share", "prefill p50", "p99", "max", "over p99", "over max"),
-    *("TTFT p50", "p99", "p99/p50", "cuts", "dropped", "idle", "wasted", "probe"),
+    *("TTFT p50", "p99", "p99/p50", "cuts", "dropped", "idle", "wasted", "told", "probe"),
 )
 MIN_REUSE, MIN_SHARE, MAX_NAIVE_SHARE, MAX_SPREAD, MAX_IDLE_COST = 0.99, 0.93, 0.40, 1.5, 0.05
 
@@ -20,11 +20,13 @@ class Figures:
     """Times in milliseconds, the rest in tokens and times. One entry a turn in the lists.
 
     `over`: tokens prefilled in the foreground beyond what is new: message, template, the answer's last token.
+    `mistold`: tokens by which the cache endpoint was wrong about what the turn would prefill.
     """
 
     prefill: list[int] = field(default_factory=list)
     over: list[int] = field(default_factory=list)
     ttft: list[float] = field(default_factory=list)
+    mistold: list[int] = field(default_factory=list)
     cuts: int = 0
     dropped: int = 0
     probe: int = 0
@@ -44,7 +46,15 @@ class Figures:
         parts += [percentile(self.prefill, 0.5), percentile(self.prefill, 0.99), max(self.prefill)]
         parts += [percentile(self.over, 0.99), max(self.over)]
         parts += [percentile(self.ttft, 0.5), percentile(self.ttft, 0.99), self.spread]
-        return (*parts, self.cuts, self.dropped, self.idle, self.wasted, self.probe)
+        return (
+            *parts,
+            self.cuts,
+            self.dropped,
+            self.idle,
+            self.wasted,
+            max(self.mistold, default=0),
+            self.probe,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,8 @@ def goals(scene: Scene, results: Mapping[Arm, Figures]) -> list[Goal]:
         name = f"{scene.name}, {arm.name}"
         found.append(_least(f"{name}: reuse", figures.reuse, MIN_REUSE))
         found.append(_most(f"{name}: other tenant's probe", figures.probe, 0))
+        if figures.mistold:
+            found.append(_most(f"{name}: cache endpoint wrong by", max(figures.mistold), scene.page))
         if arm.naive:
             found.append(_most(f"{name}: share cached", figures.share, MAX_NAIVE_SHARE))
         if arm.idle:

@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from chatserver.service.prompting import PromptBuilder
 from chatserver.service.published import Published
 from engine.contract import Engine, GenerateRequest, Tokenizer
 
@@ -76,22 +77,12 @@ class Recording:
         self._published.add(salt, f"{number}", ids)
 
 
-class Thinking:
-    """An engine whose template drops the first half of every answer from later prompts, as if it were reasoning."""
+def think(prompts: PromptBuilder, tokenizer: Tokenizer) -> None:
+    """Have later prompts show only the second half of each answer, as a template does that drops reasoning."""
+    assert hasattr(prompts, "answer_ids"), "answers are shown to later prompts by another name now"
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.tokenizer = ThinkingTokenizer(engine.tokenizer)
+    def answer_ids(emitted: Sequence[int]) -> tuple[int, ...]:
+        kept = tuple(emitted[len(emitted) // 2 :])
+        return (*tokenizer.cue(), *kept, *tokenizer.tail(kept))
 
-    def __getattr__(self, name: str):
-        return getattr(self._engine, name)
-
-
-class ThinkingTokenizer:
-    """See `Thinking`."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-
-    def __getattr__(self, name: str):
-        return getattr(self._tokenizer, name)
+    prompts.answer_ids = answer_ids
