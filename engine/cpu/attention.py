@@ -146,9 +146,7 @@ def _decoder(table: torch.Tensor) -> Decoder:
         _log.warning("attention: torch (no numba or no OpenMP runtime for native kernels)")
         return TorchDecoder(table)
     decoder = NativeDecoder(table, team)
-    _log.info(
-        "attention: native kernels, %d threads, ready in %.2f s", native.threads(), team.compile_seconds
-    )
+    _log.info("attention: native kernels, %s vectors, %d threads", native.vectors(), native.threads())
     return decoder
 
 

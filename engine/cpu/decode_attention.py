@@ -66,14 +66,18 @@ class NativeDecoder:
 
         self._kernels = k = attention_kernels
         self._team = team
-        self._code = {
-            torch.float32: team.compile(attention_kernels.attend_float),
-            torch.bfloat16: team.compile(attention_kernels.attend_bfloat),
+        # Compiled when the first batch comes: a pool has one type.
+        self._source = {
+            torch.float32: attention_kernels.attend_float,
+            torch.bfloat16: attention_kernels.attend_bfloat,
         }
-        self._places = (k.ROW_REQUEST, k.ROW_LENGTH, k.ROW_PIECE, k.PIECE_ROW, k.PIECE_BEGIN)
+        self._places = (
+            k.ROW_REQUEST, k.ROW_LENGTH, k.ROW_PIECE, k.PIECE_ROW, k.PIECE_ROWS, k.PIECE_BEGIN,
+        )  # fmt: skip
         self._table = table
         self._words = np.zeros(attention_kernels.WORDS, np.int64)
         self._batch: tuple[np.ndarray, ...] = ()
+        self._parts = 0
         self._scratch: dict[int, torch.Tensor] = {}
         self._counters = np.zeros(2 * native.COUNTER_WORDS, np.int64)
         self._words[attention_kernels.COUNTERS] = self._counters.ctypes.data
@@ -82,15 +86,26 @@ class NativeDecoder:
         """See Decoder."""
         k, words = self._kernels, self._words
         length = lengths.numpy().astype(np.int32)
-        pieces = -(-length // k.CHUNK)
-        first = np.concatenate(([0], pieces.cumsum())).astype(np.int32)
-        row = np.repeat(np.arange(len(length), dtype=np.int32), pieces)
-        begin = (np.arange(len(row), dtype=np.int32) - first[row]) * np.int32(k.CHUNK)
-        self._batch = (requests.numpy().astype(np.int32), length, first, row, begin)
+        request = requests.numpy().astype(np.int32)
+        first, sizes = _blocks(request, length, k.TOKENS)
+        pieces = -(-length[first + sizes - 1] // k.CHUNK)
+        # All rows of a block have as many parts as its longest row.
+        row_piece = np.concatenate(([0], np.repeat(pieces, sizes).cumsum()[:-1])).astype(np.int32)
+        block = np.repeat(np.arange(len(first)), pieces)
+        chunk = np.arange(len(block)) - np.repeat(pieces.cumsum() - pieces, pieces)
+        begin = (chunk * k.CHUNK).astype(np.int32)
+        self._parts = int((pieces * sizes).sum())
+        self._batch = (request, length, row_piece, first[block], sizes[block], begin)
         for place, array in zip(self._places, self._batch, strict=True):
             words[place] = array.ctypes.data
         words[k.SLOTS], words[k.SLOTS_STRIDE] = self._table.data_ptr(), self._table.stride(0)
-        words[k.ROWS], words[k.PIECES] = len(length), len(row)
+        words[k.ROWS], words[k.PIECES] = len(length), len(block)
+        words[k.UNIT_HEADS] = k.ALONE if len(first) == len(length) else k.HEADS
+
+    @property
+    def parts(self) -> int:
+        """Pieces of all rows of the planned batch: how many results are merged for each head."""
+        return self._parts
 
     def attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float
@@ -98,7 +113,7 @@ class NativeDecoder:
         """See Decoder."""
         k, words = self._kernels, self._words
         rows, heads, width = query.shape
-        value_width, shares, pieces = values.shape[2], native.threads(), int(words[k.PIECES])
+        value_width, shares = values.shape[2], native.threads()
         query32 = query.float().contiguous()
         out = torch.empty((rows, heads, value_width))
         words[k.QUERY], words[k.OUT] = query32.data_ptr(), out.data_ptr()
@@ -107,17 +122,17 @@ class NativeDecoder:
         words[k.KEY_WIDTH], words[k.VALUE_WIDTH] = width, value_width
         words[k.Q_HEADS], words[k.KV_HEADS] = heads, keys.shape[1]
         words[k.SCALE] = np.float64(scale).view(np.int64)
-        self._reserve(k.SCORES, shares * k.HEADS * k.CHUNK)
-        self._reserve(k.PARTS, pieces * heads * value_width)
-        self._reserve(k.SUMS, pieces * heads * 2)
+        self._reserve(k.SCORES, shares * k.SCRATCH)
+        self._reserve(k.PARTS, self._parts * heads * value_width)
+        self._reserve(k.SUMS, self._parts * heads * 2)
         self._counters.fill(0)
-        self._team.run(self._code[keys.dtype], words.ctypes.data, shares)
+        self._team.run(self._team.compile(self._source[keys.dtype]), words.ctypes.data, shares)
         return out.to(query.dtype)
 
     def describe_rows(self, words: np.ndarray) -> None:
         """Copy the description of the planned batch into the words of another call."""
         k = self._kernels
-        for place in (k.SLOTS, k.SLOTS_STRIDE, k.ROWS, k.PIECES, *self._places):
+        for place in (k.SLOTS, k.SLOTS_STRIDE, k.ROWS, k.PIECES, k.UNIT_HEADS, *self._places):
             words[place] = self._words[place]
 
     def _reserve(self, place: int, count: int) -> None:
@@ -126,3 +141,13 @@ class NativeDecoder:
         if held is None or held.numel() < count:
             self._scratch[place] = held = torch.empty(count)
             self._words[place] = held.data_ptr()
+
+
+def _blocks(request: np.ndarray, length: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return first row and size (int32) of each block: up to `most` rows that follow each other in one request."""
+    goes_on = (request[1:] == request[:-1]) & (length[1:] == length[:-1] + 1)
+    starts = np.flatnonzero(np.concatenate(([True], ~goes_on)))
+    ends = np.append(starts[1:], len(request))
+    first = np.concatenate([np.arange(start, end, most) for start, end in zip(starts, ends, strict=True)])
+    sizes = np.append(first[1:], len(request)) - first
+    return first.astype(np.int32), sizes.astype(np.int32)

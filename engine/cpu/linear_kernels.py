@@ -12,23 +12,22 @@ from __future__ import annotations
 
 from numba import njit
 
+from engine.cpu.blocks import TILES_AHEAD, make_packed_dots, unpack_eight, unpack_four
 from engine.cpu.packing import BLOCK, Form
 from engine.cpu.simd import (
     FAST,
-    ZERO,
     done,
     floats,
     halves,
     take,
     thread_index,
-    unpack_eight,
-    unpack_four,
-    vector_registers,
     wait,
     widen,
 )
+from engine.cpu.tiles import LANES, TOGETHER, fetch, make_dots
+from engine.cpu.tiles import ROWS as ROWS_OF_TILE
 
-TILE = 4
+TILE = ROWS_OF_TILE
 """Rows that are unpacked and multiplied together."""
 
 UNIT = 16
@@ -41,11 +40,11 @@ NUMBERS, SCALES, LEASTS, FORM, ROWS, COLUMNS, MATRIX = range(7)
 INPUT, OUTPUT, TOKENS, SCRATCH, SCRATCH_SIZE, COUNTERS, WEIGHTS = range(7)
 MULTIPLY_WORDS = WEIGHTS + MATRIX
 
-_TOGETHER = 4 if vector_registers() >= 32 else 2
-"""Tokens multiplied together: their sums with TILE rows must stay in registers."""
-
 _HALF_BLOCK = BLOCK // 2
-_FOUR, _EIGHT, _SIXTEEN = int(Form.FOUR), int(Form.EIGHT), int(Form.SIXTEEN)
+_FULL, _FOUR, _EIGHT = int(Form.FULL), int(Form.FOUR), int(Form.EIGHT)
+
+_dots_1, _dots_2, _dots_4 = make_dots(1), make_dots(2), make_dots(4)
+_dots_four, _dots_eight = make_packed_dots(4), make_packed_dots(8)
 
 
 def multiply(words):
@@ -74,30 +73,85 @@ def scratch_floats(columns, tokens):
     return TILE * columns + TILE * tokens
 
 
-@njit(fastmath=FAST)
+@njit
 def product(w, matrix, row, tokens_at, tokens, scratch):
     """Multiply rows row … row + TILE with every token; return the address of the tile [tokens, TILE].
 
     `matrix`: where the description of the weights begins in `w`. Rows behind the last repeat it.
     """
     columns = w[matrix + COLUMNS]
-    for i in range(TILE):
-        at = min(row + i, w[matrix + ROWS] - 1)
-        unpack_row(scratch + i * columns * 4, w, matrix, at, columns)
-    a = floats(scratch, columns)
-    b = floats(scratch + columns * 4, columns)
-    c = floats(scratch + columns * 8, columns)
-    d = floats(scratch + columns * 12, columns)
-    out = scratch + columns * 16
-    whole = tokens // _TOGETHER * _TOGETHER
-    for t in range(0, whole, _TOGETHER):
-        if _TOGETHER == 4:
-            _dots_4(out + t * 16, tokens_at + t * columns * 4, columns, a, b, c, d)
-        else:
-            _dots_2(out + t * 16, tokens_at + t * columns * 4, columns, a, b, c, d)
-    for t in range(whole, tokens):
-        _dots_1(out + t * 16, tokens_at + t * columns * 4, columns, a, b, c, d)
+    form = w[matrix + FORM]
+    out = scratch + columns * TILE * 4
+    last = w[matrix + ROWS] - 1
+    if tokens == 1 and form in (_FOUR, _EIGHT):
+        _one_packed(w, matrix, row, last, tokens_at, out)
+        return out
+    base = scratch
+    size = columns * 4
+    if form == _FULL:
+        base = w[matrix + NUMBERS] + row * size
+        last = (last - row) * size
+        rows = (base, base + min(size, last), base + min(2 * size, last), base + min(3 * size, last))
+    else:
+        for i in range(TILE):
+            unpack_row(scratch + i * size, w, matrix, min(row + i, last), columns)
+        rows = (scratch, scratch + size, scratch + 2 * size, scratch + 3 * size)
+    _tokens(out, tokens_at, tokens, size, rows, columns)
     return out
+
+
+@njit
+def _tokens(out, x, tokens, size, rows, columns):
+    """Set `out` [tokens, TILE] to the products of all tokens with a tile of rows; `size`: bytes of a token."""
+    like = floats(x, 1)
+    t = 0
+    if TOGETHER == 4:
+        while t + 4 <= tokens:
+            o, i = out + t * 16, x + t * size
+            _dots_4(
+                (o, o + 16, o + 32, o + 48), (i, i + size, i + 2 * size, i + 3 * size), rows, columns, like
+            )
+            t += 4
+    while t + 2 <= tokens:
+        o, i = out + t * 16, x + t * size
+        _dots_2((o, o + 16), (i, i + size), rows, columns, like)
+        t += 2
+    if t < tokens:
+        _dots_1((out + t * 16,), (x + t * size,), rows, columns, like)
+    if columns % LANES:
+        _rest(out, x, tokens, rows, columns)
+
+
+@njit
+def _rest(out, x, tokens, rows, columns):
+    """Add the columns behind the last whole vector."""
+    for t in range(tokens):
+        token, to = floats(x + t * columns * 4, columns), floats(out + t * TILE * 4, TILE)
+        for r in range(TILE):
+            row = floats(rows[r], columns)
+            for k in range(columns // LANES * LANES, columns):
+                to[r] += token[k] * row[k]
+
+
+@njit
+def _one_packed(w, matrix, row, last, x, out):
+    """Multiply one token with TILE packed rows, without unpacking them to memory."""
+    columns = w[matrix + COLUMNS]
+    blocks = columns // BLOCK
+    a, b, c, d = row, min(row + 1, last), min(row + 2, last), min(row + 3, last)
+    size = blocks * 4
+    at = w[matrix + SCALES]
+    scales = (at + a * size, at + b * size, at + c * size, at + d * size)
+    if w[matrix + FORM] == _FOUR:
+        at = w[matrix + LEASTS]
+        leasts = (at + a * size, at + b * size, at + c * size, at + d * size)
+        at, size = w[matrix + NUMBERS], columns // 2
+        numbers = (at + a * size, at + b * size, at + c * size, at + d * size)
+        _dots_four(out, x, numbers, scales, leasts, blocks)
+    else:
+        at, size = w[matrix + NUMBERS], columns
+        numbers = (at + a * size, at + b * size, at + c * size, at + d * size)
+        _dots_eight(out, x, numbers, scales, scales, blocks)
 
 
 @njit
@@ -130,87 +184,19 @@ def unpack_row(out, w, matrix, row, columns):
     if form == _FOUR:
         leasts = floats(w[matrix + LEASTS] + row * blocks * 4, blocks)
         at += row * columns // 2
+        fetch(at + TILES_AHEAD * TILE * columns // 2, columns // 2)
         for k in range(blocks):
             unpack_four(out + k * BLOCK * 4, at + k * _HALF_BLOCK, scales[k], leasts[k])
     elif form == _EIGHT:
         at += row * columns
+        fetch(at + TILES_AHEAD * TILE * columns, columns)
         for k in range(blocks):
             unpack_eight(out + k * BLOCK * 4, at + k * BLOCK, scales[k])
-            unpack_eight(out + k * BLOCK * 4 + 64, at + k * BLOCK + 16, scales[k])
-    elif form == _SIXTEEN:
-        _copy(floats(out, columns), halves(at + row * columns * 2, columns), columns)
     else:
-        _copy(floats(out, columns), floats(at + row * columns * 4, columns), columns)
+        _copy(floats(out, columns), halves(at + row * columns * 2, columns), columns)
 
 
 @njit
 def _copy(out, stored, columns):
     for j in range(columns):
         out[j] = widen(stored[j])
-
-
-@njit(fastmath=FAST)
-def _dots_1(out, token, columns, a, b, c, d):
-    """Set out[0:4] to the products of one token with four rows."""
-    x = floats(token, columns)
-    a0 = b0 = c0 = d0 = ZERO
-    for k in range(columns):
-        a0 += x[k] * a[k]
-        b0 += x[k] * b[k]
-        c0 += x[k] * c[k]
-        d0 += x[k] * d[k]
-    to = floats(out, TILE)
-    to[0], to[1], to[2], to[3] = a0, b0, c0, d0
-
-
-@njit(fastmath=FAST)
-def _dots_2(out, tokens, columns, a, b, c, d):
-    """Set out[0:8] to the products of two tokens with four rows."""
-    x = floats(tokens, columns)
-    y = floats(tokens + columns * 4, columns)
-    a0 = b0 = c0 = d0 = a1 = b1 = c1 = d1 = ZERO
-    for k in range(columns):
-        a0 += x[k] * a[k]
-        b0 += x[k] * b[k]
-        c0 += x[k] * c[k]
-        d0 += x[k] * d[k]
-        a1 += y[k] * a[k]
-        b1 += y[k] * b[k]
-        c1 += y[k] * c[k]
-        d1 += y[k] * d[k]
-    to = floats(out, 2 * TILE)
-    to[0], to[1], to[2], to[3] = a0, b0, c0, d0
-    to[4], to[5], to[6], to[7] = a1, b1, c1, d1
-
-
-@njit(fastmath=FAST)
-def _dots_4(out, tokens, columns, a, b, c, d):
-    """Set out[0:16] to the products of four tokens with four rows: 16 sums that stay in registers."""
-    x = floats(tokens, columns)
-    y = floats(tokens + columns * 4, columns)
-    z = floats(tokens + columns * 8, columns)
-    u = floats(tokens + columns * 12, columns)
-    a0 = b0 = c0 = d0 = a1 = b1 = c1 = d1 = ZERO
-    a2 = b2 = c2 = d2 = a3 = b3 = c3 = d3 = ZERO
-    for k in range(columns):
-        a0 += x[k] * a[k]
-        b0 += x[k] * b[k]
-        c0 += x[k] * c[k]
-        d0 += x[k] * d[k]
-        a1 += y[k] * a[k]
-        b1 += y[k] * b[k]
-        c1 += y[k] * c[k]
-        d1 += y[k] * d[k]
-        a2 += z[k] * a[k]
-        b2 += z[k] * b[k]
-        c2 += z[k] * c[k]
-        d2 += z[k] * d[k]
-        a3 += u[k] * a[k]
-        b3 += u[k] * b[k]
-        c3 += u[k] * c[k]
-        d3 += u[k] * d[k]
-    to = floats(out, 4 * TILE)
-    to[0], to[1], to[2], to[3] = a0, b0, c0, d0
-    to[4], to[5], to[6], to[7] = a1, b1, c1, d1
-    to[8], to[9], to[10], to[11] = a2, b2, c2, d2
-    to[12], to[13], to[14], to[15] = a3, b3, c3, d3

@@ -1,7 +1,7 @@
-"""Llama models on native kernels: whole steps of a few tokens as one call (`llama_kernels`).
+"""Llama models on native kernels: whole steps as one call for up to SLICE tokens (`llama_kernels`).
 
 `install` packs a loaded model's weights (exactly, see `packing`) and takes over its decode steps, its short
-prefills and its vocabulary projection; in long prefills it takes over the products where it is faster.
+prefills and its vocabulary projection; long prefills too where that is faster, slice by slice.
 Everything else (other batches, other models) stays with SGLang's own operators and the float32 weights, which
 are not modified.
 """
@@ -9,6 +9,7 @@ are not modified.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -21,8 +22,10 @@ from engine.cpu.decode_attention import NativeDecoder
 from engine.cpu.linear import NativeLinear, describe, is_faster
 from engine.cpu.packing import pack
 
-MOST_TOKENS = 64
-"""Tokens of a step that the native kernels take; above it torch's matrix products are left to work."""
+SHORT = 64
+"""Tokens of a step that the native kernels take on every processor; above it torch's products can be faster."""
+SLICE = 256
+"""Tokens of one call: their inputs stay in the second-level cache while all weights pass by."""
 
 _ROTATIONS = ("RotaryEmbedding", "Llama3RotaryEmbedding")
 """Rotary embeddings whose rotation is a table by position."""
@@ -42,11 +45,11 @@ def install(model: torch.nn.Module) -> bool:
     covered.model.forward = layers.forward
     processor = covered.logits_processor
     processor._compute_lm_head = _Head(head, processor._compute_lm_head).logits
-    long_too = layers.take_products()
     _log.info(
-        "llama: native kernels, %d MB of weights a step, long prefills %s, ready in %.2f s",
+        "llama: native kernels, %s vectors, %d MB of weights a step, long prefills %s, ready in %.2f s",
+        native.vectors(),
         (layers.nbytes + head.weights.nbytes) // 2**20,
-        "too" if long_too else "on torch",
+        "too" if layers.most_tokens > SHORT else "on torch",
         time.perf_counter() - begin,
     )
     return True
@@ -98,22 +101,16 @@ class _Layers:
         self._scale = attention.scaling
         self._rotation = attention.rotary_emb.cos_sin_cache.float().contiguous()
         self._words: np.ndarray | None = None
+        gate_up = NativeLinear(self._weights[0][2], team)
+        self.most_tokens = (
+            sys.maxsize if is_faster(gate_up, model.layers[0].mlp.gate_up_proj.weight) else SHORT
+        )
         self._counters = np.zeros(len(model.layers) * llama_kernels.PHASES * native.COUNTER_WORDS, np.int64)
 
     @property
     def nbytes(self) -> int:
         """Bytes of weights that a step reads."""
         return sum(part.nbytes for layer in self._weights for part in layer)
-
-    def take_products(self) -> bool:
-        """Take over the products of long prefills if that is faster here; return whether."""
-        parts = [part for layer in self._model.layers for part in _linears(layer)]
-        linears = [NativeLinear(packed, self._team) for layer in self._weights for packed in layer]
-        if not is_faster(linears[2], parts[2].weight):
-            return False
-        for part, linear in zip(parts, linears, strict=True):
-            part.quant_method.apply = _Product(linear).apply
-        return True
 
     def forward(
         self,
@@ -130,10 +127,12 @@ class _Layers:
                 input_ids, positions, forward_batch, input_embeds, pp_proxy_tensors=pp_proxy_tensors
             )
         stream = self._model.embed_tokens(input_ids).contiguous()
-        decoder.plan(*_rows(forward_batch))
-        self._run(
-            decoder, stream, positions.long().contiguous(), forward_batch.out_cache_loc.long().contiguous()
-        )
+        at, places = positions.long().contiguous(), forward_batch.out_cache_loc.long().contiguous()
+        requests, lengths = _rows(forward_batch)
+        for begin in range(0, stream.shape[0], SLICE):
+            rows = slice(begin, begin + SLICE)
+            decoder.plan(requests[rows], lengths[rows])
+            self._run(decoder, stream[rows], at[rows], places[rows])
         return self._model.norm(stream)
 
     def _decoder(self, batch: Any, tokens: int) -> NativeDecoder | None:
@@ -141,7 +140,7 @@ class _Layers:
         from sglang.srt.model_executor.forward_batch_info import ForwardMode  # noqa: PLC0415 — worker only
         from sglang.srt.model_executor.forward_context import get_attn_backend  # noqa: PLC0415
 
-        if not 0 < tokens <= MOST_TOKENS or self._model.layers_to_capture:
+        if not 0 < tokens <= self.most_tokens or self._model.layers_to_capture:
             return None
         if batch.forward_mode not in (ForwardMode.DECODE, ForwardMode.EXTEND, ForwardMode.MIXED):
             return None
@@ -162,15 +161,15 @@ class _Layers:
         decoder.describe_rows(words)
         rows = shape.heads * shape.width
         widest = max(shape.hidden, shape.inner, rows)
-        scratch = max(a.HEADS * a.CHUNK, tokens * shape.hidden + 2 * 4 * (widest + tokens)) + 64
+        scratch = max(a.SCRATCH, tokens * shape.hidden + 2 * 4 * (widest + tokens)) + 64
         sizes = {
             k.QKV: tokens * (shape.heads + 2 * shape.kv_heads) * shape.width,
             a.QUERY: tokens * rows,
             k.MIXED: tokens * rows,
             k.GATED: tokens * shape.inner,
             k.SCRATCH: native.threads() * scratch,
-            a.PARTS: int(words[a.PIECES]) * rows,
-            a.SUMS: int(words[a.PIECES]) * shape.heads * 2,
+            a.PARTS: decoder.parts * rows,
+            a.SUMS: decoder.parts * shape.heads * 2,
         }
         buffers = {place: torch.empty(size) for place, size in sizes.items()}
         for place, buffer in buffers.items():
@@ -219,17 +218,6 @@ class _Head:
         if embedding_bias is not None or hasattr(lm_head, "set_lora"):
             return self._otherwise(hidden, lm_head, embedding_bias, out=out)
         return self._linear(hidden)
-
-
-class _Product:
-    """A layer's product in a long prefill; `apply` has the signature of SGLang's linear methods."""
-
-    def __init__(self, linear: NativeLinear) -> None:
-        self._linear = linear
-
-    def apply(self, layer: Any, x: torch.Tensor, bias: Any = None) -> torch.Tensor:
-        """Return x [..., columns] times the layer's transposed weights; layers with a bias are not taken over."""
-        return self._linear(x.view(-1, x.shape[-1])).view(*x.shape[:-1], -1)
 
 
 def _rows(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -138,12 +138,11 @@ def _rotate(out, head, rotation, width):
 @njit(fastmath=FAST)
 def _attend(w, at, phase, mine):
     counters = w[attention.COUNTERS]
-    scores = floats(mine, attention.HEADS * attention.CHUNK)
     like = floats(w[at + LAYER_KEYS], 1)
     units = w[attention.PIECES] * w[attention.KV_HEADS] * head_blocks(w)
     unit = take(counters, phase)
     while unit < units:
-        attend_piece(w, w[at + LAYER_KEYS], w[at + LAYER_VALUES], like, scores, unit)
+        attend_piece(w, w[at + LAYER_KEYS], w[at + LAYER_VALUES], like, mine, unit)
         done(counters, phase)
         unit = take(counters, phase)
     wait(counters, phase, units)

@@ -88,6 +88,13 @@ def team() -> Team | None:
     return Team(runtime)
 
 
+def vectors() -> str:
+    """Return the name of the vectors that kernels are compiled for."""
+    from engine.cpu.target import target  # noqa: PLC0415 — imports numba
+
+    return target().name
+
+
 def threads() -> int:
     """Return how many threads torch computes with."""
     return torch.get_num_threads()

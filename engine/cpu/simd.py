@@ -9,12 +9,11 @@ number in an expression would make it float64, so constants are `F32(...)`.
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
 import numpy as np
-from llvmlite import binding, ir
-from numba import config, njit, types
+from llvmlite import ir
+from numba import njit, types
 from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 
@@ -45,14 +44,6 @@ _sched_yield: Any = types.ExternalFunction("sched_yield", types.int32())
 
 _SPINS = 4000
 """Looks at a counter before a waiting thread offers its processor to others: some microseconds."""
-
-
-def vector_registers() -> int:
-    """Return how many vector registers the processor that numba compiles for has."""
-    if platform.machine() in ("aarch64", "arm64"):
-        return 32
-    features = config.CPU_FEATURES or binding.get_host_cpu_features().flatten()  # pyright: ignore[reportAttributeAccessIssue]
-    return 32 if "+avx512f" in features.split(",") else 16
 
 
 @intrinsic
@@ -134,68 +125,6 @@ def widen(typingctx: Any, value: Any) -> Any:
         return builder.bitcast(builder.shl(wide, ir.Constant(ir.IntType(32), 16)), ir.FloatType())
 
     return types.float32(value), (shifted if value == types.uint16 else same)
-
-
-@intrinsic
-def unpack_four(typingctx: Any, out: Any, at: Any, scale: Any, least: Any) -> Any:
-    """Write 32 floats `scale * q + least` to address `out`, q from 16 bytes at `at`: low halves first.
-
-    Written as vectors by hand: a loop over bytes is widened to 64 bits by numba's rules and runs 5 times slower.
-    """
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        to, source, factor, offset = arguments
-        pairs = _load_bytes(builder, source, 16)
-        masks = [ir.Constant(pairs.type, [value] * 16) for value in (15, 4)]
-        for half, quarter in enumerate((builder.and_(pairs, masks[0]), builder.lshr(pairs, masks[1]))):
-            numbers = builder.uitofp(builder.zext(quarter, _ints(16)), _floats(16))
-            scaled = builder.fmul(numbers, _spread(builder, factor, 16), flags=["contract"])
-            wide = builder.fadd(scaled, _spread(builder, offset, 16), flags=["contract"])
-            _store(builder, wide, to, half * 64)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.float32, types.float32), emit
-
-
-@intrinsic
-def unpack_eight(typingctx: Any, out: Any, at: Any, scale: Any) -> Any:
-    """Write 16 floats `scale * q` to address `out`, q from 16 signed bytes at `at`."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        to, source, factor = arguments
-        numbers = builder.sitofp(builder.sext(_load_bytes(builder, source, 16), _ints(16)), _floats(16))
-        _store(builder, builder.fmul(numbers, _spread(builder, factor, 16)), to, 0)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.float32), emit
-
-
-def _ints(count: int) -> ir.VectorType:
-    return ir.VectorType(ir.IntType(32), count)
-
-
-def _floats(count: int) -> ir.VectorType:
-    return ir.VectorType(ir.FloatType(), count)
-
-
-def _load_bytes(builder: Any, at: Any, count: int) -> Any:
-    kind = ir.VectorType(ir.IntType(8), count)
-    return builder.load(builder.inttoptr(at, kind.as_pointer()), align=1)
-
-
-def _store(builder: Any, value: Any, at: Any, offset: int) -> None:
-    place = builder.add(at, ir.Constant(ir.IntType(64), offset))
-    builder.store(value, builder.inttoptr(place, value.type.as_pointer()), align=4)
-
-
-def _spread(builder: Any, value: Any, count: int) -> Any:
-    """Return a vector with `value` in every place."""
-    one = builder.insert_element(
-        ir.Constant(_floats(count), ir.Undefined), value, ir.Constant(ir.IntType(32), 0)
-    )
-    return builder.shuffle_vector(
-        one, ir.Constant(one.type, ir.Undefined), ir.Constant(_ints(count), [0] * count)
-    )
 
 
 @njit(inline="always")

@@ -1,17 +1,18 @@
 """The portable CPU engine against SGLang's own attention, transformers and llama.cpp, on the default model.
 
-    python -m tests.bench.engine [--arms native,torch_native,...] [--rounds N] [--streams 1,4,16,64]
+    python -m tests.bench.engine [--arms native,torch_native,...] [--rounds N] [--streams 1,4,16,32,64]
                                  [--llama PATH] [--data DIR]
 
     native         our attention and our kernels (what `make serve` runs)
+    int8           the same with weights rounded to 8 bits (ENGINE_WEIGHTS=int8)
     torch          our attention on torch alone (no numba)
     torch_native   SGLang's attention, no kernels of ours
     transformers   generate() of the same float32 weights, one batch
-    llama.cpp      llama-batched-bench on the GGUF file that the weights come from; it computes with 8-bit
-                   activations. Give the program with --llama or LLAMA_BATCHED_BENCH; without it the arm is left out.
+    llama.cpp      llama-server on the GGUF file that the weights come from; it computes with 8-bit activations.
+                   Give the program with --llama or LLAMA_SERVER; without it the arm is left out.
 
 Every arm lives in a process of its own; rounds are interleaved, medians are quoted. `same ids` says whether an arm's
-greedy answers equal those of torch_native.
+greedy answers equal those of torch_native (llama.cpp's need not: it rounds activations).
 """
 
 from __future__ import annotations
@@ -27,22 +28,21 @@ from pathlib import Path
 from typing import Any
 
 from engine.models.prepare import prepare
+from tests.bench.engine import goals
 from tests.bench.report import keep, table
 
-ARMS = ("native", "torch", "torch_native", "transformers")
-STREAMS = "1,4,16,64"
-PROMPT, ANSWER, LONG, CACHED, NEW = 100, 48, 1024, 4000, 20
-TIMEOUT = 600
+ARMS = ("native", "torch_native", "transformers")
+STREAMS = "1,4,16,32,64"
 
 
 class Arm:
     """One arm's process: a line of JSON in, a line of JSON out."""
 
-    def __init__(self, name: str, model: Path) -> None:
+    def __init__(self, name: str, *paths: Path) -> None:
         self.name = name
         begin = time.perf_counter()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.engine.arm", name, str(model)],
+            [sys.executable, "-m", "tests.bench.engine.arm", name, *map(str, paths)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -71,86 +71,71 @@ class Arm:
         raise RuntimeError(f"{self.name} ended with {self._process.wait(60)}; its errors are above")
 
 
-class LlamaCpp:
-    """llama-batched-bench, run anew for every question."""
-
-    name = "llama.cpp"
-
-    def __init__(self, program: str, model: Path) -> None:
-        self._program, self._model = program, model
-        self.start_seconds = None
-
-    def ask(self, op: str, **question: Any) -> Any:
-        """Return tokens a second, or None for what the program does not measure."""
-        if op == "decode":
-            return self._run(PROMPT, ANSWER, question["streams"])["speed_tg"]
-        return self._run(LONG, 1, 1)["speed_pp"] if op == "prefill" else None
-
-    def close(self) -> None:
-        """Do nothing: no process is kept."""
-
-    def _run(self, prompt: int, answer: int, streams: int) -> dict[str, Any]:
-        sizes = ["-npp", prompt, "-ntg", answer, "-npl", streams, "-c", (prompt + answer) * streams + 64]
-        threads = ["-t", len(os.sched_getaffinity(0)), "-b", 2048, "--output-format", "jsonl"]
-        command = [self._program, "-m", self._model, *sizes, *threads]
-        out = subprocess.run(
-            [str(part) for part in command], capture_output=True, text=True, timeout=TIMEOUT, check=True
-        )
-        return json.loads(next(line for line in out.stdout.splitlines() if line.startswith("{")))
-
-
 def main() -> None:
     """Measure and print."""
     options = _options()
     model = prepare("smollm2-135m-instruct", options.data, lambda *progress: None)
-    arms: list[Any] = [Arm(name, model) for name in options.arms.split(",")]
+    arms = [Arm(name, model) for name in options.arms.split(",")]
     if options.llama:
-        arms.append(LlamaCpp(options.llama, _gguf()))
-    figures: dict[str, dict[str, list[float]]] = {arm.name: {} for arm in arms}
+        arms.append(Arm(goals.LLAMA, _gguf(), options.llama))
     try:
-        for number in range(options.rounds):
-            for name, question in _questions(number, options.streams):
-                for arm in arms:
-                    figure = arm.ask(**question)
-                    if figure is not None:
-                        figures[arm.name].setdefault(name, []).append(figure)
-        ids = {arm.name: arm.ask(op="ids") for arm in arms}
-        for arm in arms:
-            if (memory := arm.ask(op="memory")) is not None:
-                figures[arm.name]["memory MB"] = [memory]
-            if arm.start_seconds is not None:
-                figures[arm.name]["start s"] = [arm.start_seconds]
+        figures, ids = _measure(arms, options)
     finally:
         for arm in arms:
             arm.close()
-    print(_table(figures, ids))
-    print(keep("engine", {"figures": figures, "rounds": options.rounds}))
+    medians = {
+        arm: {name: statistics.median(found) for name, found in of.items()} for arm, of in figures.items()
+    }
+    judged = goals.judge(medians)
+    print(_table(medians, ids))
+    print(table("Goals", ["", "figure", "goal", "", "limited by"], judged))
+    print(keep("engine", {"figures": figures, "goals": judged, "rounds": options.rounds}))
+
+
+def _measure(
+    arms: list[Arm], options: argparse.Namespace
+) -> tuple[dict[str, dict[str, list[float]]], dict[str, Any]]:
+    """Return all figures by arm and name, and the greedy answers by arm."""
+    figures: dict[str, dict[str, list[float]]] = {arm.name: {} for arm in arms}
+    for number in range(options.rounds):
+        for name, question in _questions(number, options.streams):
+            for arm in arms:
+                if (figure := arm.ask(**question)) is not None:
+                    figures[arm.name].setdefault(name, []).append(figure)
+    ids = {arm.name: arm.ask(op="ids") for arm in arms}
+    for arm in arms:
+        figures[arm.name][goals.MEMORY] = [arm.ask(op="memory")]
+        figures[arm.name][goals.START] = [arm.start_seconds]
+    return figures, ids
 
 
 def _questions(number: int, streams: str) -> list[tuple[str, dict[str, Any]]]:
-    decodes = [
-        (f"decode x{n}", {"op": "decode", "streams": n, "seed": number}) for n in map(int, streams.split(","))
-    ]
     return [
-        *decodes,
-        ("prefill", {"op": "prefill", "seed": number}),
-        ("TTFT ms, 4000 cached", {"op": "cached", "seed": number}),
+        *(
+            (goals.decode(n), {"op": "decode", "streams": n, "seed": number})
+            for n in map(int, streams.split(","))
+        ),
+        (goals.PREFILL, {"op": "prefill", "seed": number}),
+        (goals.EMPTY, {"op": "first", "seed": number, "cached": False}),
+        (goals.BEHIND, {"op": "first", "seed": number, "cached": True}),
     ]
 
 
-def _table(figures: dict[str, dict[str, list[float]]], ids: dict[str, Any]) -> str:
-    names = list(dict.fromkeys(name for arm in figures.values() for name in arm))
-    reference = "torch_native" if "torch_native" in figures else next(iter(figures))
+def _table(medians: dict[str, dict[str, float]], ids: dict[str, Any]) -> str:
+    names = list(dict.fromkeys(name for arm in medians.values() for name in arm))
+    reference = "torch_native" if "torch_native" in medians else next(iter(medians))
+    first = next(iter(medians))
     rows = []
     for name in names:
-        medians = {arm: statistics.median(found[name]) for arm, found in figures.items() if name in found}
-        base = medians.get(reference)
-        cells = [f"{medians[arm]:.1f}" if arm in medians else "-" for arm in figures]
-        ratios = [f"{medians[arm] / base:.2f}x" if arm in medians and base else "-" for arm in figures]
+        own = medians[first].get(name)
+        cells = [f"{arm[name]:.1f}" if name in arm else "-" for arm in medians.values()]
+        ratios = [
+            f"{own / arm[name]:.2f}x" if name in arm and own else "-" for arm in list(medians.values())[1:]
+        ]
         rows.append([name, *cells, *ratios])
-    same = ["-" if ids[arm] is None else ("yes" if ids[arm] == ids[reference] else "NO") for arm in figures]
-    rows.append(["same ids", *same, *("" for _ in figures)])
-    header = ["tokens/s unless said", *figures, *(f"{arm} /{reference}" for arm in figures)]
+    same = ["yes" if ids[arm] == ids[reference] else "NO" for arm in medians]
+    rows.append(["same ids", *same, *("" for _ in list(medians)[1:])])
+    header = ["tokens/s unless said", *medians, *(f"{first} /{arm}" for arm in list(medians)[1:])]
     return table(f"CPU engine, SmolLM2-135M, {os.cpu_count()} cores, medians", header, rows)
 
 
@@ -165,7 +150,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--streams", default=STREAMS)
-    parser.add_argument("--llama", default=os.environ.get("LLAMA_BATCHED_BENCH"))
+    parser.add_argument("--llama", type=Path, default=os.environ.get("LLAMA_SERVER"))
     parser.add_argument("--data", type=Path, default=Path(".data"))
     return parser.parse_args()
 

@@ -68,3 +68,28 @@ def test_a_row_does_not_depend_on_its_batch(make):
     for row in range(8):
         decoder.plan(torch.tensor([row]), lengths[row : row + 1])
         assert torch.equal(decoder.attend(query[row : row + 1], keys, values, 0.125)[0], together[row])
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_rows_of_one_request_share_their_keys(make, shape):
+    """Blocks of neighbouring rows, more than fill one, over the edge of a chunk: each row sees up to its own length."""
+    heads, kv_heads, width, value_width = shape
+    torch.manual_seed(1)
+    keys = torch.randn(SLOTS, kv_heads, width)
+    values = keys[..., :value_width] if width != value_width else torch.randn_like(keys)
+    table = torch.stack([torch.randperm(SLOTS)[:1024] for _ in range(4)]).int()
+    spans = [(2, 250, 272), (0, 1, 6), (3, 700, 701), (3, 90, 91)]  # request, first and last length
+    requests = torch.tensor([r for r, first, last in spans for _ in range(first, last)])
+    lengths = torch.cat([torch.arange(first, last) for _, first, last in spans])
+    query = torch.randn(len(lengths), heads, width)
+    decoder = make(table)
+    decoder.plan(requests, lengths)
+    together = decoder.attend(query, keys, values, width**-0.5)
+    for row, (request, length) in enumerate(zip(requests.tolist(), lengths.tolist(), strict=True)):
+        slots = table[request, :length].long()
+        expected = by_hand(query[row], keys[slots], values[slots], width**-0.5)
+        assert torch.allclose(together[row], expected, atol=1e-5, rtol=1e-5)
+        if make is not TorchDecoder:
+            decoder.plan(requests[row : row + 1], lengths[row : row + 1])
+            alone = decoder.attend(query[row : row + 1], keys, values, width**-0.5)
+            assert torch.equal(alone[0], together[row])

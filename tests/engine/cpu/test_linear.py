@@ -29,3 +29,16 @@ def test_products(form, tokens):
     expected = x.double() @ weight.double().T
     out = NativeLinear(pack(weight), team)(x)
     assert (out - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("form", WEIGHTS)
+def test_a_token_does_not_depend_on_its_batch(form):
+    """A token's products are equal to the bit alone and in company: an answer can be continued in another batch."""
+    team = native.team()
+    if team is None:
+        pytest.skip("no native kernels on this machine")
+    linear = NativeLinear(pack(WEIGHTS[form]), team)
+    x = torch.randn(23, WEIGHTS[form].shape[1])
+    together = linear(x)
+    for count in (1, 2, 3, 7):
+        assert torch.equal(linear(x[:count]), together[:count])
