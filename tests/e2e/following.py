@@ -22,8 +22,12 @@ class Follower:
     """Reads `GET /v1/responses/{id}?stream=true` with Last-Event-ID, again and again, until the end."""
 
     def __init__(
-        self, url: str, response_id: str, on_event: Callable[[Follower, dict[str, Any]], None]
+        self,
+        url: str | Callable[[], str],
+        response_id: str,
+        on_event: Callable[[Follower, dict[str, Any]], None] = lambda *_: None,
     ) -> None:
+        """`url`: of the server, or what says where to come back to."""
         self.text = ""
         self.tokens = 0
         self.position = -1
@@ -31,7 +35,8 @@ class Follower:
         self.end: dict[str, Any] = {}
         self.interrupted_at = 0.0
         """`time.monotonic()` of the first event that told of a lost engine."""
-        self._url = f"{url}/v1/responses/{response_id}"
+        self._where = url if callable(url) else lambda: url
+        self._path = f"/v1/responses/{response_id}"
         self._on_event = on_event
 
     async def run(self) -> Follower:
@@ -48,7 +53,9 @@ class Follower:
 
     async def _read(self, client: httpx.AsyncClient) -> None:
         headers = {"Last-Event-ID": str(self.position)} if self.position >= 0 else {}
-        async with client.stream("GET", self._url, params={"stream": "true"}, headers=headers) as answer:
+        async with client.stream(
+            "GET", self._where() + self._path, params={"stream": "true"}, headers=headers
+        ) as answer:
             if answer.status_code in (502, 503):
                 await asyncio.sleep(0.1)
                 return
@@ -61,6 +68,8 @@ class Follower:
     def _take(self, event: dict[str, Any]) -> None:
         if event["type"] == "error":
             return  # «come back»: the loop does
+        if "queue" in event:
+            return  # a place in the queue takes no number
         number = event["sequence_number"]
         assert number > self.position, f"{number} came after {self.position}"
         if event["type"] == "response.output_text.delta":

@@ -131,3 +131,25 @@ async def test_fault(program, undisturbed, moment, fault):
     assert follower.end["usage"]["output_tokens"] == follower.tokens
     late = await Follower(program.url, disturbance.response_id, lambda *_: None).run()
     assert (late.text, late.position, late.end) == (follower.text, follower.position, follower.end)
+
+
+LONG_PAUSE = 10.0
+"""Seconds: longer than any time-out of a single exchange with the store, and than a lease."""
+
+
+async def test_a_store_that_stands_still_for_ten_seconds(program, undisturbed):
+    """Answers at every moment at once: queued, in prefill, early, late and ended ones are whole afterwards."""
+    ids = [await ask(program)]
+    ended = await Follower(program.url, ids[0]).run()
+    for _ in range(3 * PLACES):
+        ids.append(await ask(program))
+        await asyncio.sleep(0.12)
+    reading = [asyncio.create_task(Follower(program.url, one).run()) for one in ids]
+    await asyncio.sleep(0.1)
+    program.kill("store", signal.SIGSTOP)
+    await asyncio.sleep(LONG_PAUSE)
+    program.kill("store", signal.SIGCONT)
+    followers = await asyncio.gather(*reading)
+    assert {follower.text for follower in followers} == {undisturbed} == {ended.text}
+    assert {follower.end["usage"]["output_tokens"] for follower in followers} == {TOKENS}
+    await asyncio.to_thread(program.wait_ready, 30)

@@ -1,0 +1,97 @@
+"""Several webs and engines on one store, with nothing in common but its address."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import httpx
+import pytest
+
+from tests.e2e.following import Follower
+from tests.fleet import Fleet
+from tests.stores import running_store
+
+pytestmark = pytest.mark.e2e
+
+ANSWERS = 24
+TOKENS = 300
+ASK = {
+    "model": "scripted",
+    "temperature": 0,
+    "max_output_tokens": TOKENS,
+    "ignore_eos": True,
+    "background": True,
+}
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory):
+    """Processes that have half a second to finish what they do, which is less than any answer takes."""
+    settings = {
+        "SCRIPTED_TOKENS_PER_SECOND": "60",
+        "CHATSERVER_DRAIN": "0.5",
+        "CHATSERVER_LOG_LEVEL": "warning",
+    }
+    with running_store() as store, Fleet(tmp_path_factory.mktemp("fleet"), store.url, **settings) as made:
+        yield made
+
+
+async def ask(url: str, text: str, **more: object) -> str:
+    async with httpx.AsyncClient(timeout=20) as client:
+        answer = await client.post(f"{url}/v1/responses", json={**ASK, "input": text, **more})
+    assert answer.status_code == 200, answer.text
+    return answer.json()["id"]
+
+
+async def whole(url: str, text: str) -> str:
+    async with httpx.AsyncClient(timeout=60) as client:
+        answer = await client.post(f"{url}/v1/responses", json={**ASK, "input": text, "background": False})
+    return answer.json()["output"][0]["content"][0]["text"]
+
+
+async def test_a_rolling_restart_under_load_loses_no_token(fleet):
+    """Each web and each engine is replaced while 24 answers run: every reader has the undisturbed text, once."""
+    webs = [fleet.start("web") for _ in range(2)]
+    engines = [fleet.start("engine") for _ in range(2)]
+    for web in webs:
+        await asyncio.to_thread(fleet.wait_ready, web, 2)
+    texts = [f"Question {n % 3}" for n in range(ANSWERS)]
+    expected = dict(
+        zip(texts[:3], await asyncio.gather(*(whole(webs[0].url, t) for t in texts[:3])), strict=True)
+    )
+    followers: list[Follower] = []
+    for n in range(2):
+        old_web, old_engine, new_web, new_engine = (
+            webs[n],
+            engines[n],
+            fleet.start("web"),
+            fleet.start("engine"),
+        )
+        await asyncio.to_thread(fleet.wait_ready, new_web, 3)
+        ids = await asyncio.gather(*(ask(webs[i % 2].url, text) for i, text in enumerate(texts)))
+        reading = [asyncio.create_task(Follower(lambda: random.choice(webs).url, one).run()) for one in ids]
+        await asyncio.sleep(1)
+        webs[n], engines[n] = new_web, new_engine
+        codes = await asyncio.gather(*(asyncio.to_thread(old.end) for old in (old_engine, old_web)))
+        assert codes == [0, 0], old_web.log.read_text() + old_engine.log.read_text()
+        followers += await asyncio.gather(*reading)
+    assert [follower.text for follower in followers] == [expected[text] for text in texts * 2]
+    assert {follower.end["status"] for follower in followers} == {"incomplete"}
+    assert {follower.end["usage"]["output_tokens"] for follower in followers} == {TOKENS}
+    assert sum(follower.interrupted_at > 0 for follower in followers) > 0, "nothing was handed over"
+    assert sum(follower.connections > 1 for follower in followers) > 0, "nobody had to come back"
+
+
+async def test_a_killed_engine_is_taken_over_by_another_one(fleet):
+    """No supervisor releases its jobs: the lease runs out, and the other engine goes on with the same numbers."""
+    web, first, second = fleet.start("web"), fleet.start("engine"), fleet.start("engine")
+    await asyncio.to_thread(fleet.wait_ready, web, 2)
+    expected = await whole(web.url, "Tell me about tides.")
+    ids = [await ask(web.url, "Tell me about tides.") for _ in range(8)]
+    reading = [asyncio.create_task(Follower(web.url, one).run()) for one in ids]
+    await asyncio.sleep(1)
+    first.kill()
+    followers = await asyncio.gather(*reading)
+    assert {follower.text for follower in followers} == {expected}
+    assert any(follower.interrupted_at for follower in followers) and second.process.poll() is None
