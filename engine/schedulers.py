@@ -109,11 +109,12 @@ class Schedulers:
         """Lose schedulers that say nothing, end requests that get nothing, until cancelled."""
         while True:
             await asyncio.sleep(min(WATCH_SECONDS, self._settings.silence / 4))
-            await self.ping()
+            answered = await self.ping()
             now = time.monotonic()
             if (silent := self._watchdog.silent(now)) is not None:
                 self._lose(f"the scheduler said nothing for {silent:.0f} s")
-            for request_id in self._watchdog.stalled(now):
+            # Schedulers that do not answer are computing, or are lost soon: then the answers go on elsewhere.
+            for request_id in self._watchdog.stalled(now) if answered else ():
                 self._steps[request_id].cancel()
 
     async def _next(self, request_id: str, wait: Wait, outputs: AsyncIterator[Any]) -> dict[str, Any] | None:

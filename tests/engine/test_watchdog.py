@@ -1,0 +1,130 @@
+"""Silence: of one request, of all schedulers, and what is not silence."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from engine.contract import EngineLost, EngineStalled
+from engine.questions import Questions
+from engine.settings import EngineSettings, patience
+from engine.watchdog import Wait, Watchdog
+
+SETTINGS = EngineSettings(Path("m"), "m", silence=0.2)
+
+
+def test_a_request_is_stalled_only_while_somebody_waits():
+    """A slow reader is not the engine's silence; each token begins the wait anew."""
+    watchdog = Watchdog(silence=5, heard_at=0)
+    watchdog.waits["reading"] = Wait(patience=5)
+    watchdog.waits["waiting"] = wait = Wait(patience=5, since=1)
+    assert watchdog.stalled(6) == []
+    assert watchdog.stalled(6.1) == ["waiting"]
+    wait.since = 6
+    assert watchdog.stalled(6.1) == []
+
+
+def test_any_new_word_is_a_sign_of_life():
+    """The same word again is none."""
+    watchdog = Watchdog(silence=5, heard_at=0)
+    watchdog.heard("a", 3)
+    watchdog.heard("a", 7)
+    assert watchdog.silent(8) is None
+    assert watchdog.silent(8.5) == 5.5
+    watchdog.heard("b", 9)
+    assert watchdog.silent(10) is None
+
+
+def test_long_prompts_have_more_patience():
+    """Ten minutes for 30,000 tokens on a CPU, half a minute more on a GPU."""
+    assert patience(SETTINGS, 30_000) == pytest.approx(600.2)
+    assert patience(EngineSettings(Path("m"), "m", device="cuda", silence=0.2), 30_000) == pytest.approx(30.2)
+
+
+async def test_questions_are_answered_by_their_ids():
+    """By every group, whatever their order; late answers go to nobody; waiting ones are bounded."""
+    sent: list = []
+    questions = Questions(sent.append, groups=2)
+    one, other = (asyncio.create_task(questions.ask(SimpleNamespace(), 5)) for _ in range(2))
+    await asyncio.sleep(0)
+    for question in (sent[1], sent[0], sent[0], sent[1]):
+        questions.answered(SimpleNamespace(rid=question.rid))
+    assert [answer.rid for answer in await one] == [sent[0].rid] * 2
+    assert [answer.rid for answer in await other] == [sent[1].rid] * 2
+    with pytest.raises(TimeoutError):
+        await questions.ask(SimpleNamespace(), 0.01)
+    questions.answered(SimpleNamespace(rid=sent[2].rid))
+    waiting = [asyncio.create_task(questions.ask(SimpleNamespace(), 5)) for _ in range(256)]
+    await asyncio.sleep(0)
+    with pytest.raises(TimeoutError):
+        await questions.ask(SimpleNamespace(), 5)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+class _Runtime:
+    """SGLang's side: requests get one token and then nothing; pings are answered while `alive`."""
+
+    def __init__(self) -> None:
+        self.alive = True
+        self.aborted: list[str] = []
+        self.manager = SimpleNamespace(
+            generate_request=self._generate, abort_request=self.aborted.append, last_receive_tstamp=0
+        )
+
+    async def _generate(self, source, _):
+        yield {"token": 1}
+        if source.rid == "f" * 32:
+            for _ in range(40):
+                await asyncio.sleep(0.02)
+                yield {"token": 1}
+        else:
+            await asyncio.sleep(60)
+
+    async def pool(self, timeout: float):
+        if not self.alive:
+            await asyncio.sleep(0.02)
+            raise TimeoutError
+        self.manager.last_receive_tstamp += 1
+
+
+@pytest.fixture
+async def watched():
+    """Schedulers over `_Runtime`, being watched."""
+    from engine.schedulers import Schedulers
+
+    runtime, lost = _Runtime(), asyncio.get_running_loop().create_future()
+    schedulers = Schedulers(cast(Any, runtime), SETTINGS, lost, lost.set_result)
+    watching = asyncio.create_task(schedulers.keep_watch())
+    yield runtime, schedulers
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+
+
+async def outputs(schedulers, request_id: str) -> int:
+    """Return how many outputs a request had, all of them."""
+    return len([output async for output in schedulers.run(request_id, [1, 2], {}, "")])
+
+
+@pytest.mark.sglang
+async def test_a_request_that_gets_nothing_ends_alone(watched):
+    """It is aborted with an error that says how long it waited; one beside it is not touched."""
+    runtime, schedulers = watched
+    steady = asyncio.create_task(outputs(schedulers, "f" * 32))
+    with pytest.raises(EngineStalled, match="no token came for 0 s"):
+        await asyncio.wait_for(outputs(schedulers, "0" * 32), 5)
+    assert runtime.aborted == ["0" * 32]
+    assert await steady == 41
+    assert schedulers.running == 0
+
+
+@pytest.mark.sglang
+async def test_schedulers_that_say_nothing_are_lost(watched):
+    """Requests end with EngineLost, not as stalled: they can go on elsewhere."""
+    runtime, schedulers = watched
+    runtime.alive = False
+    with pytest.raises(EngineLost, match="the scheduler said nothing for 0 s"):
+        await asyncio.wait_for(outputs(schedulers, "0" * 32), 5)
