@@ -11,8 +11,9 @@ from collections.abc import Callable
 from chatserver.errors import NotFound, Unavailable
 from chatserver.ports.caches import CacheReport, Caches, Look, Release, Warm
 from chatserver.service.layout import Ids
-from chatserver.service.prefixes import Prefix, Prefixes
+from chatserver.service.prefixes import Prefixes
 from chatserver.service.prompting import PromptBuilder
+from chatserver.service.wanted import Prefix
 from engine.contract import EngineError
 
 log = logging.getLogger(__name__)

@@ -16,18 +16,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
 from chatserver.service.published import Known, Published
+from chatserver.service.wanted import Prefix, Wanted
 from engine.contract import REQUEST_ID_LENGTH, Engine, EngineBusy, EngineError, EngineLost
 
 log = logging.getLogger(__name__)
 
-MAX_WANTED = 64
-"""Prefixes that wait; past it the one that waits longest is dropped: its turn computes it itself."""
 CHUNK_SECONDS = 0.15
 """How long one prefill request should take: what a turn that comes in its middle may lose."""
 MIN_CHUNK, MAX_CHUNK = 64, 1024
@@ -38,21 +36,6 @@ SHARE = 0.25
 """Of the time that idle work takes at most while answers are written."""
 SETTLE = 0.02
 """Seconds without a turn before idle work goes on: turns that follow each other at once leave no gap for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """What to have in the cache, and whose it is. `cut`, `leaf`: see `Known`.
-
-    `due`: the conversation's next turn will need it.
-    """
-
-    conversation: str
-    salt: str
-    ids: tuple[int, ...]
-    cut: str | None = None
-    leaf: str | None = None
-    due: bool = False
 
 
 @dataclass(slots=True)
@@ -88,10 +71,8 @@ class Prefixes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._published = Published(engine.card.kv_tokens, engine.card.page)
-        self._wanted: OrderedDict[str, Prefix] = OrderedDict()
+        self._wanted = Wanted()
         self._running: _Running | None = None
-        self._starting: set[object] = set()
-        self._answering: set[object] = set()
         self._stir = asyncio.Event()
         self._chunk = self._pages(MIN_CHUNK)
         self._took = 0.0
@@ -103,24 +84,19 @@ class Prefixes:
 
     def hold(self, turn: object, conversation: str | None) -> None:
         """A turn begins: idle work stops, unless it is for that conversation (then see `wait_for`)."""
-        self._starting.add(turn)
-        if conversation is not None:
-            self._wanted.pop(conversation, None)  # the turn computes it itself
+        self._wanted.starts(turn, conversation)
         running = self._running
         if running is not None and running.prefix.conversation != conversation:
             self._pause(running)
 
     def answering(self, turn: object) -> None:
         """A turn that holds has its first token: nobody waits for it any more. May be called again."""
-        if turn in self._starting:
-            self._starting.discard(turn)
-            self._answering.add(turn)
+        if self._wanted.answers(turn):
             self._stir.set()
 
     def release(self, turn: object) -> None:
         """A turn has ended."""
-        self._starting.discard(turn)
-        self._answering.discard(turn)
+        self._wanted.ends(turn)
         self._stir.set()
 
     async def wait_for(
@@ -190,7 +166,7 @@ class Prefixes:
 
         Idle work for the conversation is dropped. Returns how many tokens were freed. Raises EngineError.
         """
-        self._wanted.pop(conversation, None)
+        self._wanted.drop(conversation)
         running = self._running
         if running is not None and running.prefix.conversation == conversation:
             running.stale = True
@@ -204,10 +180,7 @@ class Prefixes:
         """Have a prefix made when there is nothing else to do; it takes the place of the conversation's earlier one."""
         if self._published.warm(prefix.salt, prefix.conversation, prefix.ids) >= self._whole(len(prefix.ids)):
             return
-        self._wanted.pop(prefix.conversation, None)
-        self._wanted[prefix.conversation] = prefix
-        if len(self._wanted) > MAX_WANTED:
-            self._wanted.popitem(last=False)
+        self._wanted.put(prefix)
         self._stir.set()
 
     @property
@@ -219,13 +192,13 @@ class Prefixes:
         """Make what is wanted until cancelled. Raises EngineLost."""
         while True:
             self._stir.clear()
-            if self._next() is None:
+            if self._wanted.next() is None:
                 await self._stir.wait()
                 continue
-            await asyncio.sleep(self._took * (1 / SHARE - 1) if self._answering else SETTLE)
-            prefix = self._next()
-            if prefix is not None:
-                await self._make(self._wanted.pop(prefix.conversation))
+            await asyncio.sleep(self._took * (1 / SHARE - 1) if self._wanted.beside else SETTLE)
+            if (prefix := self._wanted.next()) is not None:
+                self._wanted.drop(prefix.conversation)
+                await self._make(prefix)
 
     # Private
 
@@ -238,12 +211,6 @@ class Prefixes:
             if kept and keep:
                 self._published.add(salt, conversation, ids[:keep])
         return freed
-
-    def _next(self) -> Prefix | None:
-        """Return what may be made now: the oldest, of those that are due while answers are written."""
-        if self._starting:
-            return None
-        return next((p for p in self._wanted.values() if p.due or not self._answering), None)
 
     def _whole(self, length: int) -> int:
         return length - length % self._engine.card.page
@@ -263,19 +230,15 @@ class Prefixes:
         finally:
             self._running = None
             running.done.set()
-        if (
-            not (running.finished or running.failed or running.stale)
-            and prefix.conversation not in self._wanted
-        ):
-            self._wanted[prefix.conversation] = prefix
-            self._wanted.move_to_end(prefix.conversation, last=False)
+        if not (running.finished or running.failed or running.stale):
+            self._wanted.put_back(prefix)
 
     async def _prefill(self, running: _Running) -> None:
         """Make it chunk by chunk, from what is there already on; return early when paused, or to rest."""
         prefix = running.prefix
         at = self._published.warm(prefix.salt, prefix.conversation, prefix.ids)
         while at < self._whole(len(prefix.ids)):
-            chunk = self._pages(MIN_CHUNK) if self._answering else self._chunk
+            chunk = self._pages(MIN_CHUNK) if self._wanted.beside else self._chunk
             end = min(at + chunk, len(prefix.ids))
             running.request_id = uuid4().hex[:REQUEST_ID_LENGTH]
             started = time.monotonic()
@@ -290,7 +253,7 @@ class Prefixes:
             self._published.add(prefix.salt, prefix.conversation, prefix.ids[:end], prefix.cut, prefix.leaf)
             self._adapt(computed, self._took)
             at = end
-            if self._answering and not running.wanted_now:
+            if self._wanted.beside and not running.wanted_now:
                 return
         running.finished = True
         self.counts.finished += 1

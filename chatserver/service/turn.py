@@ -30,9 +30,10 @@ from chatserver.ports.tapes import Tapes
 from chatserver.ports.turns import Turns
 from chatserver.service import account
 from chatserver.service.generation import Generation, as_server_error
-from chatserver.service.prefixes import Prefix, Prefixes
+from chatserver.service.prefixes import Prefixes
 from chatserver.service.prompting import Prompt, PromptBuilder, Upcoming
 from chatserver.service.tape_writer import TapeWriter
+from chatserver.service.wanted import Prefix
 from chatserver.service.written import Written
 from engine.contract import Engine, EngineError, EngineLost, FinishReason, Shown
 

@@ -8,7 +8,8 @@ import pytest
 
 from chatserver.domain.response import Truncation
 from chatserver.service import prefixes as module
-from chatserver.service.prefixes import MAX_WANTED, Prefix, Prefixes
+from chatserver.service.prefixes import Prefixes
+from chatserver.service.wanted import MAX_WANTED, Prefix
 from engine.contract import EngineLost, GenerateRequest, Sampling
 from tests.chatserver.service.engine_role import (
     ended,
@@ -203,13 +204,30 @@ async def test_each_branch_keeps_its_own_cut(store):
 
 
 async def test_real_work_goes_first(store):
-    """With prefixes waiting all the time, every turn starts as soon as without; at most a step is lost."""
+    """With prefixes waiting all the time: from when a turn is handed to the engine to its first token none begins."""
     async with scripted(ttft_ms=30) as engine, worker(store, engine) as role:
+        happened, prefill, generate = [], engine.prefill, engine.generate
+
+        async def note_prefill(*asked):
+            happened.append("prefill")
+            return await prefill(*asked)
+
+        async def note_generate(request):
+            happened.append("turn")
+            async for chunk in generate(request):
+                happened.append("token")
+                yield chunk
+
+        engine.prefill, engine.generate = note_prefill, note_generate
         for number in range(5):
-            role._parts.prefixes.want(Prefix(f"c{number}", SALT, tuple(range(number, number + 3000))))
+            ids = tuple(100 + (number + i) % 1000 for i in range(3000))
+            role._parts.prefixes.want(Prefix(f"c{number}", SALT, ids, due=True))
             await begun(role._parts.prefixes)
-            response = await run_turn(store, stateless(f"Q{number}"))
-            assert response.outcome.timing.engine_ttft_ms < 45
+            await run_turn(store, stateless(f"Q{number}"))
+        assert happened.count("turn") == 5 and happened.count("prefill") > 5
+        for at, what in enumerate(happened):
+            if what == "turn":
+                assert happened[at + 1] == "token"
 
 
 async def test_what_may_never_be_needed_waits_for_a_quiet_engine(store):
