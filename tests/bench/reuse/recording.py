@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from chatserver.service.prompting import PromptBuilder
 from chatserver.service.published import Published
-from engine.contract import Engine, GenerateRequest, Tokenizer
+from engine.contract import Engine, GenerateRequest, Shown, Tokenizer
 
 
 @dataclass(slots=True)
@@ -79,10 +79,11 @@ class Recording:
 
 def think(prompts: PromptBuilder, tokenizer: Tokenizer) -> None:
     """Have later prompts show only the second half of each answer, as a template does that drops reasoning."""
-    assert hasattr(prompts, "answer_ids"), "answers are shown to later prompts by another name now"
+    assert hasattr(prompts, "shown"), "answers are shown to later prompts by another name now"
 
-    def answer_ids(emitted: Sequence[int]) -> tuple[int, ...]:
-        kept = tuple(emitted[len(emitted) // 2 :])
-        return (*tokenizer.cue(), *kept, *tokenizer.tail(kept))
+    async def shown(emitted: Sequence[int]) -> Shown:
+        half = len(emitted) // 2
+        kept = tuple(emitted[half:])
+        return Shown((*tokenizer.cue(), *kept, *tokenizer.tail(kept)), half)
 
-    prompts.answer_ids = answer_ids
+    prompts.shown = shown
