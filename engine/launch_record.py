@@ -24,7 +24,7 @@ def record() -> None:
     path = os.environ.get(VARIABLE)
     if path is None:
         return
-    handler = logging.FileHandler(path, delay=True)
+    handler = logging.FileHandler(path)  # opened now: after the start the file has no name any more
     handler.setLevel(logging.ERROR)
     logging.getLogger(_LOGGER).addHandler(handler)
 

@@ -101,3 +101,23 @@ def test_schedulers_errors_reach_their_parent():
         assert "fine" not in said()
     assert VARIABLE not in os.environ
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_scheduler_that_fails_after_the_start_can_still_say_so():
+    """The record is gone by then; logging the reason must not fail in its place."""
+    code = (
+        "import logging, sys; from engine import launch_record; launch_record.record(); "
+        "print('recording', flush=True); sys.stdin.read(); "
+        "logging.getLogger('sglang.srt.managers.scheduler').error('late'); print('told')"
+    )
+    with recorded():
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"recording\n"
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, b"told\n"), err.decode()
