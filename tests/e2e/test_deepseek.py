@@ -36,7 +36,7 @@ def client(program) -> OpenAI:
 def ranks_of(program) -> list[psutil.Process]:
     """Return the scheduler processes of the engine."""
     children = psutil.Process(program.pid("engine")).children(recursive=True)
-    return [child for child in children if "scheduler_TP" in " ".join(child.cmdline())]
+    return [child for child in children if child.name().startswith("sglang::sched")]
 
 
 def test_a_conversation_on_two_ranks_reuses_its_prefix(client):
