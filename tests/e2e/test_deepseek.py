@@ -35,8 +35,8 @@ def client(program) -> OpenAI:
 
 def ranks_of(program) -> list[psutil.Process]:
     """Return the scheduler processes of the engine."""
-    children = psutil.Process(program.pid("engine")).children(recursive=True)
-    return [child for child in children if child.name().startswith("sglang::sched")]
+    children = psutil.Process(program.pid("engine")).children()
+    return [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
 
 
 def test_a_conversation_on_two_ranks_reuses_its_prefix(client):
