@@ -8,14 +8,13 @@ setting, 3 for what a restart cannot mend, 1 for the rest.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
 from chatserver.errors import ChatServerError, StartupError
-from chatserver.service import capacity, operator_arguments, random_model
+from chatserver.service import capacity, logs, operator_arguments, random_model
 from chatserver.settings import Settings, options, read
 
 COMMANDS = {
@@ -31,7 +30,6 @@ TOOLS = {"plan": capacity, "random-model": random_model}
 OPERATORS = {"keys": operator_arguments.KEYS_HELP, "usage": operator_arguments.USAGE_HELP}
 """Commands that only need the store."""
 INTERRUPTED = 130
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(command: str, settings: Settings, response_id: str = "") -> None:
     # on stderr, which the supervisor keeps in the role's log
-    logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
+    logs.begin(settings.log_level, secrets=[key for _, key in settings.api_keys])
     module = import_module(f"chatserver.app.{command}")
     module.run(settings, *([response_id] if command == "replay" else []))
 

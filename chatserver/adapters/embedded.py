@@ -30,6 +30,7 @@ SOCKET_PATH_BYTES = 100
 """Longest path that every platform takes for a unix socket (Linux 107, macOS 103)."""
 READY_WITHIN = 60.0
 """Seconds in which a store that is started for one command must have read its file."""
+END_WITHIN = 10.0
 UMASK = 0o077
 """The umask to start the process with: what it writes is its owner's only."""
 
@@ -142,21 +143,15 @@ async def running(data_dir: Path) -> AsyncIterator[None]:
         return
     prepared = await asyncio.to_thread(prepare, data_dir)
     try:
-        process = await asyncio.create_subprocess_exec(
-            *prepared.argv,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            pass_fds=(prepared.lock,),
-            umask=UMASK,
-        )
+        process = await asyncio.to_thread(_start, prepared)
     finally:
-        prepared.release()  # the child holds it now
+        prepared.release()  # the store holds it now
     try:
         await wait_ready(socket, READY_WITHIN)
         yield
     finally:
         process.terminate()
-        await process.wait()
+        await asyncio.to_thread(_end, process)
 
 
 async def keep_synced(folder: Path, *, every: float = 1.0) -> NoReturn:
@@ -168,6 +163,24 @@ async def keep_synced(folder: Path, *, every: float = 1.0) -> NoReturn:
     while True:
         await asyncio.sleep(every)
         await asyncio.to_thread(_sync, folder)
+
+
+def _start(prepared: EmbeddedStore) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 ours
+        prepared.argv,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(prepared.lock,),
+        umask=UMASK,
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(END_WITHIN)
+    except subprocess.TimeoutExpired:
+        process.kill()  # it has written every step before it answered
+        process.wait()
 
 
 def _sync(folder: Path) -> None:

@@ -144,7 +144,8 @@ class Ticket:
     async def _reserve(self, response: Response, prompt: int, output: int) -> None:
         hold = _hold(response, prompt, output)
         verdict = await self._accounts.admit(self.key, request=False, hold=hold)
-        if verdict.state in _FREED_BY_SETTLING and await self._accounts.settle(self.key):
+        if verdict.state in _FREED_BY_SETTLING:
+            await self._accounts.settle(self.key)  # perhaps somebody else just did: ask again in any case
             verdict = await self._accounts.admit(self.key, request=False, hold=hold)
         self.verdict = verdict
         _check(verdict, hold, response.params.model)

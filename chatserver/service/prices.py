@@ -80,7 +80,7 @@ def _price(entry: object, place: str, currency: str, path: Path) -> Price:
     for kind in _KINDS:
         value = entry[kind]
         expected = f"a number from 0 to {MAX_PRICE} with at most {MILLION} decimal places"
-        if isinstance(value, bool) or not isinstance(value, int | Decimal) or not 0 <= value <= MAX_PRICE:
+        if not _is_price(value):
             raise _wrong(path, f"{place}.{kind}", expected, value)
         try:
             # a millionth of the price of a million tokens, in picos: the same digits, six places further
@@ -88,6 +88,12 @@ def _price(entry: object, place: str, currency: str, path: Path) -> Price:
         except ValueError:
             raise _wrong(path, f"{place}.{kind}", expected, value) from None
     return Price(found["hit"], found["miss"], found["output"], currency)
+
+
+def _is_price(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        return False
+    return Decimal(value).is_finite() and 0 <= value <= MAX_PRICE
 
 
 def _wrong(path: Path, place: str, expected: str, got: object) -> StartupError:

@@ -1,0 +1,1 @@
+"""What the front door costs: the key, the limits, the validation of a request."""
