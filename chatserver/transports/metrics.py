@@ -58,6 +58,10 @@ class _Figures:
         running = _gauge("engine_running_answers", "Answers that the engine works on")
         queued = _gauge("engine_queued_requests", "Requests that wait inside the engine")
         used = _gauge("engine_kv_used_tokens", "Tokens of the KV pool that running answers hold")
+        cached = _gauge(
+            "engine_kv_cached_tokens", "Tokens of the KV pool that hold prefixes; they can be evicted"
+        )
+        leaked = _gauge("engine_kv_leaked_tokens", "Tokens of the KV pool that belong to nobody: expect 0")
         size = _gauge("engine_kv_tokens", "Size of the KV pool in tokens")
         for engine in self._engines:
             model = engine.model.name if engine.model else ""
@@ -65,8 +69,10 @@ class _Figures:
             running.add_metric((engine.engine_id,), engine.running)
             queued.add_metric((engine.engine_id,), engine.queued)
             used.add_metric((engine.engine_id,), engine.kv_used)
+            cached.add_metric((engine.engine_id,), engine.kv_cached)
+            leaked.add_metric((engine.engine_id,), engine.kv_leaked)
             size.add_metric((engine.engine_id,), engine.kv_tokens)
-        yield from (ready, running, queued, used, size)
+        yield from (ready, running, queued, used, cached, leaked, size)
 
     def _of_experts(self) -> Iterator[Metric]:
         given = CounterMetricFamily(

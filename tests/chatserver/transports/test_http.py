@@ -282,7 +282,7 @@ async def test_metrics(memory):
     """Every engine's figures and its experts' load are there, in Prometheus's text and in OpenMetrics."""
     load = ExpertLoad((LayerLoad(1, (30, 10), 1.5, 4.0), LayerLoad(2, (20, 20), 1.0, 2.0)), 1.25)
     memory.store.reports = {
-        "eng_1": EngineReport("eng_1", EngineState.READY, "ready", 1.0, MODEL, 2, 1, 300, 4096),
+        "eng_1": EngineReport("eng_1", EngineState.READY, "ready", 1.0, MODEL, 2, 1, 300, 4096, 1024, 7),
         "eng_2": EngineReport("eng_2", EngineState.LOADING, "weights", 1.0),
     }
     memory.store.loads = {"eng_1": load, "eng_gone": load}
@@ -311,6 +311,8 @@ async def test_metrics(memory):
     assert found["chatserver_engine_queued_requests", "eng_1"] == 1
     assert found["chatserver_engine_kv_used_tokens", "eng_1"] == 300
     assert found["chatserver_engine_kv_tokens", "eng_1"] == 4096
+    assert found["chatserver_engine_kv_cached_tokens", "eng_1"] == 1024
+    assert found["chatserver_engine_kv_leaked_tokens", "eng_1"] == 7
     modern = await http.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert modern.headers["content-type"].startswith("application/openmetrics-text")
     assert modern.text.endswith("# EOF\n")
