@@ -295,3 +295,26 @@ async def test_a_restart_closes_with_come_back(web):
             await receive(socket)
     assert closed.value.rcvd.code == 1012
     web.engine.write.set()
+
+
+async def test_each_attach_asks_again_who_may_read(keyed):
+    """Another tenant's key opens neither door of an answer that runs; ids are nowhere listed to it, nor guessable."""
+    keyed.engine.write.clear()
+    mine, theirs = ({"Authorization": f"Bearer {tenant}-secret"} for tenant in ("acme", "other"))
+    async with socket_to(keyed, additional_headers=mine) as owner, keyed.http() as client:
+        await send(owner, type="response.create", model="tiny", input="Hello")
+        response = (await until(owner, "response.output_text.delta"))[0]["response"]
+        path = f"/v1/responses/{response['id']}"
+        stream = {"stream": "true", "starting_after": "0"}
+        for headers, status in ((theirs, 404), ({}, 401), ({"Authorization": "Bearer guess-guess"}, 401)):
+            assert (await client.get(path, params=stream, headers=headers)).status_code == status
+            assert (await client.post(f"{path}/cancel", headers=headers)).status_code == status
+        async with socket_to(keyed, additional_headers=theirs) as stranger:
+            for kind in ("response.attach", "response.cancel"):
+                await send(stranger, type=kind, response_id=response["id"])
+                assert (await receive(stranger))["status"] == 404
+        listed = await client.get("/v1/conversations", headers=theirs)
+        assert listed.json()["data"] == []
+        assert (await client.get("/v1/responses", headers=mine)).status_code in (404, 405)
+        keyed.engine.write.set()
+        await until(owner, "response.completed")
