@@ -62,7 +62,9 @@ async def idle(web: Process, count: int) -> dict[str, float]:
     """Open WebSockets and leave them alone."""
     before = memory(web.pid)
     opened = await open_all(lambda: Socket((HANDSHAKE, b""), b"never"), count, web.port)
-    await asyncio.sleep(2)
+    async with asyncio.timeout(30):
+        while not all(one.arrivals for one in opened):
+            await asyncio.sleep(0.1)
     assert all(b" 101 " in one.arrivals[0][1] for one in opened)
     cpu = cpu_seconds(web.pid)
     await asyncio.sleep(5)

@@ -1,7 +1,8 @@
 """Answers for as long as you like, their readers cut at random: no gap, no double, and memory that does not grow.
 
 Each client asks, follows, is cut, comes back, until the answer is whole; then it deletes it and asks again. Memory
-of store, engine and web is taken every few seconds; the slope is a line fitted through the second half, when everything is warm.
+of store, engine and web is taken every few seconds; the slope is a line fitted through the second half, when
+everything is warm.
 """
 
 from __future__ import annotations
