@@ -31,6 +31,9 @@ from chatserver.wire import errors
 
 HEAD_TIMEOUT = 10.0
 """Seconds in which a request's line and headers must arrive."""
+KEEP_ALIVE = 30
+"""Seconds that a connection is kept for another request: longer than clients keep theirs (httpx: 5 s, as uvicorn by
+default), so that none is closed while a request is on its way."""
 MAX_HEAD = 64 * 1024
 """Bytes of a request's line and headers."""
 MAX_AHEAD = 16
@@ -57,6 +60,7 @@ class ServerConfig(uvicorn.Config):
             ws_ping_interval=20.0,
             ws_ping_timeout=20.0,
             ws_per_message_deflate=False,  # costs more CPU and memory than deltas gain
+            timeout_keep_alive=KEEP_ALIVE,
             lifespan="on",
             log_config=None,
             access_log=False,
