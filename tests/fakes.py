@@ -154,6 +154,18 @@ class MemoryConversations:
         start = 0 if after is None else [item.id for item in ordered].index(after) + 1
         return ordered[start : start + limit]
 
+    async def some(self, tenant, conversation_id, item_ids):
+        await self.get(tenant, conversation_id)
+        items = self.s.all_items[conversation_id]
+        return [StoredItem(items[name]) if name in items else None for name in item_ids]
+
+    async def place(self, tenant, conversation_id, item, ids, template_hash):
+        await self.get(tenant, conversation_id)
+        items = self.s.all_items[conversation_id]
+        if item.parent not in items:
+            raise NotFound("no such item")
+        items.setdefault(item.id, item)
+
     async def remove(self, tenant, conversation_id, item_id, now):
         found = await self.get(tenant, conversation_id)
         items = self.s.all_items[conversation_id]

@@ -16,6 +16,7 @@ from chatserver.domain.ids import ENTROPY_BYTES, new_id
 from chatserver.errors import StartupError
 from chatserver.service import profiles
 from chatserver.service.abandoned import Abandoned
+from chatserver.service.compaction import Compactor
 from chatserver.service.prefixes import Prefixes
 from chatserver.service.prompting import PromptBuilder
 from chatserver.service.salt import salts
@@ -62,20 +63,23 @@ async def _serve(settings: Settings, ranks: Ranks | None) -> None:
 
 async def _work(settings: Settings, store: ValkeyStore, engine: Engine, engine_id: str) -> None:
     """Run turns until a signal comes, then drain. Raises StartupError when the process must be restarted."""
+    prompts = PromptBuilder(
+        engine.card,
+        engine.tokenizer,
+        store.conversations,
+        store.turns,
+        default_reserve=settings.max_output_tokens,
+    )
+    prefixes, salt = Prefixes(engine), salts(await store.secrets.cache_salt())
     parts = TurnParts(
         engine=engine,
-        prompts=PromptBuilder(
-            engine.card,
-            engine.tokenizer,
-            store.conversations,
-            store.turns,
-            default_reserve=settings.max_output_tokens,
-        ),
+        prompts=prompts,
         turns=store.turns,
         tapes=store.tapes,
         writer=TapeWriter(store.tapes),
-        prefixes=Prefixes(engine),
-        salt=salts(await store.secrets.cache_salt()),
+        prefixes=prefixes,
+        compactor=Compactor(engine, prompts, store.conversations, prefixes, salt),
+        salt=salt,
     )
     limits = WorkerLimits(
         profiles.max_running(settings),

@@ -15,7 +15,7 @@ SHARDS = 16
 """Number of shards; fixed, because ids carry them. One job queue each."""
 
 ENTROPY_BYTES = 15
-KINDS = ("conv", "resp", "chatcmpl", "msg", "rs", "fc", "eng", "web")
+KINDS = ("conv", "resp", "chatcmpl", "msg", "cmp", "rs", "fc", "eng", "web")
 _PATTERN = re.compile(r"(?P<kind>[a-z]+)_(?P<shard>[0-9a-f]{2})[0-9a-f]{30}")
 
 

@@ -13,12 +13,13 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """Who speaks in a message."""
+    """Who speaks in a message. SUMMARY: the server, of what a cut dropped; no client can say it."""
 
     SYSTEM = "system"
     DEVELOPER = "developer"
     USER = "user"
     ASSISTANT = "assistant"
+    SUMMARY = "summary"
 
 
 class ItemStatus(StrEnum):
@@ -33,7 +34,8 @@ class ItemStatus(StrEnum):
 class Item:
     """One message. `parent`: the item before it on its branch, None for the first.
 
-    `response_id`: the response that wrote it, None if a client did. `created_at`: Unix seconds.
+    `response_id`: the response that wrote it, None if a client did. `created_at`: Unix seconds. `cost`: of a
+    summary, tokens of its prompt, of them from the cache, and written.
     """
 
     id: str
@@ -43,6 +45,7 @@ class Item:
     status: ItemStatus = ItemStatus.COMPLETED
     response_id: str | None = None
     created_at: int = 0
+    cost: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,8 @@ class Params:
     `temperature`, `top_p`, `top_k`: None = the model's own default, filled in when the model is known.
     `max_output_tokens`: None = what is left of the window. `retention_ratio`: share of the window
     kept by a cut, for Truncation.RETENTION_RATIO (and AUTO, with the default); `post_instructions`: tokens that may
-    follow the instructions; `cut_inside`: whether one too long message may lose its middle. `stop`: at most 4 strings.
+    follow the instructions; `cut_inside`: whether one too long message may lose its middle; `compaction`: whether
+    what a cut drops is summarised. `stop`: at most 4 strings.
     `messages`: the whole prompt as (role, text) for stateless requests, () for conversations.
     """
 
@@ -74,6 +75,7 @@ class Params:
     retention_ratio: float = 0.7
     post_instructions: int | None = None
     cut_inside: bool = False
+    compaction: bool = False
     messages: tuple[tuple[str, str], ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
     echo: dict[str, object] = field(default_factory=dict)
@@ -146,6 +148,7 @@ class Ledger:
     that were sent. `carried`: how many of them are the beginning of the answer, written by an earlier response.
     `lengths`: tokens of each kept item behind the head, as sent; `trim`: what is missing inside one of them.
     `rebuilt`: items whose ids were of another tokenizer or template and were made again for this turn.
+    `summary`: the item that stands for what was dropped, `summary_tokens` long, the end of `head`.
     `difference`: of the answer, None if the template would show the very ids that were emitted.
 
     The lists of items are not stored with a response, which would take space with the square of a conversation's
@@ -171,6 +174,8 @@ class Ledger:
     trim: Trim | None = None
     rebuilt: int = 0
     difference: Difference | None = None
+    summary: str | None = None
+    summary_tokens: int = 0
 
     def of_branch(self, path: Sequence[str]) -> Ledger:
         """Return the ledger with its lists. `path`: item ids from the root to the newest input."""

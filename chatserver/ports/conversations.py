@@ -71,6 +71,21 @@ class Conversations(Protocol):
         """Return up to `limit` items of all branches in order of (depth, id), behind `after`. Raises NotFound."""
         ...
 
+    async def some(
+        self, tenant: str, conversation_id: str, item_ids: Sequence[str]
+    ) -> list[StoredItem | None]:
+        """Return items by their ids, None for those that are not there. Raises NotFound (the conversation)."""
+        ...
+
+    async def place(
+        self, tenant: str, conversation_id: str, item: Item, ids: Sequence[int], template_hash: str
+    ) -> None:
+        """Store an item under its parent and beside the branches: no head moves. One that exists stays as it is.
+
+        Raises NotFound (the conversation, the parent).
+        """
+        ...
+
     async def remove(self, tenant: str, conversation_id: str, item_id: str, now: int) -> Conversation:
         """Remove an item and all that is under it; a head among them moves up. Raises NotFound, Conflict."""
         ...

@@ -22,7 +22,8 @@ Ids = tuple[int, ...]
 class Layout:
     """`segments[i]` has the token ids `ids[i]`. `leading`: items of the branch that the head stands for (0 or 1).
 
-    `carried`: tokens of an answer's beginning that follow the cue.
+    `summary`: the item that the end of the head stands for, `summary_tokens` long. `carried`: tokens of an answer's
+    beginning that follow the cue.
     """
 
     head: Ids
@@ -31,6 +32,8 @@ class Layout:
     segments: tuple[Segment, ...]
     ids: tuple[Ids, ...]
     carried: int = 0
+    summary: str | None = None
+    summary_tokens: int = 0
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -54,6 +57,13 @@ class Layout:
     def prompt(self, plan: Plan) -> Ids:
         """Return a planned prompt."""
         return (*self.prefix(plan), *self.cue)
+
+    def with_summary(self, summary: tuple[str, Ids] | None) -> Layout:
+        """Return the branch with a summary of what is dropped, behind the head."""
+        if summary is None:
+            return self
+        item_id, ids = summary
+        return replace(self, head=(*self.head, *ids), summary=item_id, summary_tokens=len(ids))
 
     def with_answer(self, item_id: str, ids: Ids) -> Layout:
         """Return the branch with one answer more."""

@@ -8,30 +8,21 @@ Stored ids are reused, only what is new is encoded.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from chatserver.domain.item import Item, Role, StoredItem
-from chatserver.domain.planner import DoesNotFit, Plan, Policy, Segment, Window, plan, plan_next
+from chatserver.domain.planner import DoesNotFit, Plan, Policy, Window, plan, plan_next
 from chatserver.domain.response import Ledger, Params, Response, Truncation
 from chatserver.errors import BadRequest, ContextTooLong, NotFound
 from chatserver.ports.conversations import Conversations
 from chatserver.ports.turns import Turns
+from chatserver.service.encoder import Encoder, rebuilt
 from chatserver.service.layout import Ids, Layout, fingerprint
-from engine.contract import ModelCard, Shown, Tokenizer
-
-ENCODE_IN_THREAD = 8_000
-"""Characters from which encoding leaves the event loop: about 1 ms of work."""
-ITEM_COST = 200
-"""Characters that an item's own overhead is worth."""
-
-TOKEN_COST = 4
-"""Characters that a token is worth."""
-
-Encoded = TypeVar("Encoded")
+from chatserver.service.summaries import Summaries
+from engine.contract import ModelCard, Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +66,13 @@ class PromptBuilder:
         default_reserve: int,
     ) -> None:
         self._card = card
-        self._tokenizer = tokenizer
         self._conversations = conversations
         self._turns = turns
         self._default_reserve = default_reserve
+        self.encoder = Encoder(card, tokenizer)
+        """Makes ids."""
+        self.summaries = Summaries(card, tokenizer, conversations)
+        """What stands for what cuts dropped."""
 
     async def build(self, response: Response) -> Prompt:
         """Plan and encode. Raises ContextTooLong with the counts, NotFound if the conversation is gone."""
@@ -86,10 +80,11 @@ class PromptBuilder:
         if params.replay_of is not None:
             return await self._build_again(response, params.replay_of)
         stored, carried = await self._items(response)
-        layout, encoded = await self._lay_out(params, stored)
+        layout, encoded = await self.encoder.lay_out(params, stored)
+        newest = await self._newest(response.tenant, stored) if self._cuts(params) else None
+        layout = layout.with_summary(await self._summary(params, response.conversation, stored, newest))
         layout = replace(layout, carried=len(carried))
         window = self._window(params)
-        newest = await self._newest(response.tenant, stored) if self._cuts(params) else None
         try:
             chosen = plan(layout.segments, **_stored(newest), **self._rules(params, layout))
         except DoesNotFit as error:
@@ -100,7 +95,7 @@ class PromptBuilder:
             max_output=min(
                 params.max_output_tokens or self._default_reserve, window.room - len(ids) - len(carried)
             ),
-            ledger=self._ledger(params, layout, chosen, (*ids, *carried), rebuilt=_rebuilt(stored, encoded)),
+            ledger=self._ledger(params, layout, chosen, (*ids, *carried), rebuilt=rebuilt(stored, encoded)),
             layout=layout,
             encoded=encoded,
             carried=carried,
@@ -122,7 +117,8 @@ class PromptBuilder:
         params = newest.params if newest else Params(self._card.name)
         if params.model != self._card.name:
             return None
-        layout, _ = await self._lay_out(params, stored)
+        layout, _ = await self.encoder.lay_out(params, stored)
+        layout = layout.with_summary(await self._summary(params, conversation_id, stored, newest))
         return self._upcoming(params, layout, _stored(newest))
 
     async def still_there(
@@ -136,9 +132,17 @@ class PromptBuilder:
                 found.add(item)
         return found
 
-    async def shown(self, emitted: Sequence[int]) -> Shown:
-        """Return an answer as later prompts have it. Raises nothing."""
-        return await _off_loop(len(emitted) * TOKEN_COST, lambda: self._tokenizer.shown(emitted))
+    async def _summary(
+        self,
+        params: Params,
+        conversation: str | None,
+        stored: Sequence[StoredItem],
+        newest: Response | None,
+    ) -> tuple[str, Ids] | None:
+        """Return what stands for what was dropped. `conversation`: a fork's own, not its answers'."""
+        if not params.compaction or conversation is None or newest is None or newest.outcome is None:
+            return None
+        return await self.summaries.of(newest.tenant, conversation, stored, newest.outcome.ledger)
 
     async def _items(self, response: Response) -> tuple[list[StoredItem], Ids]:
         """Return the items of a prompt, and the ids that its answer begins with. Raises NotFound."""
@@ -154,20 +158,7 @@ class PromptBuilder:
         )
         if response.continues is None:
             return branch, ()
-        earlier = branch.pop()
-        return branch, earlier.emitted if self._current(earlier) else self._tokenizer.encode(
-            earlier.item.text
-        )
-
-    def _current(self, stored: StoredItem) -> bool:
-        return stored.ids is not None and stored.template_hash == self._card.template_hash
-
-    async def _encode(self, items: Sequence[Item]) -> dict[str, Ids]:
-        """Encode items; many together or a long one off the event loop."""
-        return await _off_loop(
-            sum(len(item.text) + ITEM_COST for item in items),
-            lambda: {item.id: self._tokenizer.segment(item.role.value, item.text) for item in items},
-        )
+        return branch, self.encoder.emitted(branch.pop())
 
     async def _build_again(self, response: Response, original_id: str) -> Prompt:
         """Return the very prompt of an earlier response. Raises BadRequest if it cannot be made any more."""
@@ -176,7 +167,12 @@ class PromptBuilder:
         if ledger is None:
             raise BadRequest(f"The response {original_id!r} was never sent.", param="response_id")
         stored, carried = await self._items(original)
-        layout, _ = await self._lay_out(original.params, stored)
+        layout, _ = await self.encoder.lay_out(original.params, stored)
+        if ledger.summary is not None and original.conversation is not None:
+            kept = replace(ledger, next_cut=None)
+            layout = layout.with_summary(
+                await self.summaries.of(original.tenant, original.conversation, (), kept)
+            )
         leading = len(layout.leading)
         spans = Plan(ledger.pinned - leading, ledger.start - leading, ledger.sent, ledger.cut, ledger.trim)
         ids = (*layout.prompt(spans), *carried)
@@ -196,21 +192,6 @@ class PromptBuilder:
         except DoesNotFit:
             return None
         return Upcoming(layout.prefix(chosen), chosen.cut)
-
-    async def _lay_out(self, params: Params, stored: list[StoredItem]) -> tuple[Layout, dict[str, Ids]]:
-        """Return the branch with its ids, and those that had to be made."""
-        instructions, body = _instructions(params, stored)
-        head = await _off_loop(len(instructions or ""), lambda: self._tokenizer.head(instructions))
-        encoded = await self._encode([s.item for s in body if not self._current(s)])
-        ids = tuple(encoded.get(s.item.id) or s.ids or () for s in body)
-        layout = Layout(
-            head=head,
-            cue=self._tokenizer.cue(),
-            leading=tuple(s.item.id for s in stored[: len(stored) - len(body)]),
-            segments=tuple(Segment(s.item.id, s.item.role, len(i)) for s, i in zip(body, ids, strict=True)),
-            ids=ids,
-        )
-        return layout, encoded
 
     async def _newest(self, tenant: str, stored: Sequence[StoredItem]) -> Response | None:
         """Return the newest answer of a branch: its cut stays where it is until the window is full again."""
@@ -275,6 +256,8 @@ class PromptBuilder:
             lengths=tuple(map(len, layout.kept(chosen))),
             trim=chosen.trim,
             rebuilt=rebuilt,
+            summary=layout.summary,
+            summary_tokens=layout.summary_tokens,
         ).of_branch(path)
 
 
@@ -282,25 +265,3 @@ def _stored(newest: Response | None) -> dict[str, Any]:
     """Return where the newest answer of a branch said that the next prompt is cut, for `plan` and `plan_next`."""
     ledger = newest.outcome.ledger if newest and newest.outcome else None
     return {"cut": ledger.next_cut, "trim": ledger.trim} if ledger else {}
-
-
-def _rebuilt(stored: Sequence[StoredItem], encoded: Mapping[str, Ids]) -> int:
-    """Count the items whose ids another tokenizer or template had made."""
-    return sum(s.ids is not None and s.item.id in encoded for s in stored)
-
-
-async def _off_loop(cost: int, encode: Callable[[], Encoded]) -> Encoded:
-    """Encode in a thread if it takes long. `cost`: about as many characters."""
-    return await asyncio.to_thread(encode) if cost > ENCODE_IN_THREAD else encode()
-
-
-def _instructions(params: Params, stored: list[StoredItem]) -> tuple[str | None, list[StoredItem]]:
-    """Return the system text that opens the prompt, and the items that follow it.
-
-    Templates put one system message at the head: the request's instructions, or else the first item if it is one.
-    """
-    if params.instructions is not None:
-        return params.instructions, stored
-    if stored and stored[0].item.role in (Role.SYSTEM, Role.DEVELOPER):
-        return stored[0].item.text, stored[1:]
-    return None, stored

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from chatserver.domain.ids import ENTROPY_BYTES, new_id, shard_of
 from chatserver.domain.item import Conversation, Item
 from chatserver.errors import NotFound
 from chatserver.ports.conversations import Conversations
+from chatserver.service.summaries import summary_id
 from chatserver.wire.commands import Page
 
 
@@ -21,7 +23,21 @@ class Tree:
 
     async def item(self, tenant: str, conversation_id: str, item_id: str) -> Item:
         """Return one item, on whatever branch it is."""
-        return (await self.branch(tenant, conversation_id, item_id))[-1]
+        _check(conversation_id, "conversation_id", "conv")
+        _check(item_id, "item_id", "msg", "cmp")
+        (found,) = await self._conversations.some(tenant, conversation_id, [item_id])
+        if found is None:
+            raise NotFound(f"Nothing here has the id {item_id!r}.", param="item_id")
+        return found.item
+
+    async def with_summaries(self, tenant: str, conversation_id: str, items: Sequence[Item]) -> list[Item]:
+        """Return items of one branch, before each the summary that ends with it, if there is one."""
+        wanted = [summary_id(item.id) for item in items]
+        found = await self._conversations.some(tenant, conversation_id, wanted)
+        pairs = [
+            (summary.item, item) if summary else (item,) for summary, item in zip(found, items, strict=True)
+        ]
+        return [item for pair in pairs for item in pair]
 
     async def branch(self, tenant: str, conversation_id: str, leaf: str | None = None) -> list[Item]:
         """Return the items from the root to `leaf`; None: to the conversation's head."""
@@ -37,7 +53,7 @@ class Tree:
         """Return one page of the items of all branches, parents before what follows them, and whether more follow."""
         _check(conversation_id, "conversation_id", "conv")
         if page.after is not None:
-            _check(page.after, "after", "msg")
+            _check(page.after, "after", "msg", "cmp")
         found = await self._conversations.all_items(
             tenant, conversation_id, limit=page.limit + 1, after=page.after
         )
@@ -46,7 +62,7 @@ class Tree:
     async def remove(self, tenant: str, conversation_id: str, item_id: str) -> Conversation:
         """Remove an item and everything under it. Raises Conflict (a turn runs)."""
         _check(conversation_id, "conversation_id", "conv")
-        _check(item_id, "item_id", "msg")
+        _check(item_id, "item_id", "msg", "cmp")
         return await self._conversations.remove(tenant, conversation_id, item_id, int(time.time()))
 
     async def fork(
@@ -78,6 +94,6 @@ class Tree:
         return copy
 
 
-def _check(identifier: str, param: str, kind: str) -> None:
-    if shard_of(identifier, kind) is None:
+def _check(identifier: str, param: str, *kinds: str) -> None:
+    if shard_of(identifier, *kinds) is None:
         raise NotFound(f"Nothing here has the id {identifier[:80]!r}.", param=param)

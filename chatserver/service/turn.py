@@ -29,7 +29,9 @@ from chatserver.errors import (
 from chatserver.ports.tapes import Tapes
 from chatserver.ports.turns import Turns
 from chatserver.service import account
+from chatserver.service.compaction import Compactor
 from chatserver.service.generation import Generation, as_server_error
+from chatserver.service.layout import Layout
 from chatserver.service.prefixes import Prefixes
 from chatserver.service.prompting import Prompt, PromptBuilder, Upcoming
 from chatserver.service.tape_writer import TapeWriter
@@ -60,6 +62,7 @@ class TurnParts:
     tapes: Tapes
     writer: TapeWriter
     prefixes: Prefixes
+    compactor: Compactor
     salt: Callable[[str], str]
 
 
@@ -205,7 +208,7 @@ class Turn:
         response, written, generation = self._response, self._written, self._generation
         item = self._item(finish) if written.opened else None
         prompt = self._prompt if item else None
-        shown = await self._parts.prompts.shown(written.ids) if item else Shown(())
+        shown = await self._parts.prompts.encoder.shown(written.ids) if item else Shown(())
         upcoming = self._upcoming(prompt, shown.ids) if prompt else None
         outcome = Outcome(
             status=STATUS[finish],
@@ -258,7 +261,16 @@ class Turn:
         # a cut that moved, or a template that shows what was emitted in another form from now on
         if upcoming is not None and upcoming.ids[: len(computed)] != computed:
             prefixes.want(Prefix(conversation, salt, upcoming.ids, upcoming.cut, leaf, due=True))
+        if upcoming is not None and self._response.params.compaction:
+            self._compact(conversation, prompt.layout, upcoming.cut)
         await prefixes.leave(salt, conversation, prompt.layout.path, cut)
+
+    def _compact(self, conversation: str, layout: Layout, cut: str | None) -> None:
+        """Have what the next turn's cut drops summarised."""
+        parts, response = self._parts, self._response
+        wanted = parts.prompts.summaries.wanted(response.tenant, conversation, layout, cut)
+        if wanted is not None:
+            parts.compactor.want(wanted, response.item_id)
 
     def _item(self, finish: Finish) -> Item:
         response = self._response

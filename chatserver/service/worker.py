@@ -92,6 +92,7 @@ class Worker:
             group.create_task(self._keep_reporting(), name="report")
             group.create_task(self._watchers.run(self._turns, self._limits.max_running), name="watchers")
             group.create_task(self._parts.prefixes.run(), name="idle work")
+            group.create_task(self._parts.compactor.run(), name="summaries")
 
     async def drain(self) -> None:
         """Let running turns finish for `limits.drain` seconds; give the rest back for another engine.
@@ -101,6 +102,7 @@ class Worker:
         self._report = replace(
             self._report, state=EngineState.DRAINING, detail="finishing answers", since=time.time()
         )
+        self._parts.compactor.hold(self)
         self._parts.prefixes.hold(self, None)  # for good: nothing that is made now is of use
         tasks = [task for _, task in self._running.values()]
         if tasks:
@@ -177,6 +179,7 @@ class Worker:
     def _begin(self, response: Response) -> None:
         turn = Turn(self._parts, response)
         self._parts.prefixes.hold(turn, response.conversation)
+        self._parts.compactor.hold(turn)
         earlier = self._running.get(response.id)
         task = self._group.create_task(self._attend(turn, response.id, earlier), name=response.id)
         self._running[response.id] = (turn, task)
@@ -202,6 +205,7 @@ class Worker:
             if self._running.get(response_id, (None,))[0] is turn:
                 del self._running[response_id]
             self._parts.prefixes.release(turn)
+            self._parts.compactor.release(turn)
             self._wake.set()
 
     async def _keep_leases(self) -> None:

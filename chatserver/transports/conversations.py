@@ -85,6 +85,7 @@ class _Endpoints:
             return json_response(wire.list_object(found, wire.item_object, has_more=more))
         items = await self._chat.tree.branch(tenant, _id(request), leaf)
         found, more = wire.page_of(items, page)
+        found = await self._chat.tree.with_summaries(tenant, _id(request), found)
         if page.after is None:
             await self._chat.warmth.expect(tenant, _id(request))  # who opens it is likely to ask
         return json_response(wire.list_object(found, wire.item_object, has_more=more))

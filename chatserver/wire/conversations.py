@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from chatserver.domain.item import Conversation, Item
+from chatserver.domain.item import Conversation, Item, Role
+from chatserver.domain.response import Usage
 from chatserver.errors import BadRequest
 from chatserver.ports.caches import CacheReport
 from chatserver.ports.registry import ServedModel
 from chatserver.wire.commands import Message, Page
 from chatserver.wire.fields import Fields, metadata
 from chatserver.wire.messages import input_messages
-from chatserver.wire.response_objects import message
+from chatserver.wire.response_objects import message, usage_object
 from chatserver.wire.responses import MAX_ID, check_include
 
 MAX_ADDED = 20
@@ -103,12 +104,29 @@ def conversation_object(conversation: Conversation) -> dict[str, Any]:
 
 
 def item_object(item: Item) -> dict[str, Any]:
-    """Return an item. Extensions: created_at, parent and response_id."""
+    """Return an item. Extensions: created_at, parent and response_id; a summary is of type compaction."""
+    if item.role is Role.SUMMARY:
+        return summary_object(item)
     return {
         **message(item),
         "created_at": item.created_at,
         "parent": item.parent,
         "response_id": item.response_id,
+    }
+
+
+def summary_object(item: Item) -> dict[str, Any]:
+    """Return a summary (an extension): what it says, the last item that it covers, what it cost."""
+    prompt, cached, output = item.cost
+    return {
+        "id": item.id,
+        "type": "compaction",
+        "status": item.status.value,
+        "encrypted_content": "",
+        "summary": [{"type": "summary_text", "text": item.text}],
+        "parent": item.parent,
+        "created_at": item.created_at,
+        "usage": usage_object(Usage(prompt, cached, output)),
     }
 
 

@@ -14,7 +14,7 @@ MAX_TEXT = 1_000_000
 """Characters of one message."""
 MAX_PARTS = 1_000
 TEXT_PARTS = ("text", "input_text", "output_text")
-ROLES = tuple(role.value for role in Role)
+ROLES = tuple(role.value for role in Role if role is not Role.SUMMARY)
 
 
 def message_text(value: object, path: str, *, empty: bool = False) -> str:

@@ -249,6 +249,7 @@ def request_schemas() -> dict[str, Schema]:
         retention_ratio={"type": "number", "minimum": 0.1, "maximum": 1.0, "default": 0.7},
         token_limits=_object("", post_instructions={**WHOLE, "minimum": 1}),
         cut_inside={**FLAG, "description": "extension: one too long message may lose its middle"},
+        compaction={**FLAG, "description": "extension: what a cut drops is summarised in idle time"},
     )
     return {
         "ChatCompletionRequest": _object(
@@ -301,6 +302,10 @@ def _context() -> Schema:
         cut=_or_null({**TEXT, "description": "first item behind the instructions; null: nothing is dropped"}),
         next_cut=_or_null(TEXT),
         trimmed=_or_null(_object("item first count", item=TEXT, first=WHOLE, count=WHOLE)),
+        summary=_or_null(_object("item tokens", item=TEXT, tokens=WHOLE)),
+        difference=_or_null(
+            {"type": "object", "description": "of the answer's ids from the template's rendering"}
+        ),
         rebuilt={**WHOLE, "description": "items whose ids were of another template and were made again"},
         model=TEXT,
         template_hash=TEXT,

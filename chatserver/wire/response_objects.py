@@ -136,6 +136,7 @@ def _context(response: Response, ledger: Ledger, usage: Usage) -> dict[str, Any]
         "next_cut": ledger.next_cut,
         "trimmed": trim and {"item": trim.item_id, "first": trim.first, "count": trim.count},
         "rebuilt": ledger.rebuilt,
+        "summary": ledger.summary and {"item": ledger.summary, "tokens": ledger.summary_tokens},
         "difference": ledger.difference and asdict(ledger.difference),
         "model": params.model,
         "template_hash": ledger.template_hash,
@@ -181,4 +182,6 @@ def _truncation(response: Response) -> object:
         more["token_limits"] = {"post_instructions": params.post_instructions}
     if params.cut_inside:
         more["cut_inside"] = True
+    if params.compaction:
+        more["compaction"] = True
     return {"type": params.truncation.value, **more} if more else params.truncation.value

@@ -145,7 +145,8 @@ def _truncation(fields: Fields) -> dict[str, Any]:
     """Take `truncation` and return it as keyword arguments of Params.
 
     `auto`, `disabled`, or our extension {type: auto | retention_ratio, retention_ratio, token_limits
-    {post_instructions}, cut_inside}: OpenAI's Realtime dialect, and whether one too long message may be cut inside.
+    {post_instructions}, cut_inside, compaction}: OpenAI's Realtime dialect, and whether one too long message may be
+    cut inside, and what a cut drops is summarised.
     """
     value = fields.take("truncation")
     if value is None:
@@ -159,6 +160,7 @@ def _truncation(fields: Fields) -> dict[str, Any]:
     if kind not in (Truncation.AUTO.value, Truncation.RETENTION_RATIO.value):
         raise wrong("truncation.type", "auto or retention_ratio", kind)
     found: dict[str, Any] = {"truncation": Truncation(kind), "cut_inside": inner.flag("cut_inside")}
+    found["compaction"] = inner.flag("compaction")
     limits = inner.take("token_limits")
     if limits is not None:
         within = Fields(limits, "truncation.token_limits")

@@ -104,7 +104,7 @@ def decode_ids(data: bytes) -> tuple[tuple[int, ...], str, tuple[int, ...]]:
 
 def encode_item(item: Item) -> bytes:
     """Return an item without its id and parent: where it lies says them."""
-    return pack(item.role, item.text, item.status, item.response_id, item.created_at)
+    return pack(item.role, item.text, item.status, item.response_id, item.created_at, *item.cost)
 
 
 def decode_items(stored: Sequence[bytes], names: Sequence[str]) -> list[Item]:
@@ -117,10 +117,19 @@ def decode_items(stored: Sequence[bytes], names: Sequence[str]) -> list[Item]:
     for i, row in enumerate(rows):
         if row[0] != FORMAT:
             raise unreadable(f"in format {row[0]}, this version reads {FORMAT}; upgrade it")
-        _, role, text, status, response_id, created_at = row
+        _, role, text, status, response_id, created_at, *cost = row
         parent = names[i + 1] or None
         items.append(
-            Item(names[i], parent, _ROLES[role], text, _ITEM_STATES[status], response_id, created_at)
+            Item(
+                names[i],
+                parent,
+                _ROLES[role],
+                text,
+                _ITEM_STATES[status],
+                response_id,
+                created_at,
+                tuple(cost),
+            )
         )
     return items
 
@@ -317,6 +326,7 @@ def _outcome(fields: dict[str, Any]) -> Outcome:
 
 def _item(fields: dict[str, Any]) -> Item:
     fields["role"], fields["status"] = Role(fields["role"]), ItemStatus(fields["status"])
+    fields["cost"] = tuple(fields.get("cost", ()))
     return Item(**fields)
 
 

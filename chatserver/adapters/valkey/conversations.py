@@ -198,6 +198,41 @@ class ValkeyConversations:
             if item is not None
         ]
 
+    async def some(
+        self, tenant: str, conversation_id: str, item_ids: Sequence[str]
+    ) -> list[StoredItem | None]:  # type: ignore[valid-type]
+        """See `Conversations.some`."""
+        key = keys.conversation(conversation_id)
+        commands: list[Command] = [("HGET", key.fields, "tenant")]
+        if item_ids:
+            commands += [("HMGET", field, *item_ids) for field in (key.up, key.items, key.ids)]
+        owner, *found = await self._client.pipeline([(key.shard, command) for command in commands])
+        if owner != tenant.encode():
+            raise keys.no_conversation(conversation_id)
+        return [
+            _stored(conversation_id, [name.encode(), link.split(b" ", 1)[1]], [item], [ids])[0]
+            if link is not None and item is not None
+            else None
+            for name, link, item, ids in zip(item_ids, *(found or ((), (), ())), strict=True)
+        ]
+
+    async def place(
+        self, tenant: str, conversation_id: str, item: Item, ids: Sequence[int], template_hash: str
+    ) -> None:
+        """See `Conversations.place`."""
+        key = keys.conversation(conversation_id)
+        command = script("place_item").command(
+            (key.fields, key.items, key.up, key.ids),
+            *(
+                tenant,
+                item.id,
+                codec.encode_item(item),
+                item.parent or "",
+                codec.encode_ids(ids, template_hash),
+            ),
+        )
+        _done(await self._client.run(key.shard, command), conversation_id)
+
     async def remove(self, tenant: str, conversation_id: str, item_id: str, now: int) -> Conversation:
         """See `Conversations.remove`."""
         key = keys.conversation(conversation_id)

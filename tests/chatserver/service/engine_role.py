@@ -16,6 +16,7 @@ from chatserver.domain.item import Item, Role
 from chatserver.domain.response import Params, Response
 from chatserver.domain.tape import Delta, Record
 from chatserver.ports.turns import NewTurn
+from chatserver.service.compaction import Compactor
 from chatserver.service.prefixes import Prefixes
 from chatserver.service.prompting import PromptBuilder
 from chatserver.service.tape_writer import TapeWriter
@@ -48,13 +49,15 @@ def parts_of(store: ValkeyStore, engine: Engine) -> TurnParts:
     prompts = PromptBuilder(
         engine.card, engine.tokenizer, store.conversations, store.turns, default_reserve=64
     )
+    prefixes = Prefixes(engine)
     return TurnParts(
         engine,
         prompts,
         store.turns,
         store.tapes,
         TapeWriter(store.tapes),
-        Prefixes(engine),
+        prefixes,
+        Compactor(engine, prompts, store.conversations, prefixes, lambda tenant: tenant),
         lambda tenant: tenant,
     )
 

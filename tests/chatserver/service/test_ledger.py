@@ -189,7 +189,7 @@ async def test_a_template_that_drops_what_was_emitted_is_made_up_for_in_idle_tim
             shown = emitted[len(emitted) // 2 :]
             return Shown((*tokenizer.cue(), *shown, *tokenizer.tail(shown)))
 
-        monkeypatch.setattr(prompts, "shown", canonical)
+        monkeypatch.setattr(prompts.encoder, "shown", canonical)
         response = await run_turn(store, first_turn("x " * 200))
         for number in range(5):
             await settled(role._parts.prefixes)

@@ -175,6 +175,7 @@ def test_response_object_extensions():
         "trimmed": {"item": "msg_0", "first": 3, "count": 50},
         "rebuilt": 1,
         "difference": None,
+        "summary": None,
         "model": RESPONSE.params.model,
         "template_hash": "",
         "prompt_hash": "",
