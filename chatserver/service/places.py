@@ -135,6 +135,8 @@ class Spots:
                 f"continue: expected an answer that was stopped or cut off, {response_id!r} is {item.status.value}",
                 param="continue",
             )
+        if await self._conversations.some(tenant, conversation, [item.id]) == [None]:
+            raise NotFound(f"The answer of {response_id!r} was removed.", param="continue")
         return Spot(
             shard,
             conversation,

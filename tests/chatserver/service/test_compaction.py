@@ -143,17 +143,17 @@ async def test_it_is_listed_and_goes_with_what_it_covers(role, store):
 
 async def test_real_work_stops_it_at_once(store):
     """A turn that comes in its middle does not wait for it; it is tried again and written later."""
-    async with scripted(context=CONTEXT, tokens_per_second=300.0) as engine, worker(store, engine) as running:
+    async with scripted(context=CONTEXT, tokens_per_second=100.0) as engine, worker(store, engine) as running:
         while not await store.registry.models():
             await asyncio.sleep(0.005)
         chat, parts = web_of(store), running._parts
-        turns = await talk(chat, store, parts, 4, settle=False, max_output_tokens=60)
-        async with asyncio.timeout(20):
+        turns = await talk(chat, store, parts, 3, settle=False, max_output_tokens=30)
+        place = {"conversation": turns[0].conversation, "max_output_tokens": 10}
+        while parts.compactor.idle:
+            await asked(chat, store, input="y " * 60, **{**ASK, **place})
+        async with asyncio.timeout(5):
             while parts.compactor._request is None:
-                turns.append(
-                    await asked(chat, store, input="y " * 60, conversation=turns[0].conversation, **ASK)
-                )
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.005)
         other = await asked(chat, store, input="Somebody else", **ASK)
         assert other.status is Status.INCOMPLETE
         assert parts.compactor.counts.aborted == 1
