@@ -1,9 +1,9 @@
 """Llama models on native kernels: whole steps as one call for up to SLICE tokens (`llama_kernels`).
 
-`install` packs a loaded model's weights (exactly, see `packing`) and takes over its decode steps, its short
-prefills and its vocabulary projection; long prefills too where that is faster, slice by slice.
+`install` packs a loaded model's weights (exactly unless ENGINE_WEIGHTS says int8, see `packing`) and takes over its
+decode steps, its short prefills and its vocabulary projection; long prefills too where that is faster, slice by slice.
 Everything else (other batches, other models) stays with SGLang's own operators and the float32 weights, which
-are not modified.
+are not modified but for int8, which sets them to what they were rounded to.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ import torch
 from engine.cpu import native
 from engine.cpu.decode_attention import NativeDecoder
 from engine.cpu.linear import NativeLinear, describe, is_faster
-from engine.cpu.packing import pack
+from engine.cpu.packing import pack_chosen
 
 SHORT = 64
 """Tokens of a step that the native kernels take on every processor; above it torch's products can be faster."""
 SLICE = 256
 """Tokens of one call: their inputs stay in the second-level cache while all weights pass by."""
+
+_MODELS = ("LlamaForCausalLM", "MistralForCausalLM", "Phi3ForCausalLM", "InternLM3ForCausalLM")
+"""Classes of SGLang whose layers are those of Llama."""
 
 _ROTATIONS = ("RotaryEmbedding", "Llama3RotaryEmbedding")
 """Rotary embeddings whose rotation is a table by position."""
@@ -41,7 +44,7 @@ def install(model: torch.nn.Module) -> bool:
     begin = time.perf_counter()
     covered: Any = model
     layers = _Layers(covered.model, team)
-    head = NativeLinear(pack(covered.lm_head.weight), team)
+    head = NativeLinear(pack_chosen(covered.lm_head.weight), team)
     covered.model.forward = layers.forward
     processor = covered.logits_processor
     processor._compute_lm_head = _Head(head, processor._compute_lm_head).logits
@@ -57,7 +60,7 @@ def install(model: torch.nn.Module) -> bool:
 
 def _covers(model: Any) -> bool:
     """Say whether the kernels compute what this model's layers do."""
-    if type(model).__name__ != "LlamaForCausalLM" or model.pp_group.world_size != 1:
+    if type(model).__name__ not in _MODELS or model.pp_group.world_size != 1:
         return False
     layers = model.model.layers
     attention = layers[0].self_attn
@@ -89,7 +92,7 @@ class _Layers:
         self._code = team.compile(llama_kernels.forward)
         self._model = model
         self._otherwise = model.forward
-        self._weights = [[pack(part.weight) for part in _linears(layer)] for layer in model.layers]
+        self._weights = [[pack_chosen(part.weight) for part in _linears(layer)] for layer in model.layers]
         attention = model.layers[0].self_attn
         self._shape = SimpleNamespace(
             heads=attention.num_heads,

@@ -3,7 +3,8 @@
 A model that was dequantised from a file of 4- or 8-bit blocks (GGUF) holds, in float32, only numbers
 `scale * q + least`. `pack` looks for such blocks and keeps the integers; it returns a form only after
 checking that unpacking gives back every weight bit for bit, so results do not change beyond the order of sums.
-bfloat16 checkpoints that are served in float32 are found in the same way. What fits nothing stays as it is.
+bfloat16 checkpoints that are served in float32 are found in the same way. What fits nothing stays as it is, or is
+rounded to 8 bits if ENGINE_WEIGHTS asks for it.
 
     FOUR     32 weights a block: 16 bytes (weight j below weight j + 16), float32 scale and least
     EIGHT    32 weights a block: 32 signed bytes, float32 scale
@@ -13,14 +14,17 @@ bfloat16 checkpoints that are served in float32 are found in the same way. What 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import IntEnum
 
 import torch
 
+VARIABLE = "ENGINE_WEIGHTS"
+"""Environment variable: `exact` (the default) changes no weight, `int8` rounds those that fit no smaller form."""
+
 BLOCK = 32
 """Weights that share a scale."""
-
 
 _ROWS = 256
 """Rows that are looked at together: what is computed on the way stays in the cache."""
@@ -69,6 +73,33 @@ def pack(weight: torch.Tensor) -> Packed:
     return _plain(Form.FULL, wide)
 
 
+def pack_chosen(weight: torch.Tensor) -> Packed:
+    """Return `weight` packed as ENGINE_WEIGHTS says; where that rounds, `weight` is set to what it was rounded to.
+
+    Raises ValueError for a choice that does not exist.
+    """
+    choice = os.environ.get(VARIABLE) or "exact"
+    if choice not in ("exact", "int8"):
+        raise ValueError(f"{VARIABLE}: expected exact or int8, got {choice!r}")
+    packed = pack(weight)
+    if choice == "exact" or packed.form not in (Form.FULL, Form.SIXTEEN) or weight.shape[1] % BLOCK:
+        return packed
+    rounded = round_to_eight(weight)
+    weight.data.copy_(unpack(rounded))  # the parts of the engine that do not unpack see the same numbers
+    return rounded
+
+
+def round_to_eight(weight: torch.Tensor) -> Packed:
+    """Return the nearest EIGHT to `weight` [rows, columns], the columns a multiple of BLOCK."""
+    parts = []
+    for rows in weight.detach().float().split(_ROWS):
+        blocks = rows.reshape(rows.shape[0], -1, BLOCK)
+        scales = (blocks.abs().amax(dim=-1) / 127).half().float()
+        parts.append((_nearest(blocks, scales, 127).to(torch.int8), scales))
+    numbers, scales = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Packed(Form.EIGHT, weight.shape[0], weight.shape[1], numbers, scales, scales.new_empty(0))
+
+
 def unpack(packed: Packed) -> torch.Tensor:
     """Return the float32 matrix."""
     shape = (packed.rows, -1, BLOCK)
@@ -108,10 +139,15 @@ def _four(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
 
 def _eight(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
     scales = (blocks.abs().amax(dim=-1) / 127).half().float()
-    numbers = (blocks / scales.clamp(min=_TINY)[..., None]).round_().clamp_(-127, 127)
+    numbers = _nearest(blocks, scales, 127)
     if not torch.equal(numbers * scales[..., None], blocks):
         return None
     return numbers.to(torch.int8), scales, scales.new_empty(0)
+
+
+def _nearest(blocks: torch.Tensor, scales: torch.Tensor, most: int) -> torch.Tensor:
+    """Return the whole numbers, up to ±most, that are nearest to blocks / scales."""
+    return (blocks / scales.clamp(min=_TINY)[..., None]).round_().clamp_(-most, most)
 
 
 def _plain(form: Form, numbers: torch.Tensor) -> Packed:
