@@ -19,7 +19,7 @@ from typing import Any
 from chatserver.adapters import embedded
 from chatserver.adapters.valkey import ValkeyStore
 from chatserver.errors import ChatServerError, StartupError
-from chatserver.service.listening import listen
+from chatserver.service.listening import is_exposed, listen
 from chatserver.settings import Settings
 from engine.contract import ModelUnusable
 from engine.doctor import Finding, Level
@@ -81,10 +81,12 @@ def port(settings: Settings) -> Finding:
     if _get(settings, "/livez") is not None:
         return Finding(Level.OK, "port", f"{where}: a server is running")
     try:
-        listen(settings).close()
+        listen(settings, stored_keys=True).close()  # whether there are some, the start finds out
+        exposed = not settings.api_keys and is_exposed(settings)
     except StartupError as error:
         return Finding(Level.FAIL, "port", error.message)
-    return Finding(Level.OK, "port", f"{where} is free")
+    needed = "; others can reach it, so it needs a key: chatserver keys list" if exposed else ""
+    return Finding(Level.OK, "port", f"{where} is free{needed}")
 
 
 def cache(settings: Settings) -> Finding:

@@ -33,7 +33,9 @@ STEP = 200
 KEEP = USAGE_MONTHS * 31 * 86400
 """Seconds for which usage and spending are kept."""
 MARK = 7 * 86400
-"""Seconds for which a bill is known to be settled; it is gone a moment later, unless the store is away."""
+"""Seconds for which a bill that is still there is known to be settled: until the store can be reached again."""
+MARK_AFTER = 600
+"""Seconds for which that is known when the bill is gone, for whoever read it before."""
 _COST = "cost:"
 """Prefix of the sums of money; the currency follows."""
 _NOTHING = ("", "", "", "0", "0", "0")
@@ -128,12 +130,16 @@ class ValkeyAccounts:
         """Count, then tear up the bills: cut off in between, they are found settled the next time."""
         if not written:
             return 0
-        await self._client.pipeline([_settled(name, *bills.decode(bill)) for name, bill in written])
+        read = [(name, *bills.decode(bill)) for name, bill in written]
+        await self._client.pipeline([_settled(*one) for one in read])
         torn: list[tuple[int, Command]] = []
-        for name, _ in written:
-            shard = keys.response(name).shard
-            torn.append((shard, ("HDEL", keys.due(shard), name)))
+        marks: list[tuple[int, Command]] = []
+        for name, payer, _ in read:
+            own, shard = keys.response(name).shard, shard_for(payer.tenant)
+            torn.append((own, ("HDEL", keys.due(own), name)))
+            marks.append((shard, ("EXPIRE", keys.settled(shard, name), MARK_AFTER)))
         await self._client.pipeline(torn)
+        await self._client.pipeline(marks)
         return len(written)
 
     async def _look_at(self, overdue: Sequence[tuple[int, bytes]], again_at: int) -> int:

@@ -14,8 +14,8 @@ import asyncio
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx
@@ -55,8 +55,9 @@ class Clocks:
     def __init__(self) -> None:
         self.now: dict[str, float] = defaultdict(float)
 
-    def around(self, owner: Any, name: str, step: str) -> None:
-        """Time every call of a function or coroutine function. Modifies `owner`."""
+    @contextmanager
+    def around(self, owner: Any, name: str, step: str) -> Iterator[None]:
+        """Time every call of a function or coroutine function of `owner`."""
         inner: Callable[..., Any] = getattr(owner, name)
 
         async def timed(*args: Any, **options: Any) -> Any:
@@ -74,6 +75,10 @@ class Clocks:
                 self.now[step] += (time.perf_counter() - started) * 1000
 
         setattr(owner, name, timed if asyncio.iscoroutinefunction(inner) else timed_at_once)
+        try:
+            yield
+        finally:
+            setattr(owner, name, inner)
 
 
 @asynccontextmanager
@@ -125,14 +130,20 @@ async def measured(
     return found
 
 
-async def main() -> None:
-    """Run the arms in turns, print the table, keep the figures."""
+async def run() -> dict[str, list[dict[str, float]]]:
+    """Run the arms in turns; return the steps' times of each request, by arm."""
     clocks = Clocks()
-    clocks.around(Keys, "caller", "key")
-    clocks.around(Ticket, "enter", "request")
-    clocks.around(Ticket, "reserve", "reservation")
-    clocks.around(responses, "load", "validation")
-    clocks.around(responses.wire, "parse", "validation")
+    with (
+        clocks.around(Keys, "caller", "key"),
+        clocks.around(Ticket, "enter", "request"),
+        clocks.around(Ticket, "reserve", "reservation"),
+        clocks.around(responses, "load", "validation"),
+        clocks.around(responses.wire, "parse", "validation"),
+    ):
+        return await _run(clocks)
+
+
+async def _run(clocks: Clocks) -> dict[str, list[dict[str, float]]]:
     samples: dict[str, list[dict[str, float]]] = defaultdict(list)
     with running_store() as running, running_store() as keyless:
         store, empty = await ValkeyStore.open(running.url), await ValkeyStore.open(keyless.url)
@@ -152,7 +163,7 @@ async def main() -> None:
             await store.accounts.settle()
         await store.close()
         await empty.close()
-    _tell(samples)
+    return samples
 
 
 def _tell(samples: dict[str, list[dict[str, float]]]) -> None:
@@ -171,4 +182,4 @@ def _tell(samples: dict[str, list[dict[str, float]]]) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    _tell(uvloop.run(run()))

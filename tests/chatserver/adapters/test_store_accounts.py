@@ -254,6 +254,8 @@ async def test_a_settler_that_dies_in_between_changes_nothing(store, client):
     shard = keys.response(new.response.id).shard
     bill = await client.run(shard, ("HGET", keys.due(shard), new.response.id))
     await store.accounts.settle()
+    home = key_shard(key.id)
+    assert 0 < await client.run(home, ("TTL", keys.settled(home, new.response.id))) <= 600
     await client.run(shard, ("HSET", keys.due(shard), new.response.id, bill))
     assert await store.accounts.settle() == 1
     assert (await store.accounts.used("acme", DAY, DAY))[0].answers == 1

@@ -16,6 +16,7 @@ import websockets
 
 from chatserver.domain.access import ApiKey, Limits, Scope, new_token
 from chatserver.domain.money import Price, shown
+from chatserver.errors import Unauthenticated
 from chatserver.ports.access import Deed
 from chatserver.service import settling
 from chatserver.service.prices import Prices
@@ -94,6 +95,23 @@ def test_every_route_needs_a_key_or_is_public_on_purpose():
     for route in routes(Door()):
         if hasattr(route, "methods") and type(route.app).__name__ != "Gate":
             assert route.path in PUBLIC, f"{route.path} has no gate"
+
+
+async def test_every_key_is_compared_in_constant_time(monkeypatch):
+    """Whichever static key it is, or none: all are compared, and only by digests of one length."""
+    compared = []
+
+    def compare(a, b):
+        compared.append((len(a), len(b)))
+        return a == b
+
+    monkeypatch.setattr(auth.hmac, "compare_digest", compare)
+    keys = auth.Keys([(f"t{i}", f"secret-number-{i}") for i in range(5)])
+    for token in ("secret-number-0", "secret-number-4"):
+        assert (await keys.caller_of(token)).tenant == f"t{token[-1]}"
+    with pytest.raises(Unauthenticated):
+        await keys.caller_of("x" * 5000)
+    assert compared == [(32, 32)] * 15
 
 
 async def test_one_key_closes_the_door_for_all_without(two, monkeypatch):
