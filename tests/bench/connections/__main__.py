@@ -111,7 +111,9 @@ async def storm(webs: list[Process], streams: int, rate: float) -> dict[str, flo
     opened = await open_all(
         lambda: Socket(SSE.request(webs[0].port, tokens), SSE.ends), streams, webs[0].port
     )
-    await asyncio.sleep(1)
+    async with asyncio.timeout(30):
+        while not all(numbers(one) for one in opened):
+            await asyncio.sleep(0.5)
     began = time.perf_counter()
     loop = asyncio.get_running_loop()
     back, first = [], []
@@ -208,6 +210,7 @@ def main() -> None:
         rows["stalled: 10 % of them"] = uvloop.run(
             crowd(webs[0], streams, rate, options.seconds, streams // 10)
         )
+        print(rows, flush=True)  # the storm may fail, and then they were measured all the same
         rows[f"storm: {streams} resumes"] = uvloop.run(storm(webs, streams, rate))
     names = ("p50 ms", "p99 ms", "CPU share", "KiB each", "kernel KiB a stalled one")
     lines = [[row, *(figures.get(name, "–") for name in names)] for row, figures in rows.items()]
