@@ -77,7 +77,8 @@ def _operation(
         "responses": {
             "200": {"description": "OK", "content": content},
             "default": {
-                "description": "An error",
+                "description": "An error; 429 and 503 say when to come back, 402 means that the key's money is spent",
+                "headers": _limit_headers(),
                 "content": {"application/json": {"schema": _ref("Error")}},
             },
         },
@@ -89,6 +90,17 @@ def _operation(
             {"name": name, "in": "query", "schema": schema} for name, schema in query.items()
         ]
     return operation
+
+
+def _limit_headers() -> dict[str, Schema]:
+    """Return the headers about limits; those of a key that has none are not sent, and successes have them as well."""
+    names = ["retry-after", "retry-after-ms", "x-should-retry"]
+    names += [
+        f"x-ratelimit-{what}-{of}"
+        for what in ("limit", "remaining", "reset")
+        for of in ("requests", "tokens")
+    ]
+    return {name: {"schema": TEXT} for name in names}
 
 
 def _paths() -> dict[str, Schema]:
