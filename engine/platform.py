@@ -9,6 +9,7 @@ and SGLang then takes its plain torch paths: the real scheduler, batching and ra
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from sglang.srt.platforms.cpu import CpuDeviceMixin
 from sglang.srt.platforms.device_mixin import PlatformEnum
 from sglang.srt.platforms.interface import SRTPlatform
 
-from engine.cpu import mla, moe, portable, sampling, vision_shim
+from engine.cpu import mla, moe, portable, sampling, speculation, vision_shim
 
 NAME = "portable_cpu"
 """The entry point's name, the value of SGLANG_PLATFORM."""
@@ -44,6 +45,14 @@ class PortableCpuPlatform(CpuDeviceMixin, SRTPlatform):  # pyright: ignore[repor
         """Return the attention back end used when none is asked for."""
         return ATTENTION_BACKEND
 
+    def supports_speculative_algorithm(self, algorithm: str) -> bool:
+        """Say whether speculation of this kind runs here: with the model's own draft layer."""
+        return algorithm == speculation.ALGORITHM
+
+    def get_speculative_cache_locs_fn(self) -> Callable[..., torch.Tensor]:
+        """Return what finds the pool slots of candidates."""
+        return speculation.slots_of
+
     def get_dispatch_key_name(self) -> str:
         """Return the key whose `forward_<key>` methods SGLang's fused operators run here."""
         return "native"
@@ -64,3 +73,4 @@ class PortableCpuPlatform(CpuDeviceMixin, SRTPlatform):  # pyright: ignore[repor
         mla.register("torch_native")  # can still be asked for, to compare
         portable.install(model)
         moe.register()
+        speculation.register()

@@ -98,10 +98,25 @@ def server_args(settings: EngineSettings, context: int) -> dict[str, Any]:
             "attention_backend": "portable",
             "sampling_backend": "pytorch",
             "max_total_tokens": settings.kv_tokens or _FULL_WINDOWS * context,
+            **_speculation(settings.extra),
         }
     elif settings.kv_tokens is not None:
         args["max_total_tokens"] = settings.kv_tokens
     return args | dict(settings.extra)
+
+
+def _speculation(extra: Mapping[str, Any]) -> dict[str, int]:
+    """Return the one way in which speculation runs on a CPU (see `engine.cpu.speculation`), nothing without it.
+
+    Raises ModelUnusable for any other way.
+    """
+    if extra.get("speculative_algorithm") is None:
+        return {}
+    wanted = {"speculative_num_steps": 1, "speculative_eagle_topk": 1, "speculative_num_draft_tokens": 2}
+    for key, value in wanted.items():
+        if (given := extra.get(key, value)) != value:
+            raise ModelUnusable(f"{key}: expected {value} on a CPU, got {given}")
+    return wanted
 
 
 def prepare_environment(settings: EngineSettings, environ: MutableMapping[str, str] = os.environ) -> None:

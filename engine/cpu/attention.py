@@ -95,7 +95,7 @@ class PortableAttention(TorchNativeAttnBackend):
         self, q: Any, k: Any, v: Any, layer: Any, forward_batch: Any, save_kv_cache: bool = True, **rest: Any
     ) -> torch.Tensor:
         """Return [tokens, heads * value width] for the new queries of every request, one after the other."""
-        if not self._covers(layer) or not forward_batch.forward_mode.is_extend():
+        if not self._covers(layer) or not forward_batch.forward_mode.is_extend(include_draft_extend_v2=True):
             return super().forward_extend(q, k, v, layer, forward_batch, save_kv_cache)
         self._require(forward_batch)
         self._save(k, v, layer, forward_batch, save_kv_cache)
@@ -110,6 +110,9 @@ class PortableAttention(TorchNativeAttnBackend):
     def _plan_extends(self, batch: Any) -> list[_Extend]:
         extends, begin = [], 0
         counts, prefixes = batch.extend_seq_lens_cpu, batch.extend_prefix_lens_cpu
+        if batch.forward_mode.is_target_verify():
+            counts = [batch.spec_info.draft_token_num] * batch.batch_size
+            prefixes = _lengths(batch).tolist()
         for request, count, prefix in zip(batch.req_pool_indices.tolist(), counts, prefixes, strict=True):
             extends.append(_Extend(begin, count, prefix, _as_run(self._table[request, : prefix + count])))
             begin += count

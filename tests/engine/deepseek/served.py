@@ -107,6 +107,7 @@ async def _generate(engine: Any, ids: list[int], salt: str = "", **sampling: Any
     chunks = [chunk async for chunk in engine.generate(request)]
     return {
         "ids": [i for chunk in chunks for i in chunk.ids],
+        "steps": [len(chunk.ids) for chunk in chunks if chunk.ids],
         "cached": chunks[-1].cached,
         "logprobs": [asdict(logprob) for chunk in chunks for logprob in chunk.logprobs],
     }

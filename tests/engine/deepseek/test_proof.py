@@ -6,10 +6,7 @@ import random
 import pytest
 import pytest_asyncio
 
-from engine.models.deepseek import Dimensions
-from engine.models.tiny_deepseek import write
-
-from ..conftest import DATA
+from .conftest import DIMENSIONS
 from .reference import Reference
 from .served import Served
 
@@ -18,13 +15,6 @@ pytestmark = [pytest.mark.sglang, pytest.mark.asyncio(loop_scope="module")]
 CHUNK = 48
 """Prompt tokens that a step computes at most: longer prompts are prefilled in chunks."""
 SPREADS = {"one rank": (1, 1), "TP 2": (2, 1), "TP 2 x EP 2": (2, 2)}
-DIMENSIONS = Dimensions()
-
-
-@pytest.fixture(scope="module")
-def folder():
-    """Return the checkpoint."""
-    return write(DATA / "models" / "tiny-deepseek-v3", DIMENSIONS, lambda *progress: None)
 
 
 @pytest.fixture(scope="module")
