@@ -21,7 +21,7 @@ def folder():
 
 @pytest.fixture(scope="session")
 def drafting(folder, tmp_path_factory):
-    """Return a checkpoint whose draft layer often guesses right: both models say little more than the last token does."""
+    """Return a checkpoint whose draft layer often guesses right: both go mostly by the last token."""
     target = tmp_path_factory.mktemp("drafting") / "model"
     shutil.copytree(folder, target)
     places = json.loads((target / "model.safetensors.index.json").read_text())["weight_map"]
