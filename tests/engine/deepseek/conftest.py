@@ -38,7 +38,7 @@ def _quieten(path) -> None:
     tensors = load_file(path)
     for name, tensor in tensors.items():
         if name.endswith(("o_proj.weight", "down_proj.weight")):
-            tensor.mul_(0.1)
+            tensor.mul_(0.01)
         if name.endswith("eh_proj.weight"):
             tensor.zero_()
             tensor[:, : tensor.shape[0]] = torch.eye(tensor.shape[0])
