@@ -15,6 +15,7 @@ rejection sampling would not give.
 from __future__ import annotations
 
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,8 +27,17 @@ ALGORITHM = "EAGLE"
 _EAGLE = "sglang.srt.speculative.eagle_utils"
 _OPS = "sglang.kernels.ops.speculative"
 
-_positions: ContextVar[torch.Tensor] = ContextVar("positions")
-"""Of the candidates that are verified now."""
+
+@dataclass(frozen=True, slots=True)
+class _Verification:
+    """What is verified now: positions [requests * width], logits [requests * width, vocabulary], how to sample."""
+
+    positions: torch.Tensor
+    logits: torch.Tensor
+    sampling: Any
+
+
+_current: ContextVar[_Verification] = ContextVar("verification")
 
 
 def register() -> None:
@@ -38,8 +48,7 @@ def register() -> None:
         "sglang.srt.mem_cache.allocation.assign_req_to_token_pool_func": _assign_slots,
         "sglang.srt.models.deepseek_v2.DeepseekV2ForCausalLM.set_embed_and_head": _share_ends,
         "sglang.srt.speculative.draft_utils.DraftBackendFactory.create_draft_extend_backend": _draft_attention,
-        "sglang.srt.speculative.uno_utils.sample_uno_tree_target_tokens": _choose,
-        f"{_EAGLE}._can_use_sparse_uno_tree_target_sampling": _always,
+        f"{_EAGLE}._verify_uses_greedy": _always,
         f"{_OPS}.cache_locs.assign_draft_cache_locs_contiguous_func": _draft_slots,
         f"{_OPS}.eagle.fill_bonus_tokens_func": _fill_last_accepted,
         f"{_OPS}.spec_tree.build_tree_kernel_efficient_func": _lay_out,
@@ -47,7 +56,7 @@ def register() -> None:
     }
     for target, function in replaced.items():
         HookRegistry.register(target, function, HookType.REPLACE)
-    HookRegistry.register(f"{_EAGLE}.eagle_sample", _with_positions, HookType.AROUND)
+    HookRegistry.register(f"{_EAGLE}.eagle_sample", _verify, HookType.AROUND)
     HookRegistry.apply_hooks()
 
 
@@ -147,10 +156,13 @@ def _accept(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Keep the drafts that the target chose as well, up to the first that it did not, and its choice after them.
 
-    candidates, target_predict: [requests, width]. Set: predicts [requests * width], the choices; accept_index
+    candidates, target_predict (the likeliest tokens): [requests, width]. Set: predicts [requests * width], the choices; accept_index
     [requests, width], where in `predicts` the kept ones are, -1 behind them; accept_token_num [requests], kept drafts.
     """
     requests, width = candidates.shape
+    now = _current.get()
+    if not now.sampling.is_all_greedy:
+        target_predict = _drawn(now, width)
     kept_drafts = (candidates[:, 1:] == target_predict[:, :-1]).long().cumprod(dim=1).sum(dim=1)
     columns = torch.arange(width)
     kept = columns <= kept_drafts[:, None]
@@ -168,34 +180,31 @@ def _fill_last_accepted(
     out.copy_(rows.gather(1, accept_lens.long()[:, None] - 1)[:, 0])
 
 
-def _with_positions(original: Any, verify_input: Any, *args: Any, **kwargs: Any) -> Any:
-    token = _positions.set(verify_input.positions)
+def _verify(
+    original: Any, verify_input: Any, batch: Any, logits_output: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """Remember what `_accept` has to know; SGLang adds penalties and masks to these very logits before."""
+    now = _Verification(verify_input.positions, logits_output.next_token_logits, batch.sampling_info)
+    token = _current.set(now)
     try:
-        return original(verify_input, *args, **kwargs)
+        return original(verify_input, batch, logits_output, *args, **kwargs)
     finally:
-        _positions.reset(token)
+        _current.reset(token)
 
 
-def _always(*args: Any) -> bool:
-    """Have SGLang choose the target's token for each candidate first, and compare then, also where it samples."""
+def _always(**kwargs: Any) -> bool:
+    """Have SGLang compare drafts with the target's choices also where it samples: `_accept` makes them."""
     return True
 
 
-def _choose(
-    *, next_token_logits: torch.Tensor, sampling_info: Any, batch_size: int, verify_width: int, **rest: Any
-) -> torch.Tensor:
+def _drawn(now: _Verification, width: int) -> torch.Tensor:
     """Return [requests, width]: the target's token after each candidate, drawn as `SeededSampler` draws it."""
 
     def each(values: torch.Tensor) -> torch.Tensor:
-        return values.repeat_interleave(verify_width, dim=0)
+        return values.repeat_interleave(width, dim=0)
 
-    probs = torch.softmax(next_token_logits / each(sampling_info.temperatures), dim=-1)
-    if (
-        sampling_info.need_top_p_sampling
-        or sampling_info.need_top_k_sampling
-        or sampling_info.need_min_p_sampling
-    ):
-        limits = (sampling_info.top_ks, sampling_info.top_ps, sampling_info.min_ps)
-        probs = sampling.keep_likely(probs, *map(each, limits))
-    numbers = sampling.uniforms(each(sampling_info.sampling_seed), _positions.get())
-    return sampling.draw(probs, numbers).view(batch_size, verify_width)
+    info = now.sampling
+    probs = torch.softmax(now.logits / each(info.temperatures), dim=-1)
+    if info.need_top_p_sampling or info.need_top_k_sampling or info.need_min_p_sampling:
+        probs = sampling.keep_likely(probs, *map(each, (info.top_ks, info.top_ps, info.min_ps)))
+    return sampling.draw(probs, sampling.uniforms(each(info.sampling_seed), now.positions)).view(-1, width)

@@ -12,6 +12,12 @@ def accept(candidates, target):
     predicts = torch.full((rows * width,), -7, dtype=torch.int32)
     index = torch.full((rows, width), -7, dtype=torch.int32)
     number = torch.empty((rows,), dtype=torch.int32)
+
+    class Greedy:
+        is_all_greedy = True
+
+    nothing = torch.empty(0)
+    token = speculation._current.set(speculation._Verification(nothing, nothing, Greedy))
     speculation._accept(
         predicts=predicts,
         accept_index=index,
@@ -20,6 +26,7 @@ def accept(candidates, target):
         target_predict=torch.tensor(target),
         topk=1,
     )
+    speculation._current.reset(token)
     return predicts.tolist(), index.tolist(), number.tolist()
 
 
@@ -71,13 +78,7 @@ def test_candidates_are_sampled_as_single_tokens_are(limited):
         need_min_p_sampling = False
         sampling_seed = seeds
 
-    token = speculation._positions.set(positions)
-    try:
-        chosen = speculation._choose(
-            next_token_logits=logits, sampling_info=Info, batch_size=2, verify_width=2, max_top_k=None
-        )
-    finally:
-        speculation._positions.reset(token)
+    chosen = speculation._drawn(speculation._Verification(positions, logits, Info), width=2)
     for row in range(4):
         request = row // 2
         probs = torch.softmax(logits[row : row + 1] / Info.temperatures[request], dim=-1)
