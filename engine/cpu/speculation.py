@@ -156,8 +156,9 @@ def _accept(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Keep the drafts that the target chose as well, up to the first that it did not, and its choice after them.
 
-    candidates, target_predict (the likeliest tokens): [requests, width]. Set: predicts [requests * width], the choices; accept_index
-    [requests, width], where in `predicts` the kept ones are, -1 behind them; accept_token_num [requests], kept drafts.
+    candidates, target_predict (the likeliest tokens): [requests, width]. Set: predicts [requests * width], the
+    choices; accept_index [requests, width], where in `predicts` the kept ones are, -1 behind them;
+    accept_token_num [requests], kept drafts.
     """
     requests, width = candidates.shape
     now = _current.get()
