@@ -19,7 +19,8 @@ if multiprocessing.parent_process() is not None:
 
 vision_shim.install()
 
-from engine import expert_counter, scheduler_messages  # noqa: E402 — after the shim; also where SGLang only passes messages on
+# after the shim; also where SGLang only passes messages on
+from engine import expert_counter, one_tokenizer, scheduler_messages  # noqa: E402
 
 
 def run_scheduler(*args: Any, **kwargs: Any) -> None:
@@ -27,6 +28,7 @@ def run_scheduler(*args: Any, **kwargs: Any) -> None:
     launch_record.record()
     scheduler_messages.install()
     expert_counter.install()
+    one_tokenizer.install()
     from sglang.srt.managers.scheduler import run_scheduler_process  # noqa: PLC0415 — after the shim
 
     gc.freeze()  # what was imported stays

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from sglang.srt.platforms.cpu import CpuDeviceMixin
 from sglang.srt.platforms.device_mixin import PlatformEnum
-from sglang.srt.platforms.interface import SRTPlatform
+from sglang.srt.platforms.interface import KVPoolKind, SRTPlatform
 
 from engine.cpu import mla, moe, portable, sampling, speculation, vision_shim
 
@@ -52,6 +52,12 @@ class PortableCpuPlatform(CpuDeviceMixin, SRTPlatform):  # pyright: ignore[repor
     def get_speculative_cache_locs_fn(self) -> Callable[..., torch.Tensor]:
         """Return what finds the pool slots of candidates."""
         return speculation.slots_of
+
+    def get_kv_pool_cls(self, *, kind: KVPoolKind) -> type | None:
+        """Return the pool whose memory is taken as it is used; None leaves a kind to SGLang."""
+        from engine.cpu import pool  # noqa: PLC0415 — at the platform's own import it would be circular
+
+        return {"mha": pool.LazyKeyValuePool, "mla": pool.LazyLatentPool}.get(kind)
 
     def get_dispatch_key_name(self) -> str:
         """Return the key whose `forward_<key>` methods SGLang's fused operators run here."""

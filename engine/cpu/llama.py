@@ -1,9 +1,10 @@
 """Llama models on native kernels: whole steps as one call for up to SLICE tokens (`llama_kernels`).
 
 `install` packs a loaded model's weights (exactly unless ENGINE_WEIGHTS says int8, see `packing`) and takes over its
-decode steps, its short prefills and its vocabulary projection; long prefills too where that is faster, slice by slice.
-Everything else (other batches, other models) stays with SGLang's own operators and the float32 weights, which
-are not modified but for int8, which sets them to what they were rounded to.
+decode steps, its short prefills and its vocabulary projection; long prefills too where that is faster, slice by slice,
+and then the layers' float32 weights are freed. Everything else (other batches, other models) stays with SGLang's own
+operators. The vocabulary's float32 weights stay, as do the layers' where long prefills do: for int8 they are set to what
+they were rounded to.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ def install(model: torch.nn.Module) -> bool:
     layers = _Layers(covered.model, team)
     head = NativeLinear(pack_chosen(covered.lm_head.weight), team)
     covered.model.forward = layers.forward
+    if layers.most_tokens > SHORT:
+        layers.free_wide()
     processor = covered.logits_processor
     processor._compute_lm_head = _Head(head, processor._compute_lm_head).logits
     _log.info(
@@ -114,6 +117,13 @@ class _Layers:
     def nbytes(self) -> int:
         """Bytes of weights that a step reads."""
         return sum(part.nbytes for layer in self._weights for part in layer)
+
+    def free_wide(self) -> None:
+        """Free the float32 weights; what the kernels do not take multiplies with the packed ones from now on."""
+        for layer, weights in zip(self._model.layers, self._weights, strict=True):
+            for part, packed in zip(_linears(layer), weights, strict=True):
+                part.quant_method.apply = _Product(NativeLinear(packed, self._team)).apply
+                part.weight.data = part.weight.data.new_zeros(()).expand(part.weight.shape)
 
     def forward(
         self,
@@ -221,6 +231,17 @@ class _Head:
         if embedding_bias is not None or hasattr(lm_head, "set_lora"):
             return self._otherwise(hidden, lm_head, embedding_bias, out=out)
         return self._linear(hidden)
+
+
+class _Product:
+    """A product outside of the kernels' steps; `apply` has the signature of SGLang's linear methods."""
+
+    def __init__(self, linear: NativeLinear) -> None:
+        self._linear = linear
+
+    def apply(self, layer: Any, x: torch.Tensor, bias: Any = None) -> torch.Tensor:
+        """Return x [..., columns] times the layer's transposed weights; layers with a bias are not taken over."""
+        return self._linear(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
 
 
 def _rows(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:

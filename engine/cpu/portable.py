@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 
 import torch
@@ -22,7 +23,8 @@ def install(model: torch.nn.Module) -> None:
 
     attention.register()
     mla.register(ATTENTION)
-    llama.install(model)
+    if llama.install(model):
+        _trim()
 
 
 def warm(report: Callable[[int, int, str], None] = lambda done, total, text: None) -> None:
@@ -58,3 +60,10 @@ def _kernels() -> tuple[native.Kernel, ...]:
         linear_kernels.multiply,
         llama_kernels.forward,
     )
+
+
+def _trim() -> None:
+    """Give freed memory back to the system, which glibc keeps for later otherwise."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
