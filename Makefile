@@ -27,7 +27,7 @@ ifneq ($(REDIS_URL),)
 export CHATSERVER_REDIS_URL := $(REDIS_URL)
 endif
 
-# Without bytecode every start would compile SGLang and torch again: 40 s instead of 20.
+# Without bytecode every start would compile SGLang and torch again, which takes longer than the start itself.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help serve test lint bench setup lock clean

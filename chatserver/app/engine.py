@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import signal
 from typing import TYPE_CHECKING
@@ -30,13 +31,19 @@ if TYPE_CHECKING:
     from chatserver.adapters.valkey import ValkeyStore
     from engine.ranks import Ranks
 
+log = logging.getLogger(__name__)
+
 CONFIGURATION_ERROR = 3
 """Exit code that tells the supervisor not to try again."""
 
 
 def run(settings: Settings) -> None:
     """Load the model, then work until SIGTERM or SIGINT; finish or hand over what runs."""
-    ranks = None if settings.model == loading.SCRIPTED else loading.fork_ranks(settings)
+    ranks = None
+    if settings.model != loading.SCRIPTED:
+        if advice := profiles.unused_gpu(settings):
+            log.warning(advice)
+        ranks = loading.fork_ranks(settings)
     try:
         uvloop.run(_serve(settings, ranks))
     finally:

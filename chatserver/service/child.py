@@ -216,7 +216,8 @@ class Child:
         async for line in output.lines():
             self._last.append(line)
             self._log.write(line)
-            if self.role.shown(line):
+            # Last words are told once: before the restart, or as what ends the program.
+            if self.role.shown(line) and not line.startswith(PREFIX):
                 self._console.child(self.role.name, line)
 
     async def _probe(self, identity: str, started: float) -> None:
@@ -242,8 +243,16 @@ class Child:
     async def _recover(self, death: Death) -> None:
         """Tell of a death and wait before the next life. Raises StartupError if there must be none."""
         self._tries = None if self._tries is None or self._ready_at else self._tries - 1
+        words = next((line for line in reversed(self._last) if line.startswith(PREFIX)), None)
         if death.code in CONFIGURATION_EXITS or self._tries == 0:
-            raise StartupError(self._last_words(death))
+            reason = (
+                words.removeprefix(PREFIX)
+                if words
+                else f"the {death.role} {death.how}; its log is {self._log.path}"
+            )
+            raise StartupError(reason)
+        if words:
+            self._console.child(death.role, words)
         ready_for = 0.0 if self._ready_at is None else asyncio.get_running_loop().time() - self._ready_at
         pause = self._backoff.after(ready_for)
         self._console.line(
@@ -256,12 +265,6 @@ class Child:
             log.warning("after the death of %s: %r", death.role, error)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), pause)
-
-    def _last_words(self, death: Death) -> str:
-        for line in reversed(self._last):
-            if line.startswith(PREFIX):
-                return line.removeprefix(PREFIX)
-        return f"the {death.role} {death.how}; its log is {self._log.path}"
 
 
 async def _finish(reading: asyncio.Task[None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import MutableMapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chatserver.settings import Settings
@@ -51,6 +52,13 @@ def apply(
     for variable, value in profile.environment.items():
         environ.setdefault(variable, value)
     return replace(applied, max_running=engine.max_running)
+
+
+def unused_gpu(settings: Settings, devices: Path = Path("/dev")) -> str | None:
+    """Return what to set when a GPU is here and nothing was said about it, else None."""
+    if settings.profile is not None or not any(devices.glob("nvidia[0-9]*")):
+        return None
+    return "there is a GPU, and the engine runs on the CPU; PROFILE=gpu1 uses it, PROFILE=cpu says that this is meant"
 
 
 def spread(settings: Settings, engine: EngineSettings) -> EngineSettings:

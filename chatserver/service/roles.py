@@ -88,8 +88,9 @@ def _environ(settings: Settings) -> Mapping[str, str]:
 def _progress(report: EngineReport) -> Progress:
     if report.state is EngineState.READY and report.model:
         return Progress(True, f"{report.model.name}, {report.model.context} tokens of context")
-    failed = "failed: " if report.state is EngineState.FAILED else ""
-    return Progress(report.state is EngineState.READY, failed + report.detail)
+    if report.state is EngineState.FAILED:
+        return Progress(False, "ending")  # its last words say why
+    return Progress(report.state is EngineState.READY, report.detail)
 
 
 def _shown(settings: Settings) -> Callable[[str], bool]:

@@ -36,6 +36,14 @@ def test_applied(deepseek):
     assert environ == {"SGLANG_PLUGINS": "mine", "SGLANG_DEEPEP_NUM_MAX_DISPATCH_TOKENS_PER_RANK": "256"}
 
 
+def test_a_gpu_that_nobody_spoke_of(tmp_path):
+    """A GPU is not left idle silently; a profile, also `cpu`, says that the choice is meant."""
+    assert profiles.unused_gpu(read({}), tmp_path) is None
+    (tmp_path / "nvidia0").touch()
+    assert "PROFILE=gpu1" in str(profiles.unused_gpu(read({}), tmp_path))
+    assert profiles.unused_gpu(read({}, profile="cpu"), tmp_path) is None
+
+
 def test_answers_at_once():
     """A setting wins over the profile."""
     assert profiles.max_running(read({}, profile="h200x8")) == 1024

@@ -109,10 +109,7 @@ def test_ctrl_c_ends_everything_in_order(supervised, loop):
     assert not any(map(is_alive, pids.values()))
     assert not list((program.data_dir / "run").glob("*.pid"))
     events = program.events()
-    assert set(events[:2]) == {
-        "start store",
-        "start engine",
-    }  # web waits for the store, the engine has much to import
+    assert events.index("start store") < events.index("start web")
     assert events[-1] == "end store"
     assert set(events[-3:-1]) == {"end web", "end engine"}
     assert re.search(r"store ready \(\d+\.\d s\)", out)
@@ -178,10 +175,12 @@ def test_guardian_is_let_go(supervised):
 def test_configuration_error_ends_everything(supervised):
     """Exit code 3 of one role ends the program with that role's line and no second try."""
     program = supervised(engine="misconfigured")
-    code, _, err = program.wait_ended()
+    code, out, err = program.wait_ended()
     assert (code, err) == (1, "chatserver: MODEL=nowhere is no folder\n")
-    assert program.events().count("start engine") == 1
-    assert program.events()[-1] == "end store"
+    assert "MODEL=nowhere" not in out  # it is told once
+    events = program.events()
+    assert events.count("start engine") == 1
+    assert events.count("end store") == events.count("start store")  # it may not have come to start
 
 
 def test_store_that_never_starts_is_given_up(supervised):
@@ -201,6 +200,7 @@ def test_failing_role_is_retried_ever_more_slowly(supervised):
     program.process.send_signal(signal.SIGINT)
     code, out, _ = program.wait_ended()
     assert code == 0
+    assert out.count("engine | chatserver: the disk is on fire") >= 2
     assert re.findall(r"engine ended with exit code 1; starting it again in ([\d.]+) s", out)[:2] == [
         "0.2",
         "0.4",

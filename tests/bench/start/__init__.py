@@ -1,0 +1,1 @@
+"""Benchmark of starts, restarts and memory."""
