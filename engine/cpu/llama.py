@@ -3,8 +3,7 @@
 `install` packs a loaded model's weights (exactly unless ENGINE_WEIGHTS says int8, see `packing`) and takes over its
 decode steps, its short prefills and its vocabulary projection; long prefills too where that is faster, slice by slice,
 and then the layers' float32 weights are freed. Everything else (other batches, other models) stays with SGLang's own
-operators. The vocabulary's float32 weights stay, as do the layers' where long prefills do: for int8 they are set to what
-they were rounded to.
+operators. For int8, float32 weights that stay are set to what they were rounded to.
 """
 
 from __future__ import annotations
