@@ -13,7 +13,7 @@ const LIVE = new Set(['sending', 'queued', 'reading', 'answering', 'resuming']);
 /** @param {Partial<Answer> & {key: string}} fields @returns {Answer} */
 export function answer(fields) {
   return {
-    kind: 'answer', id: null, responseId: null, model: '', phase: 'sending', seq: -1, parts: {}, reasoning: '',
+    kind: 'answer', id: null, responseId: null, model: '', phase: 'sending', seq: -1, parts: {}, reasoning: '', place: 0,
     stopAsked: false, failure: null, usage: null, timing: null, ...fields,
   };
 }
@@ -31,6 +31,7 @@ export const textOf = (it) => Object.values(it.parts).join('\n\n');
 export function reduceAnswer(it, event) {
   if (!isLive(it)) return it;
   if (event.type === 'error') return refuse(it, event);
+  if (event.type === 'response.queue_position') return { ...it, place: event.position }; // not on the tape
   const seq = event.sequence_number;
   if (typeof seq !== 'number' || seq <= it.seq) return it;
   const step = STEPS[event.type];

@@ -67,6 +67,7 @@ export const TABLE = {
 
   sending: ['Sending…', '보내는 중…', 'Đang gửi…'],
   queued: ['Waiting in the queue…', '대기열에서 기다리는 중…', 'Đang chờ trong hàng đợi…'],
+  queuedAt: ['Waiting in the queue, place {place}…', '대기열에서 기다리는 중, {place}번째…', 'Đang chờ trong hàng đợi, vị trí {place}…'],
   reading: ['Reading the conversation…', '대화를 읽는 중…', 'Đang đọc cuộc trò chuyện…'],
   resuming: ['Picking up the answer…', '답변을 이어받는 중…', 'Đang nối lại câu trả lời…'],
   answering: ['Answering', '답변하는 중', 'Đang trả lời'],

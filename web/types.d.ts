@@ -49,6 +49,8 @@ export interface Answer {
   /** Text by "output.content" index. */
   parts: Readonly<Record<string, string>>;
   reasoning: string;
+  /** Place in the queue from 1, 0 if not told. */
+  place: number;
   stopAsked: boolean;
   failure: Failure | null;
   usage: Usage | null;

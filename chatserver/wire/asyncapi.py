@@ -10,6 +10,7 @@ from chatserver.wire.openapi import TEXT, WHOLE, Schema, request_schemas
 EVENTS = (
     "response.created",
     "response.queued",
+    "response.queue_position",
     "response.in_progress",
     "response.output_item.added",
     "response.content_part.added",
@@ -38,7 +39,8 @@ def document() -> Schema:
             "description": (
                 "Text frames, one JSON object each. Frames with the same stream_id are answered in order, different "
                 "ones at the same time; it is repeated on every event. Close code 1012 or 1013: come back and attach "
-                "with starting_after. 4500 to 4999: do not come back as you are."
+                "with starting_after. 1008: too much at once. 4408: idle for too long; "
+                "come back when there is something to send. 4500 to 4999: do not come back as you are."
             ),
         },
         "channels": {
@@ -73,7 +75,12 @@ def _client_frames() -> dict[str, Any]:
 
 
 def _server_frames() -> dict[str, Any]:
-    return {name: _message(name, {"sequence_number": WHOLE}) for name in EVENTS}
+    frames = {name: _message(name, {"sequence_number": WHOLE}) for name in EVENTS}
+    # not on the tape, so without a number
+    place = _message(
+        "response.queue_position", {"response_id": TEXT, "position": WHOLE}, "response_id", "position"
+    )
+    return frames | {"response.queue_position": place}
 
 
 def _message(kind: str, properties: dict[str, Any], *required: str) -> dict[str, Any]:

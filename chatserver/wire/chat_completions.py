@@ -15,7 +15,7 @@ from chatserver.wire.commands import CompleteChat
 from chatserver.wire.errors import from_failure
 from chatserver.wire.fields import Fields, metadata, wrong
 from chatserver.wire.messages import MAX_MESSAGES, chat_message
-from chatserver.wire.response_events import encode_text
+from chatserver.wire.response_events import encode_text, queue_comment
 from chatserver.wire.response_objects import timing_object
 from chatserver.wire.sampling import (
     MAX_MODEL,
@@ -153,7 +153,7 @@ class Chunks:
         if isinstance(body, Ended):
             return self._end(body.outcome)
         if isinstance(body, Waiting):
-            return b": queue position %d\n" % (body.ahead + 1)  # a bare line: see transports/sse
+            return queue_comment(body)
         return b""
 
     def _open(self) -> bytes:

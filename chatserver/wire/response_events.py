@@ -3,7 +3,7 @@
     record          events, the last one with the record's `last` number
     Accepted        response.created
     Queued          response.queued
-    Waiting         response.queued              with `queue: {position}`, and the number of the event before it
+    Waiting         response.queue_position      no number: it is not on the tape; a comment line in SSE
     Started         response.in_progress         claim > 1: again, with `recovery: {state: resumed, claim}`
     Interrupted     response.in_progress         with `recovery: {state: interrupted}`: the engine is gone
     ItemOpened      response.output_item.added · response.content_part.added
@@ -39,7 +39,13 @@ from chatserver.wire.response_objects import message, response_object, text_part
 
 _END_TYPES = {Status.COMPLETED: "response.completed", Status.FAILED: "response.failed"}
 DELTA = b"response.output_text.delta"
+QUEUE_POSITION = b"response.queue_position"
 _SSE_DELTA = b'event: response.output_text.delta\nid: %d\ndata: %b%b,"sequence_number":%d%b\n\n'
+
+
+def queue_comment(body: Waiting) -> bytes:
+    """Return the place in the queue as a bare comment line, which clients skip: see `transports.sse`."""
+    return b": queue position %d\n" % (body.ahead + 1)
 
 
 class Event(NamedTuple):
@@ -79,6 +85,8 @@ class ResponseEvents:
             if not text:
                 return b""
             return _SSE_DELTA % (record.last, self._head, encode_text(text), record.last, self._tail)
+        if type(body) is Waiting:
+            return queue_comment(body)  # an event without a number would surprise strict clients
         return b"".join([event.sse for event in self.encode(record, after)])
 
     def encode(self, record: Record, after: int = -1) -> list[Event]:
@@ -86,11 +94,9 @@ class ResponseEvents:
         body = record.body
         if type(body) is Delta:
             return self._delta(record.last, body.text)
+        if type(body) is Waiting:
+            return [self._place(record.last, body)]
         events = self._structural(body)
-        if (
-            type(body) is Waiting
-        ):  # behind everything that its reader has seen, and without a number of its own
-            return [self._event(record.last, event) for event in events]
         first = record.last - len(events) + 1
         return [
             self._event(number, event) for number, event in enumerate(events, start=first) if number > after
@@ -101,6 +107,15 @@ class ResponseEvents:
             return []
         data = b'%b%b,"sequence_number":%d%b' % (self._head, encode_text(text), last, self._tail)
         return [Event(DELTA, last, data)]
+
+    def _place(self, last: int, body: Waiting) -> Event:
+        lane = {} if self._stream_id is None else {"stream_id": self._stream_id}
+        event = {
+            "type": QUEUE_POSITION.decode(),
+            "response_id": self._response.id,
+            "position": body.ahead + 1,
+        }
+        return Event(QUEUE_POSITION, last, orjson.dumps(event | lane))
 
     def _event(self, number: int, event: dict[str, Any]) -> Event:
         event["sequence_number"] = number
@@ -114,8 +129,8 @@ class ResponseEvents:
                 return [self._state("response.created", Status.QUEUED)]
             case Queued():
                 return [self._state("response.queued", Status.QUEUED)]
-            case Waiting(ahead=ahead):
-                return [self._state("response.queued", Status.QUEUED) | {"queue": {"position": ahead + 1}}]
+            case Waiting():
+                return []  # not on the tape
             case Started(claim=claim):
                 event = self._state("response.in_progress", Status.IN_PROGRESS)
                 return [event | {"recovery": {"state": "resumed", "claim": claim}} if claim > 1 else event]

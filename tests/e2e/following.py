@@ -68,8 +68,6 @@ class Follower:
     def _take(self, event: dict[str, Any]) -> None:
         if event["type"] == "error":
             return  # «come back»: the loop does
-        if "queue" in event:
-            return  # a place in the queue takes no number
         number = event["sequence_number"]
         assert number > self.position, f"{number} came after {self.position}"
         if event["type"] == "response.output_text.delta":

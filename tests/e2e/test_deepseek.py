@@ -57,10 +57,7 @@ def test_a_killed_rank_does_not_end_the_answer(program, client):
     expected = client.responses.create(**STORY).output_text
     text, killed, positions = "", None, []
     for event in client.responses.create(**STORY, stream=True):
-        if (
-            event.type != "response.queued"
-        ):  # tells the place in the queue, under the number of what came before
-            positions.append(event.sequence_number)
+        positions.append(event.sequence_number)
         if event.type == "response.output_text.delta":
             text += event.delta
             if killed is None and len(positions) > 15:

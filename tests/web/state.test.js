@@ -55,6 +55,13 @@ test('phases follow the tape', () => {
   assert.deepEqual([...new Set(seen)], ['queued', 'reading', 'answering', 'completed']);
 });
 
+test('a place in the queue is shown, and takes no number', () => {
+  const waiting = [...tape().slice(0, 2), { type: 'response.queue_position', response_id: 'resp_1', position: 3 }];
+  assert.equal(play(waiting).place, 3);
+  assert.equal(play(waiting).phase, 'queued');
+  assert.equal(textOf(play([...waiting, ...tape().slice(2)])), TEXT);
+});
+
 test('a replay from any place changes nothing: each event counts once', () => {
   const events = tape();
   for (let cut = 0; cut <= events.length; cut += 1) {

@@ -83,7 +83,8 @@ function showState(line, entry, t) {
 export function stateOf(entry, t) {
   if (isLive(entry) && entry.stopAsked) return t('stopping');
   switch (entry.phase) {
-    case 'sending': case 'queued': case 'reading': case 'resuming': return t(entry.phase);
+    case 'queued': return entry.place > 0 ? t('queuedAt', { place: String(entry.place) }) : t('queued');
+    case 'sending': case 'reading': case 'resuming': return t(entry.phase);
     case 'stopped': return t('stopped');
     case 'incomplete': return t('cutShort');
     case 'failed': return failureOf(entry, t);

@@ -103,8 +103,8 @@ def parse(door: Door, arrivals: list[Arrival]) -> Stream:
                 text.append(delta)
                 pieces.append((at, len(delta), 0))
             continue
-        if "queue" in event:
-            continue  # a place in the queue takes no number
+        if kind == "response.queue_position":
+            continue
         number = event["sequence_number"]
         assert number > last, (last, event)
         if kind == "response.output_text.delta":
