@@ -1,0 +1,141 @@
+"""Faults of live schedulers, in a process of its own, because SGLang takes one over: used by `test_faults`.
+
+    python -m tests.engine.faults FOLDER RANKS SCENARIO...
+
+It prints a JSON line for each thing that happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+
+from engine.contract import EngineError, GenerateRequest, Sampling
+from engine.launch_errors import explained
+from engine.launch_record import recorded
+from engine.settings import EngineSettings
+from engine.sglang_engine import SglangEngine
+
+
+def say(**what: object) -> None:
+    """Print what happened."""
+    print(json.dumps(what), flush=True)
+
+
+def ranks() -> list[psutil.Process]:
+    """Return the scheduler processes that live."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it may end meanwhile
+            if child.status() != psutil.STATUS_ZOMBIE and "sglang::scheduler" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
+async def tokens(engine: SglangEngine, name: str, count: int, then=None) -> None:
+    """Generate `count` tokens, call `then` after the fifth, say how it ended and how long that took."""
+    tokenizer = engine.tokenizer
+    ids = (*tokenizer.head(None), *tokenizer.segment("user", "Hi"), *tokenizer.cue())
+    sampling = Sampling(max_tokens=count, temperature=0.0, ignore_end=True)
+    made, since = 0, time.monotonic()
+    try:
+        async for chunk in engine.generate(GenerateRequest(uuid.uuid4().hex, ids, sampling)):
+            made += len(chunk.ids)
+            if then is not None and made >= 5:
+                then()
+                then, since = None, time.monotonic()
+    except EngineError as error:
+        say(name=name, error=type(error).__name__, text=str(error), seconds=time.monotonic() - since)
+    else:
+        say(name=name, tokens=made)
+
+
+async def dies(engine: SglangEngine) -> None:
+    """A rank that is not the first is killed in the middle of an answer."""
+    await tokens(engine, "dies", 900, lambda: ranks()[-1].send_signal(signal.SIGKILL))
+
+
+async def stops(engine: SglangEngine) -> None:
+    """All ranks are stopped in the middle of an answer: nothing fails, nothing is said any more."""
+    await tokens(engine, "stops", 900, lambda: [rank.send_signal(signal.SIGSTOP) for rank in ranks()])
+
+
+async def pauses(engine: SglangEngine) -> None:
+    """The ranks are stopped for a moment that is not too long: the answer goes on."""
+
+    def pause() -> None:
+        stopped = ranks()
+        for rank in stopped:
+            rank.send_signal(signal.SIGSTOP)
+        asyncio.get_running_loop().call_later(
+            0.5, lambda: [rank.send_signal(signal.SIGCONT) for rank in stopped]
+        )
+
+    await tokens(engine, "pauses", 40, pause)
+
+
+async def stalls(engine: SglangEngine) -> None:
+    """One request is forgotten by the schedulers; the others go on."""
+    assert engine._runtime is not None
+    manager, send = engine._runtime.manager, engine._runtime.manager._dispatch_to_scheduler
+    manager._dispatch_to_scheduler = lambda message: None
+    lost = asyncio.create_task(tokens(engine, "lost", 20))
+    await asyncio.sleep(0.2)
+    manager._dispatch_to_scheduler = send
+    await tokens(engine, "stalls", 20)
+    await lost
+
+
+SCENARIOS = {"dies": dies, "stops": stops, "pauses": pauses, "stalls": stalls}
+
+
+async def main(folder: str, names: list[str], count: int) -> None:
+    """Start an engine of `count` ranks, run the scenarios, close it."""
+    settings = EngineSettings(
+        Path(folder),
+        "tiny",
+        kv_tokens=2048,
+        context=1024,
+        tp=count,
+        ep=count,
+        silence=5.0,
+    )
+    engine = SglangEngine(settings)
+    if names == ["at-start"]:
+        asyncio.get_running_loop().create_task(kill_one())
+    try:
+        with recorded() as said:
+            await engine.start(lambda phase: None)
+    except EngineError as error:
+        say(name="start", error=type(error).__name__, text=str(explained(error, said())))
+    else:
+        for name in names:
+            await SCENARIOS[name](engine)
+        health = await engine.health()
+        say(name="health", ok=health.ok, lost=health.lost, text=health.detail, leaked=health.kv_leaked)
+    await engine.close()
+    for _ in range(200):  # what is killed takes a moment to end
+        if not ranks():
+            break
+        await asyncio.sleep(0.05)
+    say(name="closed", left=len(ranks()))
+
+
+async def kill_one() -> None:
+    """Kill the last rank as soon as there are two."""
+    while len(found := ranks()) < 2:
+        await asyncio.sleep(0.02)
+    os.kill(found[-1].pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[3:], int(sys.argv[2])))
