@@ -1,0 +1,151 @@
+"""Every change to a conversation's tree, through the official SDK on the whole program, over HTTP and on the socket."""
+
+import time
+
+import pytest
+
+from tests.e2e.conftest import client_of
+
+pytestmark = pytest.mark.e2e
+ASK = {"model": "scripted", "temperature": 0, "max_output_tokens": 8, "extra_body": {"ignore_eos": True}}
+
+
+def tree(sdk, conversation: str) -> dict[str, dict]:
+    """All items of all branches."""
+    page = sdk.conversations.items.list(
+        conversation, limit=100, extra_query={"branches": "all", "order": "asc"}
+    )
+    return {item.id: item for item in page.data}
+
+
+def text_of(item) -> str:
+    return item.content[0].text
+
+
+def test_the_tree_by_sdk(scripted):
+    """Append, stale append, regenerate, edit, several answers, go on, fork, delete: nothing is overwritten."""
+    sdk = client_of(scripted)
+    first = sdk.responses.create(input="One", **ASK)
+    conversation, question = first.conversation.id, None
+    seen = tree(sdk, conversation)
+    question = seen[first.output[0].id].parent
+    second = sdk.responses.create(input="Two", conversation=conversation, **ASK)
+    stale = sdk.responses.create(input="Two, from a tab that slept", previous_response_id=first.id, **ASK)
+    again = sdk.responses.create(input=[], conversation={"id": conversation, "parent": question}, **ASK)
+    edited = sdk.responses.create(
+        input="One, edited", conversation={"id": conversation, "parent": None}, **ASK
+    )
+    body = {**ASK["extra_body"], "n": 3, "seed": 5}
+    several = sdk.responses.create(
+        input="Three", conversation=conversation, **{**ASK, "temperature": 1, "extra_body": body}
+    )
+    whole = sdk.responses.create(extra_body={"continue": second.id})
+    for sibling in several.siblings:
+        while sdk.responses.retrieve(sibling).status in ("queued", "in_progress"):
+            time.sleep(0.02)
+    now = tree(sdk, conversation)
+    for item_id, item in seen.items():
+        assert (now[item_id].parent, text_of(now[item_id])) == (item.parent, text_of(item))
+    parents = {
+        name: now[r.output[0].id].parent
+        for name, r in {"first": first, "again": again, "whole": whole}.items()
+    }
+    assert parents["first"] == parents["again"] == question
+    assert now[whole.output[0].id].parent == now[second.output[0].id].parent
+    assert whole.output_text.startswith(second.output_text) and len(whole.output_text) > len(
+        second.output_text
+    )
+    assert whole.usage.output_tokens == 8 and whole.usage.input_tokens == second.usage.input_tokens + 8
+    assert now[now[stale.output[0].id].parent].parent == first.output[0].id
+    assert now[now[edited.output[0].id].parent].parent is None
+    beside = [i for i in now.values() if i.parent == now[several.output[0].id].parent]
+    assert len(beside) == 3 and len({text_of(i) for i in beside}) == 3
+
+    fork = sdk.post(f"/conversations/{conversation}/fork", cast_to=object, body={"leaf": stale.output[0].id})
+    sdk.responses.create(input="In the fork", conversation=fork["id"], **ASK)
+    assert len(tree(sdk, conversation)) == len(now)
+    sdk.conversations.items.delete(question, conversation_id=conversation)
+    left = tree(sdk, conversation)
+    assert set(left) == {i for i in now if i in left} and first.output[0].id not in left
+    assert edited.output[0].id in left and len(tree(sdk, fork["id"])) == 6
+
+
+def test_stop_and_go_on_on_the_socket(scripted):
+    """Stopped and gone on with on one WebSocket of the SDK."""
+    sdk = client_of(scripted)
+    with sdk.responses.connect() as connection:
+        connection.response.create(model="scripted", input="Hi", max_output_tokens=500, temperature=0)
+        response_id, kept = "", ""
+        for event in connection:
+            response_id = event.response.id if event.type == "response.created" else response_id
+            if event.type == "response.output_text.delta" and not kept:
+                kept = event.delta
+                sdk.responses.cancel(response_id)
+            if event.type == "response.incomplete":
+                kept = event.response.output_text
+                break
+        connection.send({"type": "response.create", "continue": response_id, "max_output_tokens": 5})
+        text = ""
+        for event in connection:
+            text += event.delta if event.type == "response.output_text.delta" else ""
+            if event.type in ("response.completed", "response.incomplete"):
+                break
+        assert text.startswith(kept) and len(text) > len(kept)
+        assert event.response.continues
+
+
+def test_chat_completions_choices(scripted):
+    """`n`, whole and streamed."""
+    sdk = client_of(scripted)
+    ask = {
+        "model": "scripted",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "n": 3,
+        "seed": 1,
+        "max_tokens": 9,
+    }
+    whole = sdk.chat.completions.create(**ask)
+    texts = ["", "", ""]
+    for chunk in sdk.chat.completions.create(**ask, stream=True):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+    assert texts == [choice.message.content for choice in whole.choices] and len(set(texts)) == 3
+
+
+def test_compaction_and_going_on_with_the_real_model(real):
+    """SmolLM2 summarises what a cut drops, while nobody waits; a cut off answer goes on as if it had not been cut."""
+    sdk = client_of(real)
+    ask = {"model": "smollm2-135m-instruct", "temperature": 0}
+    whole = sdk.responses.create(input="Tell me about the sea.", max_output_tokens=48, **ask)
+    part = sdk.responses.create(input="Tell me about the sea.", max_output_tokens=20, **ask)
+    more = sdk.responses.create(extra_body={"continue": part.id, "max_output_tokens": 28})
+    assert more.output_text == whole.output_text
+    assert more.usage.input_tokens - more.usage.input_tokens_details.cached_tokens <= 1
+
+    policy = {"type": "auto", "token_limits": {"post_instructions": 350}, "compaction": True}
+    conversation = sdk.conversations.create().id
+    summaries, answer = [], None
+    for number in range(20):
+        answer = sdk.responses.create(
+            input=f"My {number}th wish is a boat with {number} sails. Say why that is a good wish.",
+            conversation=conversation,
+            truncation=policy,
+            max_output_tokens=40,
+            **ask,
+        )
+        if answer.context["summary"]:
+            break
+        for _ in range(100 if answer.context["next_cut"] else 0):
+            summaries = [i for i in tree(sdk, conversation).values() if i.type == "compaction"]
+            if summaries:
+                break
+            time.sleep(0.2)
+        time.sleep(1)
+    (summary, *_) = [i for i in tree(sdk, conversation).values() if i.type == "compaction"]
+    assert answer.context["summary"]["item"] == summary.id and summary.summary[0]["text"]
+    assert summary.usage["output_tokens"] > 0
+    asked = summary.usage["input_tokens"] - summary.usage["input_tokens_details"]["cached_tokens"]
+    missed = answer.usage.input_tokens - answer.usage.input_tokens_details.cached_tokens
+    print(f"summary: {summary.usage}, {summary.summary[0]['text'][:200]!r}; next turn computed {missed}")
+    assert asked < summary.usage["input_tokens"] / 2
+    assert missed < 60
