@@ -46,6 +46,8 @@ class Arm:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            # For every arm: where other programs want the cores too, threads that spin cost most of the speed.
+            env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
         )
         self._answer()
         self.start_seconds = time.perf_counter() - begin
@@ -102,6 +104,9 @@ def _measure(
             for arm in arms:
                 if (figure := arm.ask(**question)) is not None:
                     figures[arm.name].setdefault(name, []).append(figure)
+                    print(
+                        f"round {number + 1}: {arm.name}: {name}: {figure:.1f}", file=sys.stderr, flush=True
+                    )
     ids = {arm.name: arm.ask(op="ids") for arm in arms}
     for arm in arms:
         figures[arm.name][goals.MEMORY] = [arm.ask(op="memory")]

@@ -49,8 +49,8 @@ def _ratio(name: str, peer: str) -> Callable[[Medians], float]:
     return lambda medians: medians[OURS][name] / medians[peer][name]
 
 
-_STEP = "SGLang's step around the kernels; float32 products where llama.cpp has 8-bit ones"
-_PRODUCTS = "float32 products: every processor's peak is a quarter of its peak in 8 bits"
+_STEP = "weights read from memory, and SGLang's step around the kernels"
+_PRODUCTS = "products in float32, for results that are exact"
 GOALS = (
     Goal("decode x1 / llama.cpp", 0.6, _ratio(decode(1), LLAMA), _STEP),
     Goal("decode x16 / llama.cpp", 1.0, _ratio(decode(16), LLAMA), _PRODUCTS),
@@ -61,7 +61,13 @@ GOALS = (
         for n in (1, 4, 16, 32, 64)
     ),
     Goal("prefill / transformers", 2.0, _ratio(PREFILL, TRANSFORMERS), _PRODUCTS),
-    Goal("cached 4000 behind empty, steps", 2.0, steps_behind, "4,000 keys for each new token", at_most=True),
+    Goal(
+        "cached 4000 behind empty, steps",
+        2.0,
+        steps_behind,
+        "keys and values of 4,000 tokens, for each new token",
+        at_most=True,
+    ),
     Goal(
         "start to ready, s", 12.0, lambda medians: medians[OURS][START], "imports of torch and SGLang", True
     ),

@@ -47,8 +47,6 @@ class LlamaCpp:
             [str(self._program), *command, "-kvu", "--no-webui"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            # As our engine waits: where other programs want the cores too, spinning costs most of the speed.
-            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
         )
         await self._ready()
         await self._run(prompts("warm", 1, 8)[0], 4)
