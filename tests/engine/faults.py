@@ -69,20 +69,6 @@ async def stops(engine: SglangEngine) -> None:
     await tokens(engine, "stops", 900, lambda: [rank.send_signal(signal.SIGSTOP) for rank in ranks()])
 
 
-async def pauses(engine: SglangEngine) -> None:
-    """The ranks are stopped for a moment that is not too long: the answer goes on."""
-
-    def pause() -> None:
-        stopped = ranks()
-        for rank in stopped:
-            rank.send_signal(signal.SIGSTOP)
-        asyncio.get_running_loop().call_later(
-            0.5, lambda: [rank.send_signal(signal.SIGCONT) for rank in stopped]
-        )
-
-    await tokens(engine, "pauses", 40, pause)
-
-
 async def stalls(engine: SglangEngine) -> None:
     """One request is forgotten by the schedulers; the others go on."""
     assert engine._runtime is not None
@@ -95,7 +81,7 @@ async def stalls(engine: SglangEngine) -> None:
     await lost
 
 
-SCENARIOS = {"dies": dies, "stops": stops, "pauses": pauses, "stalls": stalls}
+SCENARIOS = {"dies": dies, "stops": stops, "stalls": stalls}
 
 
 async def main(folder: str, names: list[str], count: int) -> None:
