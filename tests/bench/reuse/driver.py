@@ -56,7 +56,7 @@ class Conversing:
             if not self._arm.idle:
                 role._parts.prefixes.want = lambda prefix: None
             if self._scene.reasoning:
-                think(role._parts.prompts, engine.tokenizer)
+                think(role._parts.prompts.encoder, engine.tokenizer)
             await asyncio.gather(*(self._converse(role, n, steps) for n, steps in enumerate(talks)))
             found.idle = role._parts.prefixes.counts.computed
             found.probe = await self._probe(talks[0][0].text)

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chatserver.service.prompting import PromptBuilder
+from chatserver.service.encoder import Encoder
 from chatserver.service.published import Published
 from engine.contract import Engine, GenerateRequest, Shown, Tokenizer
 
@@ -77,13 +77,13 @@ class Recording:
         self._published.add(salt, f"{number}", ids)
 
 
-def think(prompts: PromptBuilder, tokenizer: Tokenizer) -> None:
+def think(encoder: Encoder, tokenizer: Tokenizer) -> None:
     """Have later prompts show only the second half of each answer, as a template does that drops reasoning."""
-    assert hasattr(prompts, "shown"), "answers are shown to later prompts by another name now"
+    assert hasattr(encoder, "shown"), "answers are shown to later prompts by another name now"
 
     async def shown(emitted: Sequence[int]) -> Shown:
         half = len(emitted) // 2
         kept = tuple(emitted[half:])
         return Shown((*tokenizer.cue(), *kept, *tokenizer.tail(kept)), half)
 
-    prompts.shown = shown
+    encoder.shown = shown

@@ -88,8 +88,9 @@ async def test_what_cannot_be_replayed_says_so(store):
         with pytest.raises(NotFound):
             await send_again(store.conversations, store.turns, store.tapes, "other", response.id)
         prompts = role._parts.prompts
-        prompts._card = replace(prompts._card, template_hash="another")
-        prompts._tokenizer = _Louder(prompts._tokenizer)
+        encoder = prompts.encoder
+        prompts._card = encoder._card = replace(prompts._card, template_hash="another")
+        encoder._tokenizer = _Louder(encoder._tokenizer)
         with pytest.raises(BadRequest, match="another template"):
             await replayed(store, response.id)
 

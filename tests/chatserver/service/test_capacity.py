@@ -114,7 +114,7 @@ def test_model_folder(capsys, tmp_path):
         (["--gpus", "8xH200", "--kv-dtype", "int2"], "kv_cache_dtype: expected one of auto"),
         (["--gpus", "8xH200", "--profile", "h800x16"], "profile h800x16 is for 16 GPUs, got 8xH200"),
         (["--profile", "h200x8", "--ep", "8"], "--ep: the profile decides"),
-        (["--profile", "nope"], "profile: expected one of cpu, gpu1"),
+        (["--profile", "nope"], "profile: expected one of cpu, cpu-tp2-ep2, gpu1"),
         (["--model", "gpt-9", "--gpus", "8xH200"], "--model: expected one of deepseek-v3"),
         (["--model", "smollm2-135m-instruct", "--gpus", "1xL4", "--ep", "1"], "ep: the model has no experts"),
         (["--gpus", "8xB200", "--check"], "--check: there is no profile to check"),
