@@ -15,7 +15,7 @@ from engine.contract import GenerateRequest, Sampling
 from engine.models import prepare
 from engine.settings import EngineSettings
 from engine.sglang_engine import SglangEngine
-from tests.chatserver.service.engine_role import first_turn, next_turn, run_turn, worker
+from tests.chatserver.service.engine_role import at_rest, first_turn, next_turn, run_turn, worker
 from tests.program import KEPT
 from tests.stores import running_store
 
@@ -83,7 +83,7 @@ async def no_turn_pays_for_a_cut(engine: SglangEngine, store: ValkeyStore) -> No
     async with worker(store, engine, lease=60) as role:
         response = await run_turn(store, first_turn("The tide comes in. " * 25, **options))
         for number in range(16):
-            await settled(role._parts.prefixes)
+            await at_rest(role)
             text = f"{number}: " + "and the tide goes out again " * 15
             before, response = response, await run_turn(store, next_turn(response, text, **options))
             usage = response.outcome.usage

@@ -143,6 +143,13 @@ async def run_turn(store: ValkeyStore, turn: NewTurn) -> Response:
     return await ended(store, begun.response_id)
 
 
+async def at_rest(role: Worker, timeout: float = 60.0) -> None:
+    """Wait until no turn is under way (one wants idle work after its end is stored) and no idle work is left."""
+    async with asyncio.timeout(timeout):
+        while role._running or not role._parts.prefixes.idle:
+            await asyncio.sleep(0.005)
+
+
 def text_of(records: list[Record]) -> str:
     """The text of all deltas."""
     return "".join(record.body.text for record in records if isinstance(record.body, Delta))

@@ -10,6 +10,7 @@ from chatserver.service import warmth as module
 from engine.contract import EngineError
 from tests.chatserver.service.engine_role import (
     TENANT,
+    at_rest,
     first_turn,
     identifier,
     next_turn,
@@ -17,7 +18,6 @@ from tests.chatserver.service.engine_role import (
     scripted,
     worker,
 )
-from tests.chatserver.service.test_prefixes import settled
 from tests.chatserver.service.test_warmth import asking, reported
 
 RULES = "You are a guide to the trees of the north and their many names."
@@ -82,7 +82,7 @@ async def test_a_cut_frees_what_it_left(store):
         response = await run_turn(store, first_turn("x " * 20, truncation=Truncation.AUTO))
         cuts = {response.outcome.ledger.cut}
         for _ in range(60):
-            await settled(role._parts.prefixes)
+            await at_rest(role)
             response = await run_turn(store, next_turn(response, "y " * 20, truncation=Truncation.AUTO))
             cuts.add(response.outcome.ledger.cut)
             usage = response.outcome.usage

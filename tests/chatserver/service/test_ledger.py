@@ -14,6 +14,7 @@ from chatserver.service.again import send_again
 from engine.contract import EngineError, Shown
 from tests.chatserver.service.engine_role import (
     TENANT,
+    at_rest,
     ended,
     first_turn,
     identifier,
@@ -24,7 +25,6 @@ from tests.chatserver.service.engine_role import (
     tokens_on_tape,
     worker,
 )
-from tests.chatserver.service.test_prefixes import settled
 
 AUTO = {"truncation": Truncation.AUTO, "instructions": "Be brief."}
 
@@ -88,7 +88,7 @@ async def test_a_giant_message_is_cut_inside_and_stays_so(store):
         stored = (await ids_of(store, giant))[trim.item_id]
         first, end = giant.outcome.ledger.of_branch(list(giant.inputs)).spans[0]
         assert sent[0][first:end] == (*stored[: trim.first], *stored[trim.first + trim.count :])
-        await settled(role._parts.prefixes)
+        await at_rest(role)
         after = await run_turn(store, next_turn(giant, "And?", **options))
         assert after.outcome.ledger.trim == trim
         assert sent[1][: len(sent[0])] == sent[0]
@@ -192,7 +192,7 @@ async def test_a_template_that_drops_what_was_emitted_is_made_up_for_in_idle_tim
         monkeypatch.setattr(prompts.encoder, "shown", canonical)
         response = await run_turn(store, first_turn("x " * 200))
         for number in range(5):
-            await settled(role._parts.prefixes)
+            await at_rest(role)
             response = await run_turn(store, next_turn(response, f"And {number}?"))
             usage = response.outcome.usage
             new = len(tokenizer.segment("user", f"And {number}?")) + len(tokenizer.cue())

@@ -12,6 +12,7 @@ from chatserver.service.prefixes import Prefixes
 from chatserver.service.wanted import MAX_WANTED, Prefix
 from engine.contract import EngineLost, GenerateRequest, Sampling
 from tests.chatserver.service.engine_role import (
+    at_rest,
     ended,
     first_turn,
     next_turn,
@@ -165,7 +166,7 @@ async def test_no_turn_pays_for_a_truncation(store):
     async with scripted(context=1024) as engine, worker(store, engine) as role:
         response = await run_turn(store, first_turn("x " * 20, truncation=Truncation.AUTO))
         for number in range(40):
-            await settled(role._parts.prefixes)
+            await at_rest(role)
             before = response.outcome.ledger
             response = await run_turn(
                 store, next_turn(response, f"{number} " + "y " * 20, truncation=Truncation.AUTO)
@@ -189,7 +190,7 @@ async def test_each_branch_keeps_its_own_cut(store):
         while response.outcome.ledger.next_cut == response.outcome.ledger.cut:
             earlier = response
             response = await run_turn(store, next_turn(response, "y " * 20, truncation=Truncation.AUTO))
-        await settled(role._parts.prefixes)
+        await at_rest(role)
         again = next_turn(earlier, "", truncation=Truncation.AUTO)
         again = replace(
             again,
@@ -242,7 +243,7 @@ async def test_what_may_never_be_needed_waits_for_a_quiet_engine(store):
             most = max(most, (await engine.health()).running)
         assert most == 1
         await ended(store, response_id)
-        await settled(role._parts.prefixes)
+        await at_rest(role)
         assert role._parts.prefixes.counts.finished == 1
 
 

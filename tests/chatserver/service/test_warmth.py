@@ -13,6 +13,7 @@ from chatserver.service.tree import Tree
 from chatserver.service.warmth import Warmth
 from tests.chatserver.service.engine_role import (
     TENANT,
+    at_rest,
     first_turn,
     identifier,
     next_turn,
@@ -20,7 +21,6 @@ from tests.chatserver.service.engine_role import (
     scripted,
     worker,
 )
-from tests.chatserver.service.test_prefixes import settled
 
 
 def asking(store) -> Warmth:
@@ -44,7 +44,7 @@ async def test_the_report_says_what_the_next_turn_prefills(store, page):
         response = await run_turn(store, first_turn("x " * 20, truncation=Truncation.AUTO))
         await reported(store)
         for number in range(40):
-            await settled(role._parts.prefixes)
+            await at_rest(role)
             (report,) = await asking(store).reports(TENANT, response.conversation)
             text = f"{number} " + "y " * 20
             before = response
@@ -163,7 +163,7 @@ async def test_a_fork_is_warm_and_cut_where_it_was(store):
         response = await run_turn(store, first_turn("x " * 20, truncation=Truncation.AUTO))
         for _ in range(16):
             response = await run_turn(store, next_turn(response, "y " * 20, truncation=Truncation.AUTO))
-        await settled(role._parts.prefixes)
+        await at_rest(role)
         assert response.outcome.ledger.next_cut
         fork = await Tree(store.conversations).fork(TENANT, response.conversation, None, None)
         await reported(store)
