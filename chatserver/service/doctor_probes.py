@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,14 @@ def completion(settings: Settings) -> Finding:
     except (OSError, HTTPException, ValueError) as error:
         return Finding(Level.FAIL, "completion", _text(error), "see the log of the engine in the data folder")
     took = time.monotonic() - began
-    if status != 200:
+    if status == HTTPStatus.UNAUTHORIZED:  # keys in the store are kept as hashes: the doctor knows none
+        return Finding(
+            Level.WARN,
+            "completion",
+            "the server wants a key",
+            "ask it something with a key of chatserver keys create",
+        )
+    if status != HTTPStatus.OK:
         error = answer.get("error")
         said = error.get("message") if isinstance(error, dict) else None
         detail = f"status {status}: {said or 'no message'}"

@@ -127,6 +127,13 @@ def test_server_that_is_not_ready(settings, server):
     assert (found.level, "no engine is ready: loading" in found.detail) == (Level.WARN, True)
 
 
+def test_completion_where_only_stored_keys_count(settings, server):
+    """Nothing is wrong with a server whose keys the doctor cannot know."""
+    server["/v1/chat/completions"] = (401, {"error": {"message": "Give a key."}})
+    found = doctor_probes.completion(settings)
+    assert found.level is Level.WARN and "chatserver keys create" in found.advice
+
+
 @pytest.mark.parametrize(
     ("status", "body", "reason"),
     [
