@@ -14,7 +14,8 @@ from importlib import import_module
 from typing import NoReturn
 
 from chatserver.errors import ChatServerError, StartupError
-from chatserver.service import capacity, logs, operator_arguments, random_model
+from chatserver.service import logs
+from chatserver.service.operation import capacity, operator_arguments, random_model
 from chatserver.settings import Settings, options, read
 
 COMMANDS = {
@@ -68,7 +69,7 @@ def _run(command: str, settings: Settings, response_id: str = "") -> None:
 
 
 def _examine(settings: Settings, start_engine: bool) -> int:
-    from chatserver.service import doctor  # noqa: PLC0415 - see the module
+    from chatserver.service.operation import doctor  # noqa: PLC0415 - see the module
 
     return doctor.run(settings, start_engine=start_engine)
 

@@ -3,7 +3,7 @@
 store    the embedded Valkey, in place of this process
 web      store ── Hub, Chat ── Starlette on uvicorn
 engine   store ── Worker ── SglangEngine | ScriptedEngine
-serve    all three as children of a supervisor (see `chatserver.service.supervisor`)
+serve    all three as children of a supervisor (see `chatserver.service.supervision.supervisor`)
 replay   sends an answer's ids again
 operator keys and usage
 

@@ -15,15 +15,15 @@ from chatserver.app import loading
 from chatserver.app import store as stores
 from chatserver.domain.ids import ENTROPY_BYTES, new_id
 from chatserver.errors import StartupError
-from chatserver.service import profiles
-from chatserver.service.abandoned import Abandoned
-from chatserver.service.compaction import Compactor
-from chatserver.service.prefixes import Prefixes
-from chatserver.service.prompting import PromptBuilder
-from chatserver.service.salt import salts
-from chatserver.service.tape_writer import TapeWriter
-from chatserver.service.turn import TurnParts
-from chatserver.service.worker import Worker, WorkerLimits
+from chatserver.service.engine.abandoned import Abandoned
+from chatserver.service.engine.compaction import Compactor
+from chatserver.service.engine.prefixes import Prefixes
+from chatserver.service.engine.prompting import PromptBuilder
+from chatserver.service.engine.salt import salts
+from chatserver.service.engine.tape_writer import TapeWriter
+from chatserver.service.engine.turn import TurnParts
+from chatserver.service.engine.worker import Worker, WorkerLimits
+from chatserver.service.supervision import profiles
 from chatserver.settings import Settings
 from engine.contract import Engine, EngineError, ModelUnusable
 

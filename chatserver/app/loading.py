@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from chatserver.errors import Unavailable
 from chatserver.ports.registry import EngineReport, EngineState, Registry
-from chatserver.service import profiles
+from chatserver.service.supervision import profiles
 from chatserver.settings import Settings
 from engine.contract import Engine, EngineError, ModelUnusable
 from engine.launch_errors import explained

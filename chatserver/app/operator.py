@@ -7,7 +7,7 @@ from typing import Any
 import uvloop
 
 from chatserver.app import store as stores
-from chatserver.service import operators
+from chatserver.service.operation import operators
 from chatserver.settings import read
 
 

@@ -6,7 +6,7 @@ import uvloop
 
 from chatserver.app import store as stores
 from chatserver.errors import Unavailable
-from chatserver.service.again import send_again, verdict
+from chatserver.service.operation.again import send_again, verdict
 from chatserver.settings import Settings
 
 

@@ -10,13 +10,13 @@ import uvloop
 
 from chatserver.app import store as stores
 from chatserver.ports.registry import EngineReport
-from chatserver.service.child import Death
-from chatserver.service.console import Console
-from chatserver.service.listening import listen, url
-from chatserver.service.prices import Prices
-from chatserver.service.roles import engine_role, store_role, web_role
-from chatserver.service.run_folder import RunFolder
-from chatserver.service.supervisor import Supervisor
+from chatserver.service.supervision.child import Death
+from chatserver.service.supervision.console import Console
+from chatserver.service.supervision.listening import listen, url
+from chatserver.service.supervision.roles import engine_role, store_role, web_role
+from chatserver.service.supervision.run_folder import RunFolder
+from chatserver.service.supervision.supervisor import Supervisor
+from chatserver.service.web.prices import Prices
 from chatserver.settings import Settings
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from chatserver.adapters import embedded
 from chatserver.errors import StartupError
-from chatserver.service.listening import is_exposed
+from chatserver.service.supervision.listening import is_exposed
 from chatserver.settings import Settings
 
 if TYPE_CHECKING:

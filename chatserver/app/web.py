@@ -13,10 +13,10 @@ import uvloop
 
 from chatserver.app import store as stores
 from chatserver.domain.ids import ENTROPY_BYTES, new_id
-from chatserver.service.chat import Chat
-from chatserver.service.hub import Hub
-from chatserver.service.listening import listen
-from chatserver.service.prices import Prices
+from chatserver.service.supervision.listening import listen
+from chatserver.service.web.chat import Chat
+from chatserver.service.web.hub import Hub
+from chatserver.service.web.prices import Prices
 from chatserver.settings import Settings
 from chatserver.transports.connections import ServerConfig
 from chatserver.transports.http import create_app

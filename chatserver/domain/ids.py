@@ -42,3 +42,9 @@ def shard_of(identifier: str, *kinds: str) -> int | None:
 def shard_for(key: str) -> int:
     """Return the shard that a key (tenant and idempotency key, say) always falls in."""
     return blake2b(key.encode(), digest_size=2).digest()[0] % SHARDS
+
+
+def summary_id(covers: str) -> str:
+    """Return the id of the summary whose last covered item is `covers`."""
+    entropy = blake2b(covers.encode(), digest_size=ENTROPY_BYTES, person=b"summary").digest()
+    return new_id("cmp", shard_of(covers) or 0, entropy)

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from chatserver.domain.access import ApiKey, matches, parse_token
 from chatserver.errors import Forbidden, Unauthenticated
 from chatserver.ports.access import MAX_KEYS, Access
-from chatserver.service.admission import Caller
+from chatserver.service.web.admission import Caller
 
 LOCAL = "local"
 MAX_KEY = 512

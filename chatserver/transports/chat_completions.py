@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from chatserver.domain.response import Outcome, Response
 from chatserver.errors import BadRequest, ChatServerError
-from chatserver.service.reader import Reader
+from chatserver.service.web.reader import Reader
 from chatserver.transports.door import Door, fingerprint, idempotency_key, json_response
 from chatserver.transports.sse import Events, EventStream, whole
 from chatserver.transports.together import Together

@@ -13,8 +13,8 @@ from starlette.responses import Response
 from chatserver.errors import BadRequest
 from chatserver.ports.accounts import Accounts
 from chatserver.ports.registry import Registry
-from chatserver.service.admission import Admission, Ticket
-from chatserver.service.chat import Chat
+from chatserver.service.web.admission import Admission, Ticket
+from chatserver.service.web.chat import Chat
 from chatserver.settings import Settings
 from chatserver.transports import gate
 from chatserver.transports.auth import Keys

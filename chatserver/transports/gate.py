@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chatserver.domain.access import Scope as Permission
-from chatserver.service.admission import Ticket
+from chatserver.service.web.admission import Ticket
 from chatserver.wire.limits import rate_headers
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from chatserver.errors import ChatServerError
 from chatserver.ports.access import Access
 from chatserver.ports.accounts import Accounts
 from chatserver.ports.registry import Registry
-from chatserver.service.admission import Admission
-from chatserver.service.chat import Chat
-from chatserver.service.hub import Hub
-from chatserver.service.settling import Settling
+from chatserver.service.web.admission import Admission
+from chatserver.service.web.chat import Chat
+from chatserver.service.web.hub import Hub
+from chatserver.service.web.settling import Settling
 from chatserver.settings import Settings
 from chatserver.transports import (
     chat_completions,

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatserver.errors import BadRequest, ChatServerError, NotFound, TooLarge
-from chatserver.service.follower import RESTARTING
+from chatserver.service.web.follower import RESTARTING
 from chatserver.transports.gate import headers_of
 from chatserver.wire import errors
 

@@ -10,7 +10,7 @@ from starlette.routing import Route
 from chatserver.domain.response import Outcome, Response
 from chatserver.domain.tape import Record
 from chatserver.errors import BadRequest, ChatServerError
-from chatserver.service.reader import Reader, refuse_outcome
+from chatserver.service.web.reader import Reader, refuse_outcome
 from chatserver.transports.door import Door, fingerprint, idempotency_key, json_response
 from chatserver.transports.sse import PADDING, Events, EventStream, wait_a_while, whole
 from chatserver.wire import responses as wire

@@ -17,7 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from chatserver.domain.response import Outcome
 from chatserver.domain.tape import Record
 from chatserver.errors import ChatServerError
-from chatserver.service.reader import Reader, outcome_in
+from chatserver.service.web.reader import Reader, outcome_in
 from chatserver.transports.deadline import SendDeadline
 from chatserver.wire import errors
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from chatserver.domain.response import Outcome
 from chatserver.domain.tape import Record
 from chatserver.errors import ChatServerError
-from chatserver.service.reader import Reader, outcome_in
+from chatserver.service.web.reader import Reader, outcome_in
 from chatserver.transports import sse
 
 

@@ -42,9 +42,9 @@ from chatserver.errors import (
     Unauthenticated,
     Unavailable,
 )
-from chatserver.service.admission import Caller, Ticket
-from chatserver.service.follower import RESTARTING, SLOW_READER
-from chatserver.service.reader import Reader
+from chatserver.service.web.admission import Caller, Ticket
+from chatserver.service.web.follower import RESTARTING, SLOW_READER
+from chatserver.service.web.reader import Reader
 from chatserver.transports.deadline import SendDeadline
 from chatserver.transports.door import Door, fingerprint, idempotency_key
 from chatserver.wire import frames

@@ -9,8 +9,8 @@ import pytest
 
 from chatserver.adapters.valkey import ValkeyStore
 from chatserver.domain.response import Truncation
-from chatserver.service.prefixes import Prefixes
-from chatserver.service.wanted import Prefix
+from chatserver.service.engine.prefixes import Prefixes
+from chatserver.service.engine.wanted import Prefix
 from engine.contract import GenerateRequest, Sampling
 from engine.models import prepare
 from engine.settings import EngineSettings

@@ -26,10 +26,10 @@ from chatserver.domain.access import ApiKey, Limits, new_token
 from chatserver.domain.money import PICOS, Price
 from chatserver.ports.access import Deed
 from chatserver.ports.registry import EngineReport, EngineState, ServedModel
-from chatserver.service.admission import Ticket
-from chatserver.service.chat import Chat
-from chatserver.service.hub import Hub
-from chatserver.service.prices import Prices
+from chatserver.service.web.admission import Ticket
+from chatserver.service.web.chat import Chat
+from chatserver.service.web.hub import Hub
+from chatserver.service.web.prices import Prices
 from chatserver.settings import Settings
 from chatserver.transports import responses
 from chatserver.transports.auth import Keys

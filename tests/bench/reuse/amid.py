@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from chatserver.adapters.valkey import ValkeyStore
-from chatserver.service.prefixes import Prefixes
-from chatserver.service.wanted import Prefix
+from chatserver.service.engine.prefixes import Prefixes
+from chatserver.service.engine.wanted import Prefix
 from tests.bench.report import percentile
 from tests.bench.reuse.recording import Recording
 from tests.chatserver.service.engine_role import run_turn, stateless, worker

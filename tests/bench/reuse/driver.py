@@ -10,8 +10,8 @@ from dataclasses import replace
 from chatserver.adapters.valkey import ValkeyStore
 from chatserver.domain.response import Response
 from chatserver.ports.turns import NewTurn
-from chatserver.service.warmth import Warmth
-from chatserver.service.worker import Worker
+from chatserver.service.engine.worker import Worker
+from chatserver.service.web.warmth import Warmth
 from tests.bench.reuse.arms import Arm, Scene
 from tests.bench.reuse.figures import Figures
 from tests.bench.reuse.recording import Recording, think

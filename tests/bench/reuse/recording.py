@@ -6,8 +6,8 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chatserver.service.encoder import Encoder
-from chatserver.service.published import Published
+from chatserver.service.engine.encoder import Encoder
+from chatserver.service.engine.published import Published
 from engine.contract import Engine, GenerateRequest, Shown, Tokenizer
 
 

@@ -16,12 +16,12 @@ from chatserver.domain.item import Item, Role
 from chatserver.domain.response import Params, Response
 from chatserver.domain.tape import Delta, Record
 from chatserver.ports.turns import NewTurn
-from chatserver.service.compaction import Compactor
-from chatserver.service.prefixes import Prefixes
-from chatserver.service.prompting import PromptBuilder
-from chatserver.service.tape_writer import TapeWriter
-from chatserver.service.turn import TurnParts
-from chatserver.service.worker import Worker, WorkerLimits
+from chatserver.service.engine.compaction import Compactor
+from chatserver.service.engine.prefixes import Prefixes
+from chatserver.service.engine.prompting import PromptBuilder
+from chatserver.service.engine.tape_writer import TapeWriter
+from chatserver.service.engine.turn import TurnParts
+from chatserver.service.engine.worker import Worker, WorkerLimits
 from engine.contract import Engine
 from engine.scripted import ScriptedEngine
 

@@ -12,8 +12,8 @@ import pytest
 import uvicorn
 from openai import AsyncOpenAI
 
-from chatserver.service.chat import Chat
-from chatserver.service.hub import Hub
+from chatserver.service.web.chat import Chat
+from chatserver.service.web.hub import Hub
 from chatserver.settings import Settings
 from chatserver.transports.connections import ServerConfig
 from chatserver.transports.http import create_app

@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 from websockets.exceptions import ConnectionClosed
 
-from chatserver.service.listening import SEND_BUFFER, listen
+from chatserver.service.supervision.listening import SEND_BUFFER, listen
 from chatserver.settings import Settings
 from chatserver.transports import connections
 from chatserver.transports.connections import ServerConfig

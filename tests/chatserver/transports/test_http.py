@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from chatserver.errors import Forbidden, Unauthenticated
 from chatserver.ports.registry import EngineReport, EngineState, ExpertLoad, LayerLoad
-from chatserver.service import follower
+from chatserver.service.web import follower
 from chatserver.transports import middleware, sse, static
 from chatserver.transports.auth import Keys
 from tests.chatserver.transports.conftest import running_web

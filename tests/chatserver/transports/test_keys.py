@@ -18,8 +18,8 @@ from chatserver.domain.access import ApiKey, Limits, Scope, new_token
 from chatserver.domain.money import Price, shown
 from chatserver.errors import Unauthenticated
 from chatserver.ports.access import Deed
-from chatserver.service import settling
-from chatserver.service.prices import Prices
+from chatserver.service.web import settling
+from chatserver.service.web.prices import Prices
 from chatserver.transports import auth, websocket
 from chatserver.transports.gate import permissions
 from chatserver.transports.http import routes

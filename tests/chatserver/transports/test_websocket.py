@@ -11,7 +11,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from chatserver.service import follower, waiting
+from chatserver.service.web import follower, waiting
 from chatserver.transports import websocket
 from tests.chatserver.transports.conftest import running_web
 from tests.fakes import MODEL, MemoryStore

@@ -1,0 +1,1 @@
+"""The engine role: claims jobs, plans prompts, runs turns, keeps the KV cache warm."""

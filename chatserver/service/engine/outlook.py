@@ -1,0 +1,116 @@
+"""The engine role's answers about the KV cache: what is warm of a conversation, making it so, freeing what is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from chatserver.errors import NotFound, Unavailable
+from chatserver.ports.caches import CacheReport, Caches, Look, Release, Warm
+from chatserver.service.engine.layout import Ids
+from chatserver.service.engine.prefixes import Prefixes
+from chatserver.service.engine.prompting import PromptBuilder
+from chatserver.service.engine.wanted import Prefix
+from engine.contract import EngineError
+
+log = logging.getLogger(__name__)
+
+MAX_AT_ONCE = 16
+"""Commands that are looked after at a time; past it they are dropped: whoever asked hears nothing, and says so."""
+MAX_RELEASES = 1024
+"""The same for conversations that are gone; what is dropped goes by its age."""
+WARM_INTERVAL = 5.0
+"""Seconds for which a conversation that was just made warm is not looked at again."""
+MAX_RECENT = 1024
+
+
+class Outlook:
+    """Obeys `Warm`, `Look` and `Release` for one engine."""
+
+    def __init__(
+        self,
+        engine_id: str,
+        prompts: PromptBuilder,
+        prefixes: Prefixes,
+        caches: Caches,
+        salt: Callable[[str], str],
+        *,
+        page: int,
+    ) -> None:
+        self._engine_id = engine_id
+        self._prompts = prompts
+        self._prefixes = prefixes
+        self._caches = caches
+        self._salt = salt
+        self._page = page
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._recent: OrderedDict[str, float] = OrderedDict()
+
+    def obey(self, command: Warm | Look | Release) -> None:
+        """Begin to obey; never blocks."""
+        most = MAX_RELEASES if isinstance(command, Release) else MAX_AT_ONCE
+        if len(self._tasks) >= most or (isinstance(command, Warm) and self._is_recent(command)):
+            return
+        task = asyncio.create_task(self._obey(command), name="outlook")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def aclose(self) -> None:
+        """Drop what is not answered yet."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _is_recent(self, command: Warm) -> bool:
+        now = time.monotonic()
+        if now - self._recent.get(command.conversation, float("-inf")) < WARM_INTERVAL:
+            return True
+        self._recent[command.conversation] = now
+        self._recent.move_to_end(command.conversation)
+        if len(self._recent) > MAX_RECENT:
+            self._recent.popitem(last=False)
+        return False
+
+    async def _obey(self, command: Warm | Look | Release) -> None:
+        try:
+            if isinstance(command, Release):
+                await self._release(command)
+                return
+            upcoming = await self._prompts.upcoming_of(command.tenant, command.conversation)
+            if upcoming is None:
+                return
+            salt = self._salt(command.tenant)
+            if isinstance(command, Warm):
+                self._prefixes.want(Prefix(command.conversation, salt, upcoming.ids, upcoming.cut))
+                return
+            warm = self._prefixes.warm(salt, command.conversation, upcoming.ids)
+            report = CacheReport(self._engine_id, len(upcoming.ids), warm, self._page, upcoming.cut)
+            await self._caches.answer(command, report)
+        except NotFound:
+            pass  # deleted since it was asked for; nobody waits for the answer
+        except Unavailable as error:
+            log.warning("cannot tell what is warm of %s (%s)", command.conversation, error.message)
+        except EngineError as error:
+            log.warning("cannot free what %s holds: %s", command.conversation, error)
+        except Exception:
+            log.exception("cannot obey %s", command)
+
+    async def _release(self, command: Release) -> None:
+        """Free what belongs to nobody now, and say how much that was."""
+        conversation, salt = command.conversation, self._salt(command.tenant)
+        leaves = {known.leaf for known in self._prefixes.known(salt, conversation)}
+        kept: Ids = ()
+        try:
+            upcoming = await self._prompts.upcoming_of(command.tenant, conversation)
+            if upcoming is not None and not command.everything:
+                leaves -= await self._prompts.still_there(command.tenant, conversation, leaves)
+                kept = upcoming.ids
+        except NotFound:
+            pass  # all of it is gone
+        freed = await self._prefixes.free(
+            salt, conversation, lambda known: known.leaf in leaves or known.leaf is None, kept
+        )
+        await self._caches.released(command, self._engine_id, freed)

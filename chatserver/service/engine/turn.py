@@ -1,0 +1,291 @@
+"""One turn in the engine role: plan, generate, write the tape, end it.
+
+claimed ─> prompt ─> Started ─> ItemOpened ─> Delta* ─> ItemClosed · Ended
+             │           └── after a crash: Started again, then the deltas that are missing
+             └── refused: Ended(failed); the input is taken back, so that the conversation stays usable
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chatserver.domain.item import Item, ItemStatus, Role
+from chatserver.domain.response import Failure, Finish, Outcome, Response, Status
+from chatserver.domain.stops import Pair
+from chatserver.domain.tape import Body, Ended, ItemClosed, ItemOpened, Started
+from chatserver.errors import (
+    BadRequest,
+    ChatServerError,
+    EngineFailed,
+    ModelNotFound,
+    NotFound,
+    Unavailable,
+)
+from chatserver.ports.tapes import Tapes
+from chatserver.ports.turns import Turns
+from chatserver.service.engine import account
+from chatserver.service.engine.compaction import Compactor
+from chatserver.service.engine.generation import Generation, as_server_error
+from chatserver.service.engine.layout import Layout
+from chatserver.service.engine.prefixes import Prefixes
+from chatserver.service.engine.prompting import Prompt, PromptBuilder, Upcoming
+from chatserver.service.engine.tape_writer import TapeWriter
+from chatserver.service.engine.wanted import Prefix
+from chatserver.service.engine.written import Written
+from engine.contract import Engine, EngineError, EngineLost, FinishReason, Shown
+
+log = logging.getLogger(__name__)
+
+MAX_CLAIMS = 4
+"""A job that was claimed more often has taken its engine down each time: it is failed, not tried again."""
+
+STATUS = {
+    Finish.STOP: Status.COMPLETED,
+    Finish.LENGTH: Status.INCOMPLETE,
+    Finish.STOPPED: Status.CANCELLED,
+    Finish.ERROR: Status.FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TurnParts:
+    """What every turn of one engine process shares. `salt` maps a tenant to its KV-cache salt."""
+
+    engine: Engine
+    prompts: PromptBuilder
+    turns: Turns
+    tapes: Tapes
+    writer: TapeWriter
+    prefixes: Prefixes
+    compactor: Compactor
+    salt: Callable[[str], str]
+
+
+class Turn:
+    """Runs one claimed response to its end. `run()` once."""
+
+    def __init__(self, parts: TurnParts, response: Response) -> None:
+        self._parts = parts
+        self._response = response
+        self._written = Written()
+        self._prompt: Prompt | None = None
+        self._generation: Generation | None = None
+        self._stop_asked = response.stop_asked
+        self._lost = False
+        self._over = asyncio.Event()
+        self._place = asyncio.Event()
+        self._place.set()
+        self._claimed_at = time.monotonic()
+
+    def stop(self) -> None:
+        """Ask for the end: the scheduler drops the request within one step; what was written stays."""
+        if not self._stop_asked:
+            self._stop_asked = True
+            self._stop_generating()
+
+    def lose(self) -> None:
+        """Another engine has the job now: end without writing anything more."""
+        if not self._lost:
+            self._lost = True
+            self._stop_generating()
+
+    @property
+    def waits(self) -> bool:
+        """Whether it left the scheduler by `give_way` and takes no place there."""
+        return not self._place.is_set()
+
+    def give_way(self) -> None:
+        """Leave the scheduler until `go_on`: what was written stays, the rest comes later."""
+        if self._generation is not None and self._generation.first_at and not self._over.is_set():
+            self._place.clear()
+            self._generation.stop()
+
+    def go_on(self) -> None:
+        """Take a place in the scheduler again."""
+        self._place.set()
+
+    async def run(self) -> None:
+        """Produce the answer. Raises EngineLost or Unavailable: the job must then be claimed again."""
+        writer, response = self._parts.writer, self._response
+        writer.open(response.id, response.claim, on_stop=self.stop, on_lost=self.lose)
+        try:
+            await self._answer()
+        except (EngineLost, Unavailable):
+            raise
+        except (ChatServerError, EngineError) as error:
+            await self._fail(error if isinstance(error, ChatServerError) else as_server_error(error))
+        except Exception:
+            log.exception("answer %s failed", response.id)
+            await self._fail(EngineFailed("The answer failed inside the server; its log has the details."))
+        finally:
+            writer.close(response.id)
+
+    async def _answer(self) -> None:
+        response, served = self._response, self._parts.engine.card
+        if response.claim > 1:
+            await self._written.read_back(self._parts.tapes, response.id)
+        if response.claim > MAX_CLAIMS:
+            raise EngineFailed(f"The engine died {response.claim - 1} times on this answer; it is given up.")
+        if response.params.model != served.name:
+            raise ModelNotFound(
+                f"{response.params.model} is no longer served; {served.name} is.", param="model"
+            )
+        self._prompt = prompt = await self._parts.prompts.build(response)
+        salt = self._parts.salt(response.tenant)
+        await self._parts.prefixes.wait_for(response.conversation, salt, prompt.ids, self._over)
+        await self._end(await self._generate(prompt))
+
+    async def _generate(self, prompt: Prompt) -> Finish:
+        parts, written = self._parts, self._written
+        self._write(Started(prompt.length, self._response.claim))
+        if not written.opened:
+            self._write(ItemOpened(self._response.item_id))
+            written.opened = True
+        for delta in written.carry(prompt.carried, parts.engine.tokenizer.decoder()):
+            self._write(delta)
+            await parts.writer.flow(self._response.id)
+        while (finish := await self._generate_on(prompt)) is None:
+            await self._place.wait()
+            written.before = len(written.ids)
+        return finish
+
+    async def _generate_on(self, prompt: Prompt) -> Finish | None:
+        """Run one request behind what is written. None: it gave way, and is to be continued."""
+        parts, written = self._parts, self._written
+        left = prompt.max_output - written.output
+        salt = parts.salt(self._response.tenant)
+        generation = Generation(parts.engine, self._response.params, salt, written.ids)
+        if ended := self._already_over(left, generation):
+            return ended
+        self._generation = generation
+        async with contextlib.aclosing(generation.run(prompt.ids, left)) as steps:
+            async for pairs in steps:
+                self._delta(pairs)
+                await parts.writer.flow(self._response.id)
+        if self._stop_asked or self._lost:
+            return Finish.STOPPED
+        if generation.finish is FinishReason.ABORT:
+            if generation.stopping:
+                return None
+            raise EngineLost("the engine aborted a request that nobody asked it to abort")
+        return Finish.STOP if generation.matched or generation.finish is FinishReason.STOP else Finish.LENGTH
+
+    def _already_over(self, left: int, generation: Generation) -> Finish | None:
+        """Tell whether a recovered answer was whole already, or a stop came before the first step."""
+        ids, ends = self._written.ids, self._parts.engine.card.end_ids
+        if self._stop_asked or self._lost:
+            return Finish.STOPPED
+        if ids and ids[-1] in ends and not self._response.params.ignore_end:
+            return Finish.STOP
+        if generation.was_matched(self._written.carried):
+            return Finish.STOP
+        return Finish.LENGTH if left <= 0 else None
+
+    def _delta(self, pairs: list[Pair]) -> None:
+        self._parts.prefixes.answering(self)
+        if pairs and not self._lost:
+            self._write(self._written.delta(pairs))
+
+    def _write(self, body: Body) -> None:
+        if not self._lost:
+            self._parts.writer.write(self._response.id, self._written.number(body))
+
+    async def _fail(self, error: ChatServerError) -> None:
+        """End as failed. If nothing was written the input of a bad request is taken back; else all is kept."""
+        failure = Failure(error.code, error.message, error.param, error.status, error.kind)
+        refused = not self._written.opened and isinstance(error, (BadRequest, NotFound))
+        await self._end(Finish.ERROR, failure=failure, discard_inputs=refused)
+
+    async def _end(
+        self, finish: Finish, *, failure: Failure | None = None, discard_inputs: bool = False
+    ) -> None:
+        """Write the end: the item, if one was opened, the outcome, the ids; all in one step."""
+        response, written, generation = self._response, self._written, self._generation
+        item = self._item(finish) if written.opened else None
+        prompt = self._prompt if item else None
+        shown = await self._parts.prompts.encoder.shown(written.ids) if item else Shown(())
+        upcoming = self._upcoming(prompt, shown.ids) if prompt else None
+        outcome = Outcome(
+            status=STATUS[finish],
+            finish=finish,
+            usage=account.usage(self._prompt, generation, written, shown, failed=failure is not None),
+            item=item,
+            timing=account.timing(response, generation, written, self._claimed_at),
+            ledger=account.ledger(prompt.ledger, shown, upcoming) if prompt else None,
+            failure=failure,
+            completed_at=int(time.time()),
+        )
+        closing: list[Body] = [ItemClosed(item.id, item.text, finish is Finish.STOP)] if item else []
+        encoded = dict(prompt.encoded) if prompt else {}
+        if item:
+            encoded[item.id] = shown.ids
+        await self._parts.writer.flush(response.id)
+        if self._lost:
+            return
+        kept = await self._parts.turns.finish(
+            response,
+            outcome,
+            [written.number(body) for body in (*closing, Ended(outcome))],
+            encoded,
+            template_hash=self._parts.engine.card.template_hash,
+            emitted=written.ids,
+            discard_inputs=discard_inputs,
+        )
+        if not kept:
+            log.warning("answer %s was taken over by another engine before it ended", response.id)
+        elif prompt and generation and generation.first_at and failure is None:
+            await self._note_cached(prompt, upcoming)
+
+    def _upcoming(self, prompt: Prompt, answer: tuple[int, ...]) -> Upcoming | None:
+        """Return what the next turn begins with. Its cut moves now, if it may have to."""
+        response = self._response
+        if response.conversation is None:
+            return None
+        return self._parts.prompts.upcoming(prompt, response.params, response.item_id, answer)
+
+    async def _note_cached(self, prompt: Prompt, upcoming: Upcoming | None) -> None:
+        """Say what the cache holds now, free what a cut left, have the next turn's prefix made if it is another one."""
+        prefixes, conversation = self._parts.prefixes, self._response.conversation
+        cut, leaf = prompt.ledger.cut, self._response.item_id
+        salt = self._parts.salt(self._response.tenant)
+        # the last token's KV is computed only when something follows it
+        computed = (*prompt.ids, *self._written.ids[:-1])
+        prefixes.computed(salt, conversation, computed, cut, leaf)
+        if conversation is None:
+            return
+        # a cut that moved, or a template that shows what was emitted in another form from now on
+        if upcoming is not None and upcoming.ids[: len(computed)] != computed:
+            prefixes.want(Prefix(conversation, salt, upcoming.ids, upcoming.cut, leaf, due=True))
+        if upcoming is not None and self._response.params.compaction:
+            self._compact(conversation, prompt.layout, upcoming.cut)
+        await prefixes.leave(salt, conversation, prompt.layout.path, cut)
+
+    def _compact(self, conversation: str, layout: Layout, cut: str | None) -> None:
+        """Have what the next turn's cut drops summarised."""
+        parts, response = self._parts, self._response
+        wanted = parts.prompts.summaries.wanted(response.tenant, conversation, layout, cut)
+        if wanted is not None:
+            parts.compactor.want(wanted, response.item_id)
+
+    def _item(self, finish: Finish) -> Item:
+        response = self._response
+        return Item(
+            id=response.item_id,
+            parent=response.inputs[-1] if response.inputs else response.parent,
+            role=Role.ASSISTANT,
+            text=self._written.text,
+            status=ItemStatus.COMPLETED if finish is Finish.STOP else ItemStatus.INCOMPLETE,
+            response_id=response.id,
+            created_at=int(time.time()),
+        )
+
+    def _stop_generating(self) -> None:
+        self._over.set()
+        self._place.set()
+        if self._generation is not None:
+            self._generation.stop()

@@ -1,0 +1,1 @@
+"""The web role: commands of clients, reading tapes, the limits of keys."""

@@ -1,0 +1,204 @@
+"""The hub: one subscription a web process, any number of readers.
+
+    store ──bundle──> Hub ──records──> Follower's buffer ──batch()──> one connection
+                       │                    ▲
+                       └── watch/unwatch    └── history, read from the store
+
+A follower watches, then reads history, then takes what is live, through one cursor: whatever is lost,
+doubled or cut differently on the way, it hands out every token once, in order. A lost announcement
+only costs time: a follower that has seen nothing for some seconds looks into the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from itertools import islice
+
+from chatserver.errors import Unavailable
+from chatserver.ports.tapes import Bundle, Signals, Tapes
+from chatserver.service.web.follower import RESTARTING, Follower, pause_lengths
+
+log = logging.getLogger(__name__)
+
+LINGER = 2.0
+"""Seconds between the last follower's leaving and the end of the watch: reloads come back within it."""
+MAX_LINGERING = 1024
+WATCH_ON = 20.0
+"""Seconds between saying again what is watched; see `Settings.abandon_after`."""
+WATCH_STEP = 500
+"""Tapes in one round trip of that."""
+SWEEP = 1.0
+"""Seconds between looks for followers that have heard nothing for long."""
+
+
+class Hub:
+    """Hands announced records to the followers of this process. Start it before the first `follow`."""
+
+    def __init__(self, tapes: Tapes, signals: Signals, web_id: str) -> None:
+        self.web_id = web_id
+        """The name under which this process is announced to; a NewTurn's `watcher`."""
+        self._tapes = tapes
+        self._signals = signals
+        self._followers: dict[str, set[Follower]] = {}
+        self._staying: set[Follower] = set()
+        self._dismissal: Unavailable | None = None
+        self._lingering: dict[str, asyncio.TimerHandle] = {}
+        self._unwatching: set[asyncio.Task[None]] = set()
+        self._listening: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to listen. Returns at once; until the subscription stands, followers live on reads alone."""
+        if self._listening is None:
+            self._listening = asyncio.create_task(self._listen(), name="hub")
+            self._sweeping = asyncio.create_task(self._sweep(), name="hub sweep")
+
+    async def close(self) -> None:
+        """Stop listening. Idempotent."""
+        for timer in self._lingering.values():
+            timer.cancel()
+        self._lingering.clear()
+        tasks = [*self._unwatching, *filter(None, (self._listening, self._sweeping))]
+        self._listening = self._sweeping = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def follow(
+        self, response_id: str, after: int = -1, *, watched: bool = False, dismissible: bool = True
+    ) -> Follower:
+        """Return a follower of a tape from position `after` on; close it in the end.
+
+        `watched`: the watch stands already, because the turn was begun with this hub as its watcher.
+        `dismissible`: the reader can resume elsewhere, so `dismiss` may end it.
+        """
+        follower = Follower(
+            self._tapes, response_id, after, web_id=self.web_id, watched=watched, leave=self._leave
+        )
+        timer = self._lingering.pop(response_id, None)
+        if timer is not None:
+            timer.cancel()
+        self._followers.setdefault(response_id, set()).add(follower)
+        if not dismissible:
+            self._staying.add(follower)
+        return follower
+
+    def check(self) -> None:
+        """Raise Unavailable if this process is about to stop: nothing should begin here any more."""
+        if self._dismissal is not None:
+            raise self._dismissal
+
+    def dismiss(self, message: str) -> None:
+        """End every reader with a hint to come back, and let `check` refuse new ones: this process is about to stop.
+
+        Readers that cannot resume, of answers that are sent as a whole, stay.
+        """
+        self._dismissal = Unavailable(message, code=RESTARTING, retry_after=0.5)
+        for followers in self._followers.values():
+            for follower in followers - self._staying:
+                follower.dismiss(self._dismissal)
+
+    def queued(self, limit: int) -> list[str]:
+        """Return up to `limit` ids of responses with a reader that waits for an engine."""
+        waiting = (name for name, readers in self._followers.items() if any(r.queued for r in readers))
+        return list(islice(waiting, limit))
+
+    def tell(self, response_id: str, ahead: int) -> None:
+        """Say to the readers of a queued response how many jobs are before it."""
+        for follower in self._followers.get(response_id, ()):
+            follower.tell(ahead)
+
+    @property
+    def following(self) -> int:
+        """How many followers there are."""
+        return sum(len(followers) for followers in self._followers.values())
+
+    def _leave(self, follower: Follower) -> None:
+        """Forget a follower; a tape without any is unwatched a little later."""
+        self._staying.discard(follower)
+        response_id = follower.response_id
+        followers = self._followers.get(response_id)
+        if followers is None or follower not in followers:
+            return
+        followers.discard(follower)
+        if not followers:
+            del self._followers[response_id]
+            self._linger(response_id)
+
+    def _linger(self, response_id: str) -> None:
+        if response_id in self._lingering or self._listening is None:
+            return
+        delay = LINGER if len(self._lingering) < MAX_LINGERING else 0.0
+        loop = asyncio.get_running_loop()
+        self._lingering[response_id] = loop.call_later(delay, self._unwatch_soon, response_id)
+
+    def _unwatch_soon(self, response_id: str) -> None:
+        self._lingering.pop(response_id, None)
+        task = asyncio.create_task(self._unwatch(response_id))
+        self._unwatching.add(task)
+        task.add_done_callback(self._unwatching.discard)
+
+    async def _unwatch(self, response_id: str) -> None:
+        if response_id in self._followers:
+            return
+        try:
+            await self._tapes.unwatch(response_id, self.web_id)
+        except Unavailable:
+            # The watch then lives until its tape ends; all it costs is announcements that nobody takes.
+            log.debug("could not unwatch %s", response_id)
+        if response_id in self._followers:
+            # Somebody came back while the store was asked: their watch may have been ended with ours.
+            self._resync(response_id)
+
+    async def _listen(self) -> None:
+        pauses = pause_lengths()
+        while True:
+            try:
+                async for bundle in self._signals.bundles(self.web_id):
+                    if bundle is None:
+                        pauses = pause_lengths()
+                        # What was announced while nobody listened is in the store.
+                        for response_id in list(self._followers):
+                            self._resync(response_id)
+                    else:
+                        self._hand_out(bundle)
+            except Unavailable as error:
+                log.warning("the subscription to the store was lost: %s", error)
+            except Exception:
+                # A bundle that cannot be read must not leave every reader with slow reads for good.
+                log.exception("the subscription to the store broke")
+            await asyncio.sleep(next(pauses))
+
+    async def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + WATCH_ON
+        while True:
+            await asyncio.sleep(SWEEP)
+            now = loop.time()
+            for followers in self._followers.values():
+                for follower in followers:
+                    follower.look(now)
+            if now >= due:
+                due = now + WATCH_ON
+                await self._watch_on(list(self._followers))
+
+    async def _watch_on(self, response_ids: list[str]) -> None:
+        for start in range(0, len(response_ids), WATCH_STEP):
+            with contextlib.suppress(Unavailable):  # the next time says it for this one, too
+                await self._tapes.watch_on(response_ids[start : start + WATCH_STEP], self.web_id)
+
+    def _resync(self, response_id: str) -> None:
+        for follower in self._followers.get(response_id, ()):
+            follower.resync()
+
+    def _hand_out(self, bundle: Bundle) -> None:
+        for response_id, records in bundle:
+            followers = self._followers.get(response_id)
+            if followers:
+                for follower in followers:
+                    follower.offer(records)
+            elif response_id not in self._lingering:
+                # A turn that was begun with a watch, and whose client never came to read.
+                self._linger(response_id)

@@ -1,0 +1,98 @@
+"""Conversations as trees: all branches, one branch, removing one, going on with a copy."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from chatserver.domain.ids import ENTROPY_BYTES, new_id, shard_of, summary_id
+from chatserver.domain.item import Conversation, Item
+from chatserver.errors import NotFound
+from chatserver.ports.conversations import Conversations
+from chatserver.wire.commands import Page
+
+
+class Tree:
+    """What the web role does with branches. Every method raises NotFound for unknown and foreign alike."""
+
+    def __init__(self, conversations: Conversations) -> None:
+        self._conversations = conversations
+
+    async def item(self, tenant: str, conversation_id: str, item_id: str) -> Item:
+        """Return one item, on whatever branch it is."""
+        _check(conversation_id, "conversation_id", "conv")
+        _check(item_id, "item_id", "msg", "cmp")
+        (found,) = await self._conversations.some(tenant, conversation_id, [item_id])
+        if found is None:
+            raise NotFound(f"Nothing here has the id {item_id!r}.", param="item_id")
+        return found.item
+
+    async def with_summaries(self, tenant: str, conversation_id: str, items: Sequence[Item]) -> list[Item]:
+        """Return items of one branch, before each the summary that ends with it, if there is one."""
+        wanted = [summary_id(item.id) for item in items]
+        found = await self._conversations.some(tenant, conversation_id, wanted)
+        pairs = [
+            (summary.item, item) if summary else (item,) for summary, item in zip(found, items, strict=True)
+        ]
+        return [item for pair in pairs for item in pair]
+
+    async def branch(self, tenant: str, conversation_id: str, leaf: str | None = None) -> list[Item]:
+        """Return the items from the root to `leaf`; None: to the conversation's head."""
+        _check(conversation_id, "conversation_id", "conv")
+        if leaf is None:
+            leaf = (await self._conversations.get(tenant, conversation_id)).head
+        if leaf is not None:
+            _check(leaf, "leaf", "msg")
+        stored = await self._conversations.branch(tenant, conversation_id, leaf, with_ids=False)
+        return [s.item for s in stored]
+
+    async def all(self, tenant: str, conversation_id: str, page: Page) -> tuple[list[Item], bool]:
+        """Return one page of the items of all branches, parents before what follows them, and whether more follow."""
+        _check(conversation_id, "conversation_id", "conv")
+        if page.after is not None:
+            _check(page.after, "after", "msg", "cmp")
+        found = await self._conversations.all_items(
+            tenant, conversation_id, limit=page.limit + 1, after=page.after
+        )
+        return found[: page.limit], len(found) > page.limit
+
+    async def remove(self, tenant: str, conversation_id: str, item_id: str) -> Conversation:
+        """Remove an item and everything under it. Raises Conflict (a turn runs)."""
+        _check(conversation_id, "conversation_id", "conv")
+        _check(item_id, "item_id", "msg", "cmp")
+        return await self._conversations.remove(tenant, conversation_id, item_id, int(time.time()))
+
+    async def fork(
+        self, tenant: str, conversation_id: str, leaf: str | None, metadata: dict[str, str] | None
+    ) -> Conversation:
+        """Make a conversation that begins with a branch of this one; `leaf` None: with the one at its head.
+
+        The items keep their ids, their token ids and their answers' ledgers: the fork is warm, and cut where it was.
+        """
+        _check(conversation_id, "conversation_id", "conv")
+        source = await self._conversations.get(tenant, conversation_id)
+        leaf = leaf or source.head
+        if leaf is not None:
+            _check(leaf, "leaf", "msg")
+        stored = await self._conversations.branch(tenant, conversation_id, leaf, with_ids=True)
+        now = int(time.time())
+        copy = replace(
+            source,
+            id=new_id("conv", shard_of(conversation_id) or 0, secrets.token_bytes(ENTROPY_BYTES)),
+            created_at=now,
+            updated_at=now,
+            metadata=source.metadata if metadata is None else metadata,
+            head=leaf,
+            active=None,
+        )
+        await self._conversations.create(
+            copy, [s.item for s in stored], {s.item.id: s for s in stored if s.ids is not None}
+        )
+        return copy
+
+
+def _check(identifier: str, param: str, *kinds: str) -> None:
+    if shard_of(identifier, *kinds) is None:
+        raise NotFound(f"Nothing here has the id {identifier[:80]!r}.", param=param)

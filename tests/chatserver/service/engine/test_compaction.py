@@ -1,0 +1,187 @@
+"""Compaction: what a cut drops is summarised in idle time, stays behind the head, and never stands in the way."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from chatserver.domain.ids import summary_id
+from chatserver.domain.item import Role
+from chatserver.domain.response import Status
+from chatserver.service.engine.summaries import OPENING, REQUEST
+from chatserver.service.operation.again import send_again
+from chatserver.wire.commands import Page
+from engine.contract import EngineError
+from tests.chatserver.service.engine.test_going_on import asked, web_of
+from tests.chatserver.service.engine_role import TENANT, scripted, worker
+
+ASK = {
+    "temperature": 0,
+    "ignore_eos": True,
+    "max_output_tokens": 40,
+    "truncation": {"type": "auto", "compaction": True},
+}
+CONTEXT = 700
+
+
+@pytest.fixture
+async def role(store):
+    """A web role, an engine role with a small window, and the compactor."""
+    async with scripted(context=CONTEXT) as engine, worker(store, engine) as running:
+        while not await store.registry.models():
+            await asyncio.sleep(0.005)
+        yield web_of(store), engine, running._parts
+
+
+async def quiet(parts) -> None:
+    """Wait until nothing is left to do in idle time."""
+    async with asyncio.timeout(20):
+        while not (parts.compactor.idle and parts.prefixes.idle):
+            await asyncio.sleep(0.01)
+
+
+async def talk(chat, store, parts, turns: int, *, settle: bool = True, **ask):
+    """Some turns of one conversation; the responses."""
+    found = []
+    for number in range(turns):
+        place = {"conversation": found[0].conversation} if found else {}
+        found.append(await asked(chat, store, input=f"Word {number} " + "x " * 20, **{**ASK, **place, **ask}))
+        if settle:
+            await quiet(parts)
+    return found
+
+
+async def test_a_cut_leaves_a_summary_behind_the_head(role, store):
+    """It is an item, the prompt has it after the head, the window is kept, and no turn pays for it."""
+    chat, engine, parts = role
+    turns = await talk(chat, store, parts, 12)
+    ledgers = [response.outcome.ledger for response in turns]
+    assert parts.compactor.counts.written >= 2 and not parts.compactor.counts.failed
+    first = next(i for i, ledger in enumerate(ledgers) if ledger.summary)
+    before, ledger = ledgers[first - 1], ledgers[first]
+    assert before.next_cut is not None and before.summary is None  # the cut moved as that answer ended
+    branch = await chat.tree.branch(TENANT, turns[0].conversation)
+    names = [item.id for item in branch]
+    covered = names[names.index(ledger.cut) - 1]
+    assert ledger.summary == summary_id(covered)
+    summary = await chat.tree.item(TENANT, turns[0].conversation, ledger.summary)
+    assert (summary.role, summary.parent) == (Role.SUMMARY, covered)
+    ids = engine.tokenizer.segment("system", OPENING + summary.text)
+    assert ledger.summary_tokens == len(ids)
+    assert ledger.head == len(engine.tokenizer.head(None)) + len(ids)
+    for number, response in enumerate(turns):
+        usage, ledger = response.outcome.usage, response.outcome.ledger
+        assert (
+            usage.prompt + 40 <= CONTEXT and len(ledger.kept + ledger.dropped) == 0
+        )  # stored without its lists
+        new = len(engine.tokenizer.segment("user", f"Word {number} " + "x " * 20)) + len(
+            engine.tokenizer.cue()
+        )
+        if number:
+            tail = len(engine.tokenizer.tail((0,)))
+            assert usage.prompt - usage.cached <= new + tail + 1, number
+    assert all(ledger.summary for ledger in ledgers[first:])
+    replayed = await send_again(store.conversations, store.turns, store.tapes, TENANT, turns[-1].id)
+    assert replayed.same
+
+
+async def test_what_it_costs_is_told(role, store):
+    """Prompt, hits and output are on the item; the prompt was in the cache but for the question."""
+    chat, engine, parts = role
+    turns = await talk(chat, store, parts, 8)
+    told = [r.outcome.ledger.summary for r in turns if r.outcome.ledger.summary]
+    summary = await chat.tree.item(TENANT, turns[0].conversation, told[0])
+    prompt, cached, output = summary.cost
+    question = len(engine.tokenizer.segment("user", REQUEST)) + len(engine.tokenizer.cue())
+    assert 0 < prompt - cached <= question + 1
+    assert 0 < output <= CONTEXT // 8
+    counts = parts.compactor.counts
+    assert counts.prompt >= prompt and counts.output >= output
+
+
+async def test_the_next_summary_is_made_of_the_former_one(role, store, monkeypatch):
+    """Its prompt has the former summary and what was dropped since, in this order."""
+    chat, engine, parts = role
+    sent = []
+    want = parts.compactor.want
+    monkeypatch.setattr(parts.compactor, "want", lambda wish, leaf: (sent.append(wish), want(wish, leaf)))
+    turns = await talk(chat, store, parts, 14)
+    assert len(sent) >= 2
+    former = await chat.tree.item(TENANT, turns[0].conversation, summary_id(sent[0].covers))
+    head = (*engine.tokenizer.head(None), *engine.tokenizer.segment("system", OPENING + former.text))
+    assert sent[1].ids[: len(head)] == head
+    branch = await store.conversations.branch(TENANT, turns[0].conversation, sent[1].covers, with_ids=True)
+    names = [stored.item.id for stored in branch]
+    since = [token for stored in branch[names.index(sent[0].covers) + 1 :] for token in stored.ids]
+    assert sent[1].ids[len(head) : len(head) + len(since)] == tuple(since)
+
+
+async def test_it_is_listed_and_goes_with_what_it_covers(role, store):
+    """Listed beside the item that ends it; removed alone, or with anything that it covers."""
+    chat, _, parts = role
+    turns = await talk(chat, store, parts, 8)
+    conversation, summary = turns[0].conversation, turns[-1].outcome.ledger.summary
+    branch = await chat.tree.branch(TENANT, conversation)
+    listed = [item.id for item in await chat.tree.with_summaries(TENANT, conversation, branch)]
+    covers = (await chat.tree.item(TENANT, conversation, summary)).parent
+    assert listed[listed.index(covers) - 1] == summary
+    assert summary in {i.id for i in (await chat.tree.all(TENANT, conversation, Page(100)))[0]}
+    fork = await chat.tree.fork(TENANT, conversation, None, None)
+    await chat.tree.remove(TENANT, conversation, summary)
+    plain = await asked(chat, store, input="Word", conversation=conversation, **ASK)
+    assert plain.status is Status.INCOMPLETE and plain.outcome.ledger.summary != summary
+    await quiet(parts)
+    again = await asked(chat, store, input="Word", conversation=conversation, **ASK)
+    assert again.outcome.ledger.summary  # written again, as it was missing
+    await quiet(parts)
+    await chat.tree.remove(TENANT, conversation, branch[2].id)
+    left = (await chat.tree.all(TENANT, conversation, Page(100)))[0]
+    assert {item.role for item in left} == {Role.USER, Role.ASSISTANT}
+    forked = await asked(chat, store, input="Word", conversation=fork.id, **ASK)
+    assert forked.status is Status.INCOMPLETE  # a fork is cut where it was, and goes on without the summary
+
+
+async def test_real_work_stops_it_at_once(store):
+    """A turn that comes in its middle does not wait for it; it is tried again and written later."""
+    async with scripted(context=CONTEXT, tokens_per_second=100.0) as engine, worker(store, engine) as running:
+        while not await store.registry.models():
+            await asyncio.sleep(0.005)
+        chat, parts = web_of(store), running._parts
+        turns = await talk(chat, store, parts, 3, settle=False, max_output_tokens=30)
+        place = {"conversation": turns[0].conversation, "max_output_tokens": 10}
+        while parts.compactor.idle:
+            await asked(chat, store, input="y " * 60, **{**ASK, **place})
+        async with asyncio.timeout(5):
+            while parts.compactor._request is None:
+                await asyncio.sleep(0.005)
+        other = await asked(chat, store, input="Somebody else", **ASK)
+        assert other.status is Status.INCOMPLETE
+        assert parts.compactor.counts.aborted == 1
+        assert other.outcome.timing.ttft_ms < 250
+        await quiet(parts)
+        assert parts.compactor.counts.written >= 1
+
+
+async def test_without_a_summary_the_cut_is_plain(role, store, monkeypatch):
+    """The model fails, or writes nothing: the conversation goes on as without compaction."""
+    chat, engine, parts = role
+    generate = engine.generate
+
+    def fails(request):
+        if request.sampling.max_tokens == CONTEXT // 8:
+            raise EngineError("not now")
+        return generate(request)
+
+    monkeypatch.setattr(engine, "generate", fails)
+    turns = await talk(chat, store, parts, 10)
+    assert all(response.status is Status.INCOMPLETE for response in turns)
+    assert parts.compactor.counts.failed >= 1 and not parts.compactor.counts.written
+    assert turns[-1].outcome.ledger.cut and not turns[-1].outcome.ledger.summary
+
+
+async def test_nothing_is_summarised_unasked(role, store):
+    """Compaction is an option."""
+    chat, _, parts = role
+    await talk(chat, store, parts, 9, truncation="auto")
+    assert parts.compactor.counts.prompt == 0

@@ -1,0 +1,343 @@
+"""The hub: every follower gets every token once, in order, whatever the store and the network do."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chatserver.domain.response import Finish, Outcome, Params, Response, Status, Usage
+from chatserver.domain.tape import Delta, Ended, Record, Waiting, merge
+from chatserver.errors import NotFound, Unavailable
+from chatserver.ports.turns import NewTurn
+from chatserver.service.web import follower, hub, waiting
+from chatserver.service.web.follower import join
+from chatserver.service.web.hub import Hub
+from tests.fakes import MemoryStore
+
+END = Outcome(Status.COMPLETED, Finish.STOP, Usage())
+
+
+def response(number: int = 1) -> Response:
+    return Response(f"resp_00{number:030x}", "local", Params("tiny"), 1, item_id=f"msg_00{number:030x}")
+
+
+class Tape:
+    """Writes one tape, a token a record."""
+
+    def __init__(self, store: MemoryStore, number: int = 1) -> None:
+        self.store, self.response, self.last = store, response(number), 1
+
+    async def begin(self, watcher: str | None = None) -> None:
+        await self.store.turns.begin(NewTurn(self.response, watcher=watcher), queue_bound=9)
+
+    def write(self, count: int, text: str = "x") -> None:
+        for _ in range(count):
+            self.last += 1
+            self.store.add(
+                self.response.id, [Record(self.last, Delta((f"{text}{self.last} ",), (self.last,)))]
+            )
+
+    def end(self) -> None:
+        self.last += 1
+        self.store.add(self.response.id, [Record(self.last, Ended(END))])
+
+    def text(self, after: int = 1) -> str:
+        return "".join(f"x{n} " for n in range(after + 1, self.last))
+
+
+@pytest.fixture
+async def store():
+    return MemoryStore()
+
+
+@pytest.fixture
+async def web(store):
+    web = Hub(store.tapes, store.signals, "web_1")
+    await web.start()
+    await asyncio.sleep(0)
+    yield web
+    await web.close()
+
+
+async def read(reader) -> str:
+    text = ""
+    while not reader.ended:
+        text += "".join(r.body.text for r in await reader.batch() if isinstance(r.body, Delta))
+    await reader.aclose()
+    return text
+
+
+@pytest.mark.parametrize("watched", [False, True])
+async def test_history_then_live(store, web, watched):
+    tape = Tape(store)
+    await tape.begin("web_1" if watched else None)
+    tape.write(5)
+    reading = asyncio.create_task(read(web.follow(tape.response.id, watched=watched)))
+    await asyncio.sleep(0.01)
+    for _ in range(10):
+        tape.write(2)
+        await asyncio.sleep(0)
+    tape.end()
+    assert await reading == tape.text()
+
+
+@given(st.integers(-1, 14), st.integers(0, 10))
+@settings(deadline=None, max_examples=60)
+def test_any_position_any_moment(after, written):
+    """A follower that begins after any number, when any part is written, gets exactly the rest."""
+
+    async def run() -> None:
+        store = MemoryStore()
+        web = Hub(store.tapes, store.signals, "web_1")
+        await web.start()
+        tape = Tape(store)
+        await tape.begin()
+        tape.write(written)
+        reading = asyncio.create_task(read(web.follow(tape.response.id, after)))
+        await asyncio.sleep(0)
+        for _ in range(10 - written):
+            tape.write(1)
+            await asyncio.sleep(0)
+        tape.end()
+        assert await asyncio.wait_for(reading, 2) == tape.text(max(after, 1))
+        await web.close()
+
+    asyncio.run(run())
+
+
+async def test_lost_announcements_only_cost_time(store, web, monkeypatch):
+    monkeypatch.setattr(follower, "IDLE", 0.05)
+    tape = Tape(store)
+    await tape.begin()
+    reading = asyncio.create_task(read(web.follow(tape.response.id)))
+    await asyncio.sleep(0.01)
+    store.lose = True
+    tape.write(3)
+    store.lose = False
+    tape.write(2)  # leaves a gap that must be filled from the store
+    await asyncio.sleep(0.01)
+    store.lose = True
+    tape.write(1)
+    tape.end()
+    assert await asyncio.wait_for(reading, 2) == tape.text()
+
+
+async def test_lost_subscription_is_made_again_and_everybody_reads(store, web, monkeypatch):
+    monkeypatch.setattr(follower, "BACK_OFF", (0.001, 0.01))
+    tapes = [Tape(store, n) for n in range(3)]
+    for tape in tapes:
+        await tape.begin()
+    reading = [asyncio.create_task(read(web.follow(tape.response.id))) for tape in tapes]
+    await asyncio.sleep(0.01)
+    store.cut_subscriptions()
+    store.down = True
+    await asyncio.sleep(0.02)
+    for tape in tapes:
+        tape.write(4)  # announced to nobody
+        tape.end()
+    store.watchers.clear()  # and the store has forgotten who watched
+    store.down = False
+    texts = await asyncio.wait_for(asyncio.gather(*reading), 3)
+    assert texts == [tape.text() for tape in tapes]
+
+
+async def test_store_that_stays_away_ends_the_reader(store, web, monkeypatch):
+    monkeypatch.setattr(follower, "PATIENCE", 0.05)
+    monkeypatch.setattr(follower, "BACK_OFF", (0.001, 0.01))
+    tape = Tape(store)
+    await tape.begin()
+    store.down = True
+    with pytest.raises(Unavailable, match="come back"):
+        await web.follow(tape.response.id).batch()
+
+
+async def test_lagging_reader_gets_merged_deltas_without_loss(store, web):
+    tape = Tape(store)
+    await tape.begin()
+    reader = web.follow(tape.response.id)
+    await reader.batch()
+    tape.write(500)
+    await asyncio.sleep(0.01)
+    (merged,) = await reader.batch()
+    assert len(merged.body.pieces) == 500 and merged.last == tape.last
+    tape.end()
+    assert await read(reader) == ""
+
+
+async def test_reader_past_its_bound_costs_nothing_and_reads_on_from_the_store(store, web, monkeypatch):
+    monkeypatch.setattr(follower, "MAX_TEXT", 100)
+    tape = Tape(store)
+    await tape.begin()
+    slow, quick = web.follow(tape.response.id), web.follow(tape.response.id)
+    reading = asyncio.create_task(read(quick))
+    await slow.batch()
+    for _ in range(10):
+        tape.write(5)
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    assert not slow._waiting
+    tape.end()
+    assert await reading == tape.text()
+    merged, end = await slow.batch()
+    assert merged.body.text == tape.text() and isinstance(end.body, Ended)
+
+
+async def test_empty_tokens_are_bounded_too(store, web, monkeypatch):
+    monkeypatch.setattr(follower, "MAX_TOKENS", 10)
+    tape = Tape(store)
+    await tape.begin()
+    reader = web.follow(tape.response.id)
+    await reader.batch()
+    for last in (12, 23):
+        store.add(tape.response.id, [Record(last, Delta(("",) * 11, (0,) * 11))])
+    await asyncio.sleep(0.01)
+    assert not reader._waiting
+    (merged,) = await reader.batch()
+    assert (merged.last, len(merged.body.ids)) == (23, 22)
+
+
+async def test_what_comes_while_a_lagging_reader_reads_is_not_lost(store, web, monkeypatch):
+    """The bound is passed again in the middle of the read that makes up for the first time."""
+    monkeypatch.setattr(follower, "MAX_TOKENS", 10)
+    tape = Tape(store)
+    await tape.begin()
+    reader = web.follow(tape.response.id)
+    await reader.batch()
+    real = store.tapes.read
+
+    async def read_slowly(*args, **options):
+        found = await real(*args, **options)
+        for _ in range(4):
+            tape.write(8)
+            await asyncio.sleep(0.005)
+        return found
+
+    for _ in range(4):
+        tape.write(8)
+        await asyncio.sleep(0.005)
+    monkeypatch.setattr(store.tapes, "read", read_slowly)
+    text = "".join(r.body.text for r in await reader.batch())
+    monkeypatch.setattr(store.tapes, "read", real)
+    tape.end()
+    async with asyncio.timeout(2):  # well before silence makes it look
+        assert text + await read(reader) == tape.text()
+
+
+async def test_waiting_readers_are_told_their_place(store, web, monkeypatch):
+    """Once for each place, only while the job waits, and not to those who know."""
+    monkeypatch.setattr(waiting, "INTERVAL", 0.01)
+    tape = Tape(store)
+    await tape.begin()
+    reader = web.follow(tape.response.id)
+    await reader.batch()
+    store.waiting = ["other", tape.response.id]
+    telling = asyncio.create_task(waiting.QueuePlaces(store.turns, web).run())
+    (told,) = await reader.batch()
+    assert told == Record(1, Waiting(1)) and await reader.batch(0.05) == []
+    store.waiting = [tape.response.id]
+    (told,) = await reader.batch()
+    assert told.body.ahead == 0
+    late = web.follow(tape.response.id, 1)
+    assert (await late.batch())[-1].body.ahead == 0
+    store.waiting = []
+    tape.write(5)
+    assert type((await reader.batch())[0].body) is not Waiting
+    store.waiting = [tape.response.id]
+    assert await reader.batch(0.05) == []
+    telling.cancel()
+
+
+async def test_batch_times_out_and_can_be_cancelled_without_loss(store, web):
+    tape = Tape(store)
+    await tape.begin()
+    reader = web.follow(tape.response.id)
+    assert [r.last for r in await reader.batch(0.01)] == [0, 1]
+    assert await reader.batch(0.01) == []
+    text = ""
+    for steps in range(8):
+        waiting = asyncio.create_task(reader.batch())
+        tape.write(1)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if not waiting.done():
+            waiting.cancel()
+            await asyncio.sleep(0)
+            assert waiting.cancelled()
+        else:
+            text += "".join(record.body.text for record in waiting.result())
+    tape.end()
+    assert text + await read(reader) == tape.text()
+
+
+async def test_last_reader_unwatches_and_an_early_return_does_not(store, web, monkeypatch):
+    monkeypatch.setattr(hub, "LINGER", 0.02)
+    tape = Tape(store)
+    await tape.begin()
+    one, two = web.follow(tape.response.id), web.follow(tape.response.id)
+    await one.batch()
+    await two.batch()
+    await one.aclose()
+    await one.aclose()
+    assert web.following == 1
+    await two.aclose()
+    back = web.follow(tape.response.id)
+    await asyncio.sleep(0.05)
+    assert store.watchers[tape.response.id] == {"web_1"}
+    await back.aclose()
+    await asyncio.sleep(0.05)
+    assert store.watchers[tape.response.id] == set() and web.following == 0
+
+
+async def test_watched_turn_that_nobody_reads_is_unwatched(store, web, monkeypatch):
+    monkeypatch.setattr(hub, "LINGER", 0.01)
+    await asyncio.sleep(0.01)
+    tape = Tape(store)
+    await tape.begin("web_1")
+    await asyncio.sleep(0.05)
+    assert store.watchers[tape.response.id] == set()
+
+
+async def test_lingering_is_bounded(store, web, monkeypatch):
+    monkeypatch.setattr(hub, "MAX_LINGERING", 2)
+    for number in range(5):
+        await web.follow(response(number).id).aclose()
+    await asyncio.sleep(0.01)
+    assert len(web._lingering) == 2
+
+
+async def test_dismissed_readers_come_back_elsewhere_but_whole_answers_stay(store, web):
+    tape = Tape(store)
+    await tape.begin()
+    going, staying = web.follow(tape.response.id), web.follow(tape.response.id, dismissible=False)
+    await going.batch()
+    await staying.batch()
+    web.dismiss("restarting")
+    with pytest.raises(Unavailable, match="restarting"):
+        await going.batch()
+    with pytest.raises(Unavailable, match="restarting"):
+        web.check()
+    tape.write(1)
+    tape.end()
+    assert await read(staying) == tape.text()
+
+
+async def test_unknown_tape(web):
+    with pytest.raises(NotFound):
+        await web.follow(response().id).batch()
+
+
+@given(st.lists(st.integers(1, 4), max_size=12), st.integers(0, 12))
+def test_join_is_the_same_as_merging_one_by_one(widths, end):
+    last, records = -1, []
+    for index, width in enumerate(widths):
+        last += width if index != end else 1
+        body = Ended(END) if index == end else Delta(tuple("abcd"[:width]), tuple(range(width)))
+        records.append(Record(last, body))
+    expected: list[Record] = []
+    for record in records:
+        merged = merge(expected[-1], record) if expected else None
+        expected[-1:] = [merged] if merged else [*expected[-1:], record]
+    assert join(records) == expected
