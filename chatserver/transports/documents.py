@@ -7,7 +7,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from chatserver.transports.door import json_response
-from chatserver.wire import asyncapi, openapi
+from chatserver.wire.documents import asyncapi, openapi
 
 
 def routes() -> list[Route]:

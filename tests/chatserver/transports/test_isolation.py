@@ -7,7 +7,7 @@ import re
 import pytest
 
 from chatserver.domain.ids import shard_of
-from chatserver.wire import openapi
+from chatserver.wire.documents import openapi
 from tests.chatserver.transports.conftest import opened_store, running_web
 from tests.chatserver.transports.test_keys import bearer, new_key, socket_of
 

@@ -23,7 +23,7 @@ from chatserver.service.web.prices import Prices
 from chatserver.transports import auth, websocket
 from chatserver.transports.gate import permissions
 from chatserver.transports.http import routes
-from chatserver.wire import openapi
+from chatserver.wire.documents import openapi
 from tests.chatserver.transports.conftest import opened_store, running_web
 
 PRICE = Price(hit=70_000, miss=270_000, output=1_100_000)

@@ -9,7 +9,8 @@ from jsonschema import Draft202012Validator
 from starlette.routing import Route, WebSocketRoute
 
 from chatserver.transports.http import routes
-from chatserver.wire import asyncapi, frames, openapi, response_events, responses, sampling
+from chatserver.wire import frames, response_events, responses, sampling
+from chatserver.wire.documents import asyncapi, openapi, requests
 
 
 def _routes() -> set[tuple[str, str]]:
@@ -53,7 +54,7 @@ def test_described_fields_are_parsed_fields():
             (responses, sampling, __import__("chatserver.wire.chat_completions").wire.chat_completions),
         )
     )
-    for schema in openapi.request_schemas().values():
+    for schema in requests.request_schemas().values():
         for name in schema["properties"]:
             assert f'"{name}"' in source, name
 

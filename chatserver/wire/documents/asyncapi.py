@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from chatserver.wire.openapi import TEXT, WHOLE, Schema, request_schemas
+from chatserver.wire.documents.pieces import TEXT, WHOLE, Schema
+from chatserver.wire.documents.requests import request_schemas
 
 EVENTS = (
     "response.created",

@@ -1,0 +1,1 @@
+"""The API described for machines: OpenAPI for HTTP, AsyncAPI for the WebSocket."""

@@ -1,0 +1,162 @@
+"""The routes, each with what it takes and answers."""
+
+from __future__ import annotations
+
+from chatserver.wire.documents.pieces import DAY, FLAG, METADATA, TEXT, Schema, list_of, messages, record, ref
+
+
+def paths() -> dict[str, Schema]:
+    """Return the operations of every path."""
+    page = {
+        "limit": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+        "order": {"type": "string", "enum": ["asc", "desc"], "default": "desc"},
+        "after": TEXT,
+    }
+    item, conversation, response = ref("Item"), ref("Conversation"), ref("Response")
+    completion = {
+        "post": _operation(
+            "Answer a conversation that the client keeps",
+            ref("ChatCompletion"),
+            body=ref("ChatCompletionRequest"),
+            events=True,
+        )
+    }
+    models = {"get": _operation("List the models", list_of(ref("Model")))}
+    model = {"get": _operation("One model, by name or alias", ref("Model"))}
+    found: dict[str, Schema] = {
+        "/v1/responses": {
+            "post": _operation("Begin a response", response, body=ref("ResponseRequest"), events=True)
+        },
+        "/v1/responses/{response_id}": {
+            "get": _operation(
+                "A response; with stream=true its events after a position, 204 if there are no more",
+                response,
+                events=True,
+                stream=FLAG,
+                starting_after={"type": "integer", "description": "Last-Event-ID wins over it"},
+            ),
+            "delete": _operation("Forget a response; its items stay", ref("Deleted")),
+        },
+        "/v1/responses/{response_id}/cancel": {
+            "post": _operation("Stop it and keep what was written", response)
+        },
+        "/v1/responses/{response_id}/input_items": {
+            "get": _operation("What the model saw", list_of(item), **page)
+        },
+        "/v1/conversations": {
+            "get": _operation("List conversations by last change", list_of(conversation), **page),
+            "post": _operation("Make a conversation", conversation, body=ref("ConversationRequest")),
+        },
+        "/v1/conversations/{conversation_id}": {
+            "get": _operation("A conversation", conversation),
+            "post": _operation(
+                "Change metadata or title", conversation, body=record("", metadata=METADATA, title=TEXT)
+            ),
+            "delete": _operation(
+                "Remove it and all that belongs to it; `freed_tokens` of KV cache are free again (an extension)",
+                ref("ConversationDeleted"),
+            ),
+        },
+        "/v1/conversations/{conversation_id}/cache": {
+            "get": _operation("How much of it is in the KV cache (an extension)", ref("Cache")),
+            "delete": _operation(
+                "Free what only it holds of the KV cache; it goes on (an extension)", ref("Freed")
+            ),
+        },
+        "/v1/conversations/{conversation_id}/items": {
+            "get": _operation(
+                "Its items up to its head; extensions: up to `leaf`, or of all branches (order asc: by depth)",
+                list_of(item),
+                branches={"type": "string", "enum": ["head", "all"], "default": "head"},
+                leaf=TEXT,
+                **page,
+            ),
+            "post": _operation("Append items", list_of(item), body=record("items", items=messages(20))),
+        },
+        "/v1/conversations/{conversation_id}/items/{item_id}": {
+            "get": _operation("One item", item),
+            "delete": _operation(
+                "Remove it and everything under it; extension: `freed_tokens` beside the conversation's fields",
+                conversation,
+            ),
+        },
+        "/v1/conversations/{conversation_id}/fork": {
+            "post": _operation(
+                "A new conversation that begins with a branch of this one (an extension)",
+                conversation,
+                body=record("", leaf=TEXT, metadata=METADATA),
+            )
+        },
+        "/v1/usage": {
+            "get": _operation(
+                "What the tenant's keys used and what it cost (an extension)",
+                ref("Usage"),
+                start_date=DAY,
+                end_date=DAY,
+                group_by={**TEXT, "description": "some of key, model and day, separated by commas"},
+            )
+        },
+        "/livez": {"get": _operation("Whether the process runs", record("status", status=TEXT))},
+        "/readyz": {"get": _operation("Whether it can answer, else 503", ref("Readiness"))},
+        "/metrics": {
+            "get": _operation("Figures of the engines for Prometheus", TEXT, content_type="text/plain")
+        },
+        "/openapi.json": {"get": _operation("This document", {"type": "object"})},
+        "/asyncapi.json": {"get": _operation("The WebSocket", {"type": "object"})},
+    }
+    for prefix in ("/v1", ""):
+        found |= {
+            f"{prefix}/chat/completions": completion,
+            f"{prefix}/models": models,
+            f"{prefix}/models/{{model}}": model,
+        }
+    for path, operations in found.items():
+        names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+        if names:
+            operations["parameters"] = [
+                {"name": n, "in": "path", "required": True, "schema": TEXT} for n in names
+            ]
+    return found
+
+
+def _operation(
+    summary: str,
+    answer: Schema,
+    *,
+    body: Schema | None = None,
+    events: bool = False,
+    content_type: str = "application/json",
+    **query: Schema,
+) -> Schema:
+    content: Schema = {content_type: {"schema": answer}}
+    if events:
+        content["text/event-stream"] = {"schema": TEXT}
+    operation: Schema = {
+        "summary": summary,
+        "responses": {
+            "200": {"description": "OK", "content": content},
+            "default": {
+                "description": "An error; 429 and 503 say when to come back, 402 means that the key's money is spent",
+                "headers": _limit_headers(),
+                "content": {"application/json": {"schema": ref("Error")}},
+            },
+        },
+    }
+    if body is not None:
+        operation["requestBody"] = {"content": {"application/json": {"schema": body}}}
+    if query:
+        operation["parameters"] = [
+            {"name": name, "in": "query", "schema": schema} for name, schema in query.items()
+        ]
+    return operation
+
+
+def _limit_headers() -> dict[str, Schema]:
+    """Return the headers about limits; those of a key that has none are not sent, and successes have them as well."""
+    names = ["retry-after", "retry-after-ms", "x-should-retry"]
+    names += [
+        f"x-ratelimit-{what}-{of}"
+        for what in ("limit", "remaining", "reset")
+        for of in ("requests", "tokens")
+    ]
+    return {name: {"schema": TEXT} for name in names}
