@@ -39,20 +39,25 @@ class RunningCluster:
         return int(self.nodes[node].connection_pool.connection_kwargs["port"])
 
     def start(self) -> None:
-        for i in range(NODES * (1 + self._replicas)):
+        for i in range(NODES):
             self._start_node(self._folder / str(i))
-        for i, node in enumerate(self.nodes[:NODES]):
+        for i, node in enumerate(self.nodes):
             first, last = SLOTS * i // NODES, SLOTS * (i + 1) // NODES - 1
             call(node, "CLUSTER", "ADDSLOTSRANGE", first, last)
             call(self.nodes[0], "CLUSTER", "MEET", "127.0.0.1", self.port(i))
-        self._wait(lambda: all(self._settled(node) for node in self.nodes[:NODES]))
-        for i, node in enumerate(self.nodes[NODES:]):
+        self._wait(lambda: all(self._settled(node) for node in self.nodes))
+        if self._replicas:
+            self.add_replicas()
+
+    def add_replicas(self) -> None:
+        """Give each server a replica, and wait until it follows and all servers know of it."""
+        for i in range(NODES):
+            self._start_node(self._folder / str(NODES + i))
+            node, primary = self.nodes[NODES + i], _word(call(self.nodes[i], "CLUSTER", "MYID"))
             call(self.nodes[0], "CLUSTER", "MEET", "127.0.0.1", self.port(NODES + i))
-            primary = _word(call(self.nodes[i], "CLUSTER", "MYID"))
             self._wait(lambda node=node, primary=primary: primary in str(call(node, "CLUSTER", "NODES")))
             call(node, "CLUSTER", "REPLICATE", primary)
-        if self._replicas:
-            self._wait(lambda: all(self._replicated(node) for node in self.nodes[:NODES]))
+        self._wait(lambda: all(self._replicated(node) for node in self.nodes[:NODES]))
 
     def kill_holder(self, slot: int) -> None:
         """SIGKILL of the primary that holds a slot."""
@@ -64,10 +69,14 @@ class RunningCluster:
                 return
         raise AssertionError(f"nobody holds slot {slot}")
 
+    def signal_replica(self, slot: int, number: int) -> None:
+        """Send a signal to the replica of the first primary of a slot."""
+        self._processes[NODES + slot * NODES // SLOTS].send_signal(number)
+
     @staticmethod
     def _replicated(node: redis.Redis) -> bool:
         info = call(node, "INFO", "replication")
-        return "online" in str(info)
+        return "online" in str(info) and all(len(served) > 3 for served in _slots(node))
 
     @staticmethod
     def _wait(settled: Callable[[], bool]) -> None:
@@ -87,7 +96,7 @@ class RunningCluster:
         folder.mkdir()
         port = _free_port()
         options = {"port": port, "bind": "127.0.0.1", "dir": folder, "cluster-enabled": "yes", "save": ""}
-        options |= {"cluster-node-timeout": NODE_TIMEOUT}
+        options |= {"cluster-node-timeout": NODE_TIMEOUT, "repl-diskless-sync-delay": 0}
         argv = [str(self._binary), *(str(part) for k, v in options.items() for part in (f"--{k}", v))]
         with (folder / "log").open("wb") as log:
             self._processes.append(subprocess.Popen(argv, stdout=log, stderr=log))

@@ -1,7 +1,8 @@
 """Commands to the right server, once or again; the only place where store errors become ours.
 
 A single server holds all shards. Of a cluster, the client knows which server holds each shard's slot and
-learns it anew when a server says that a slot has moved.
+learns it anew when a server says that a slot has moved. Where a server has replicas, a step that writes is
+done when one of them has it, too: what was acknowledged then survives a fail-over (decision 26).
 """
 
 from __future__ import annotations
@@ -33,6 +34,12 @@ OLDEST = (6, 2)
 ATTEMPTS = 8
 """How often a refused command is sent (slot moved, script unknown, cluster electing); about 3 s in all."""
 RETRY_AFTER = 1.0
+FOLLOW_WITHIN = 1.0
+"""Seconds in which a replica must have a write; one that has not is not waited for again for a while."""
+FOLLOW_AGAIN = 5.0
+"""Seconds for which a replica that fell behind is not waited for."""
+LEARN_AGAIN = 10.0
+"""Seconds after which a cluster is asked anew who holds what: a new replica makes no server refuse a command."""
 
 Sending = tuple[Link, tuple[Command, ...]]
 """Where to send a command, and what: the last reply counts."""
@@ -48,6 +55,11 @@ class Client:
         self._links = {link.address: link}
         self._homes = [link] * SHARDS
         self._cluster = cluster
+        self._replicated: set[Link] = set()
+        """Servers of a cluster that have a replica."""
+        self._alone_until: dict[Link, float] = {}
+        """Servers whose replica fell behind, and the loop's time until which it is not waited for."""
+        self._learnt_at = 0.0
 
     async def run(self, shard: int, command: Command, *, again: bool = True) -> Reply:
         """Run one command and return its reply. `again`: it may be sent twice if the first answer was lost.
@@ -62,6 +74,8 @@ class Client:
         The commands of one shard run in their order. `again`: as in `run`. Raises Unavailable if any failed.
         """
         replies: list[Reply] = [None] * len(commands)
+        if self._cluster and asyncio.get_running_loop().time() > self._learnt_at + LEARN_AGAIN:
+            await self.learn()
         todo: dict[int, Sending] = {
             i: (self._homes[s], (command,)) for i, (s, command) in enumerate(commands)
         }
@@ -103,7 +117,7 @@ class Client:
         for i, (link, _) in todo.items():
             batches.setdefault(link, []).append(i)
         results = await asyncio.gather(
-            *(_exchange(link, [c for i in batch for c in todo[i][1]]) for link, batch in batches.items())
+            *(self._step(link, [c for i in batch for c in todo[i][1]]) for link, batch in batches.items())
         )
         lost = ""
         for batch, result in zip(batches.values(), results, strict=True):
@@ -113,6 +127,24 @@ class Client:
                 at += len(todo[i][1])
                 replies[i] = result if isinstance(result, LinkLost) else result[at]
         return lost
+
+    async def _step(self, link: Link, commands: list[Command]) -> list[Reply] | LinkLost:
+        """Run commands on one server; return once a replica, if there is one, has what they wrote."""
+        now = asyncio.get_running_loop().time()
+        writes = any(command[0] in ("EVALSHA", "EVAL") for command in commands)
+        if not writes or link not in self._replicated or now < self._alone_until.get(link, 0.0):
+            return await _exchange(link, commands)
+        result = await _exchange(link, [*commands, ("WAIT", 1, int(1000 * FOLLOW_WITHIN))])
+        if isinstance(result, LinkLost):
+            return result
+        if result.pop() == 0:
+            self._alone_until[link] = now + FOLLOW_WITHIN + FOLLOW_AGAIN
+            log.warning(
+                "no replica of the store at %s had a write within %g s: a fail-over may lose what comes now",
+                link.address,
+                FOLLOW_WITHIN,
+            )
+        return result
 
     async def _reroute(self, errors: list[Exception]) -> None:
         if any(not isinstance(e, AskError | NoScriptError) or isinstance(e, MovedError) for e in errors):
@@ -137,6 +169,7 @@ class Client:
         """Ask a cluster who holds which slot. A failure is left to the next command, which meets it again."""
         if not self._cluster:
             return
+        self._learnt_at = asyncio.get_running_loop().time()
         for link in dict.fromkeys([*self._homes, *self._links.values(), self._seed]):
             result = await _exchange(link, [("CLUSTER", "SLOTS")])
             if not isinstance(result, LinkLost) and isinstance(result[0], list):
@@ -146,9 +179,10 @@ class Client:
     def _settle(self, ranges: list[Reply]) -> None:
         for shard in range(SHARDS):
             slot = key_slot(keys.tag(shard).encode())
-            for first, last, (host, port, *_), *_ in ranges:
+            for first, last, (host, port, *_), *replicas in ranges:
                 if first <= slot <= last and host:
-                    self._homes[shard] = self._link(host.decode(), port)
+                    self._homes[shard] = home = self._link(host.decode(), port)
+                    (self._replicated.add if replicas else self._replicated.discard)(home)
 
     def _link(self, host: str, port: int) -> Link:
         address = f"{host}:{port}"

@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 MAX_CLAIMS = 4
 """A job that was claimed more often has taken its engine down each time: it is failed, not tried again."""
 
+LONGEST_WAIT = 600.0
+"""Seconds for which an answer that nobody watches stands back behind others."""
+
 STATUS = {
     Finish.STOP: Status.COMPLETED,
     Finish.LENGTH: Status.INCOMPLETE,
@@ -150,7 +153,10 @@ class Turn:
             self._write(delta)
             await parts.writer.flow(self._response.id)
         while (finish := await self._generate_on(prompt)) is None:
-            await self._place.wait()
+            with contextlib.suppress(TimeoutError):  # after that long it is its turn again, whoever waits
+                async with asyncio.timeout(LONGEST_WAIT):
+                    await self._place.wait()
+            self._place.set()
             written.before = len(written.ids)
         return finish
 

@@ -10,6 +10,7 @@ import pytest
 
 from chatserver.domain.response import Finish, Status
 from chatserver.domain.tape import Delta
+from chatserver.service.engine import turn as turn_module
 from chatserver.service.engine.abandoned import Abandoned
 from chatserver.service.web import hub as hub_module
 from chatserver.service.web.hub import Hub
@@ -119,3 +120,23 @@ async def test_one_that_gave_way_can_still_be_stopped(store):
         assert (await ended(store, first, 3)).status is Status.CANCELLED
         await store.turns.stop("tests", second, 0)
         await ended(store, second, 3)
+
+
+async def test_one_that_gave_way_does_not_wait_for_ever(store, monkeypatch):
+    """Others that never end do not starve it: after a while it takes its place again."""
+    monkeypatch.setattr(turn_module, "LONGEST_WAIT", 0.3)
+    async with role(store, Abandoned.GIVE_WAY, places=1):
+        first = await begin(store, stateless("Long", max_output_tokens=3000), watcher=WEB, deserted=False)
+        await asyncio.sleep(AFTER)
+        second = await begin(store, stateless("Other", max_output_tokens=3000))
+        async with asyncio.timeout(5):
+            while not await tokens_on_tape(store, second):
+                await asyncio.sleep(0.01)
+        before = await tokens_on_tape(store, first)
+        async with asyncio.timeout(5):
+            while await tokens_on_tape(store, first) <= before:
+                await asyncio.sleep(0.01)
+        assert not (await store.turns.get("tests", second)).status.ended
+        for one in (first, second):
+            await store.turns.stop("tests", one, 0)
+            await ended(store, one, 3)
