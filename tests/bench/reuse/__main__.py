@@ -2,11 +2,15 @@
 
     conversation ── turn ── turn ── … over a small window ──> engine role (in this process, on a real store)
 
-reuse = cached / reusable: does the plumbing keep what could be kept (goal ≥ 0.99).
+reuse = cached / reusable: does the plumbing keep what could be kept (goal ≥ 0.99; an idle prefill that was
+dropped may have been computed after all, and is not counted as reusable: then it may be above 1).
 share = cached / prompt: does the policy leave something to keep (goal ≥ 0.93, naive ≤ 0.40).
 over = prefilled in the foreground beyond the new message, its template and the last token (goal: p99 ≤ one page).
+wasted = computed in idle time, and taken from the cache by no prompt; what a conversation's end leaves over counts.
+even = the spread of TTFT if all turns had equally many new tokens (by the slope, `per token`).
 
     python -m tests.bench.reuse                           the real engine: under ten minutes on two quiet cores
+    python -m tests.bench.reuse --full                    every scene with every arm: 16 conversations at once, too
     python -m tests.bench.reuse --scenes crowd --arms auto     16 conversations at once, with and without idle work
     python -m tests.bench.reuse --model scripted          seconds; its TTFT says nothing of a model
 """
@@ -17,6 +21,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import tempfile
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -26,14 +31,15 @@ from tests.bench.report import keep, table
 from tests.bench.reuse.amid import amid
 from tests.bench.reuse.arms import Arm, Scene, chosen
 from tests.bench.reuse.driver import Conversing
-from tests.bench.reuse.figures import HEADER, Figures, Goal, goals
+from tests.bench.reuse.figures import HEADER, TIMES, Figures, Goal, amid_goals, goals
 from tests.bench.reuse.recording import Recording
-from tests.bench.reuse.talk import from_file, seeded
+from tests.bench.reuse.talk import Step, from_file, seeded, write_file
 from tests.stores import running_store
 
 DATA = Path(os.environ.get("CHATSERVER_TEST_DATA") or Path(__file__).parents[3] / ".data")
 MODEL = "smollm2-135m-instruct"
 THINK = 4.0
+SEED = 20_261_122
 Result = tuple[Scene, dict[Arm, Figures]]
 
 
@@ -68,7 +74,7 @@ async def started(options: argparse.Namespace, page: int, conversations: int):
 
 async def run(options: argparse.Namespace) -> tuple[list[Result], dict[str, float]]:
     """Run what was asked for; one engine for the scenes of one page size, one empty store for each arm."""
-    picked = sorted(chosen(options.scenes, options.arms), key=lambda one: one[0].page)
+    picked = sorted(chosen(options.scenes, options.arms, full=options.full), key=lambda one: one[0].page)
     results: list[Result] = []
     disturbance: dict[str, float] = {}
     for page, scenes in groupby(picked, key=lambda one: one[0].page):
@@ -83,14 +89,23 @@ async def run(options: argparse.Namespace) -> tuple[list[Result], dict[str, floa
 
 
 async def _arm(engine, scene: Scene, arm: Arm, options: argparse.Namespace) -> Figures:
-    if options.file:
-        talks = list(from_file(options.file, options.turns))[: scene.conversations]
-    else:
-        talks = [seeded(n, options.turns, events=scene.events) for n in range(scene.conversations)]
+    talks = await asyncio.to_thread(_talks, scene, options)
     async with _store() as store:
         found = await Conversing(store, Recording(engine), scene, arm, options.think).run(talks)
     print(f"{scene.name}:", *found.row(arm.name), flush=True)
     return found
+
+
+def _talks(scene: Scene, options: argparse.Namespace) -> list[list[Step]]:
+    """Return the conversations of a scene: of the file that was given, of one that is written for it, or seeded."""
+    count, turns = scene.conversations, options.turns
+    if not options.file and not scene.file:
+        return [seeded(n, turns, events=scene.events) for n in range(count)]
+    with tempfile.TemporaryDirectory(prefix="chatserver-talks-") as folder:
+        path = options.file or Path(folder) / "talks.json"
+        if not options.file:
+            write_file(path, SEED, count, turns)
+        return list(from_file(path, turns))[:count]
 
 
 @contextlib.asynccontextmanager
@@ -112,7 +127,9 @@ def report(options: argparse.Namespace, results: list[Result], disturbance: dict
             f"page {scene.page}, {options.turns} turns, events {scene.events}, reasoning {scene.reasoning}"
         )
         print(table(title, HEADER, [figures.row(arm.name) for arm, figures in found.items()]))
+        print(table("", TIMES, [figures.times(arm.name) for arm, figures in found.items()]))
         reached += goals(scene, found)
+    reached += amid_goals(disturbance)
     if disturbance:
         shown = ", ".join(f"{name} {value:.0f}" for name, value in disturbance.items())
         print(f"\nTTFT in ms of a turn that comes amid idle work for somebody else: {shown}")
@@ -143,15 +160,18 @@ def main() -> None:
     )
     parser.add_argument(
         "--scenes",
-        default="plain,events,reasoning,page64",
-        help="plain, events, reasoning, page64, crowd, all",
+        default="plain,events,reasoning,page64,file",
+        help="plain, events, reasoning, page64, file, crowd, all",
     )
     parser.add_argument("--arms", default="", help="policies by a part of their names, separated by commas")
+    parser.add_argument(
+        "--full", action="store_true", help="every scene with every arm: more than half an hour"
+    )
     parser.add_argument("--file", type=Path, help="a ShareGPT-like file in place of the seeded conversations")
     parser.add_argument("--no-amid", action="store_true", help="leave out turns that come amid idle work")
     options = parser.parse_args()
     try:
-        chosen(options.scenes, options.arms)
+        chosen(options.scenes, options.arms, full=options.full)
     except ValueError as error:
         parser.error(str(error))
     report(options, *asyncio.run(run(options)))

@@ -24,13 +24,17 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One situation. `reasoning`: half of each answer is dropped from later prompts, as templates drop reasoning."""
+    """One situation. `reasoning`: half of each answer is dropped from later prompts, as templates drop reasoning.
+
+    `file`: the conversations are those of a ShareGPT-like file, whose messages are of very different lengths.
+    """
 
     name: str
     conversations: int = 1
     page: int = 1
     events: bool = False
     reasoning: bool = False
+    file: bool = False
 
 
 NAIVE = Arm("naive sliding", Truncation.RETENTION_RATIO, 1.0)
@@ -54,26 +58,36 @@ SCENES = (
     Scene("events", events=True),
     Scene("reasoning", reasoning=True),
     Scene("page64", page=64, events=True),
+    Scene("file", file=True),
     Scene("crowd", conversations=16),
     Scene("all", conversations=16, page=64, events=True, reasoning=True),
 )
 EVERYWHERE = "auto + idle"
 """The arm that is run in the scenes after the first, unless others are asked for."""
+CROWDED = ("naive sliding", "auto", "auto + idle")
+"""The arms that are run with many conversations when all is run: each takes minutes there."""
 
 
-def chosen(scenes: str, arms: str) -> list[tuple[Scene, list[Arm]]]:
+def chosen(scenes: str, arms: str, *, full: bool = False) -> list[tuple[Scene, list[Arm]]]:
     """Return what to run. `scenes`, `arms`: names, separated by commas, arms also by a part of theirs; "": see above.
 
-    Raises ValueError, which names what is unknown.
+    `full`: every scene with every arm, in place of those that are named. Raises ValueError, which names what is
+    unknown.
     """
+    if full:
+        return [(scene, _all_arms(scene)) for scene in SCENES]
     known = {scene.name: scene for scene in SCENES}
     picked = []
     for name in scenes.split(","):
         if name not in known:
             raise ValueError(f"no scene {name!r}; there are {', '.join(known)}")
         wanted = arms.split(",") if arms else [""] if name == "plain" else [EVERYWHERE]
-        found = [arm for arm in ARMS if any(part == arm.name or part in arm.name for part in wanted)]
+        found = [arm for arm in ARMS if any(part in arm.name for part in wanted)]
         if not found:
             raise ValueError(f"no arm is called {arms!r}; there are {', '.join(arm.name for arm in ARMS)}")
         picked.append((known[name], found))
     return picked
+
+
+def _all_arms(scene: Scene) -> list[Arm]:
+    return [arm for arm in ARMS if scene.conversations == 1 or arm.name in CROWDED]

@@ -12,8 +12,9 @@ from chatserver.domain.response import Response
 from chatserver.ports.turns import NewTurn
 from chatserver.service.engine.worker import Worker
 from chatserver.service.web.warmth import Warmth
+from tests.bench.foreign import Foreign
 from tests.bench.reuse.arms import Arm, Scene
-from tests.bench.reuse.figures import Figures
+from tests.bench.reuse.figures import Figures, Wait
 from tests.bench.reuse.recording import Recording, think
 from tests.bench.reuse.talk import Step
 from tests.chatserver.service.engine_role import (
@@ -57,20 +58,21 @@ class Conversing:
                 role._parts.prefixes.want = lambda prefix: None
             if self._scene.reasoning:
                 think(role._parts.prompts.encoder, engine.tokenizer)
+            others = Foreign()
             await asyncio.gather(*(self._converse(role, n, steps) for n, steps in enumerate(talks)))
-            found.idle = role._parts.prefixes.counts.computed
+            found.foreign = others.share()
+            found.idle, found.wasted = engine.idle, engine.wasted
             found.probe = await self._probe(talks[0][0].text)
         found.reuse = engine.cached / max(1, engine.reusable)
         found.share = engine.cached / max(1, engine.prompt)
-        found.wasted = engine.wasted
         return found
 
-    async def _converse(self, role: Worker, number: int, steps: list[Step]) -> None:
-        source = random.Random(number)
+    async def _converse(self, role: Worker, seed: int, steps: list[Step]) -> None:
+        source = random.Random(seed)
         if self._scene.conversations > 1:
             await asyncio.sleep(source.uniform(0, self._think))
         before = None
-        for step in steps:
+        for number, step in enumerate(steps, start=1):
             told = await self._told(before, step)
             turn = self._turn(before, step)
             begun = await self._store.turns.begin(turn, queue_bound=1000)
@@ -86,7 +88,8 @@ class Conversing:
                 new = len(tokenizer.segment("user", step.text)) + len(tokenizer.cue())
                 self.found.mistold.append(abs(told + new - (usage.prompt - usage.cached)))
             before = answer
-            await self._read(role, source)
+            if number < len(steps):
+                await self._read(role, source)
 
     async def _told(self, before: Response | None, step: Step) -> int | None:
         """Return what the cache endpoint says that the next turn must prefill beside its message; one user's only."""
@@ -125,7 +128,9 @@ class Conversing:
         found, usage, ledger = self.found, answer.outcome.usage, answer.outcome.ledger
         missed = usage.prompt - usage.cached
         found.prefill.append(missed)
-        found.ttft.append(answer.outcome.timing.ttft_ms)
+        timing = answer.outcome.timing
+        planned = timing.ttft_ms - timing.queued_ms - timing.engine_ttft_ms
+        found.waits.append(Wait(timing.queued_ms, planned, timing.engine_ttft_ms, missed))
         found.dropped = max(found.dropped, ledger.start - ledger.pinned)
         if before is None:
             return  # new as a whole

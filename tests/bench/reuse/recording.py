@@ -1,4 +1,8 @@
-"""An engine that notes what it was asked: what could have been reused, what was, what idle work was of use."""
+"""An engine that notes what it was asked: what could have been reused, what was, what idle work was of use.
+
+one idle prefill    ├── there already ──┤├─ computed, taken ─┤├─ computed, wasted ─┤
+a later prompt      ├───────────── from the cache ───────────┤├─ its own ─ …
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chatserver.service.engine.encoder import Encoder
-from chatserver.service.engine.published import Published
+from chatserver.service.engine.published import Published, _common
 from engine.contract import Engine, GenerateRequest, Shown, Tokenizer
 
 
 @dataclass(slots=True)
 class Made:
-    """One idle prefill."""
+    """One idle prefill: it computed the tokens of `ids` from `start` on; prompts took those before `taken`."""
 
+    salt: str
     ids: array
-    computed: int
-    used: bool = False
+    start: int
+    taken: int = 0
+
+    @property
+    def wasted(self) -> int:
+        """Tokens that were computed and that no prompt has taken from the cache."""
+        return len(self.ids) - max(self.start, self.taken)
 
 
 class Recording:
@@ -26,6 +36,7 @@ class Recording:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._published = Published(1 << 40, engine.card.page)
+        self._aborted: set[str] = set()
         self.start_over()
 
     def start_over(self) -> None:
@@ -41,9 +52,6 @@ class Recording:
         could = min(self._published.warm(request.salt, "all", request.ids), len(request.ids) - 1)
         answer: list[int] = []
         cached = 0
-        sent = array("I", request.ids)
-        for made in self.made:
-            made.used = made.used or sent[: len(made.ids)] == made.ids
         try:
             async for chunk in self._engine.generate(request):
                 answer.extend(chunk.ids)
@@ -53,24 +61,42 @@ class Recording:
             self.prompt += len(request.ids)
             self.reusable += could - could % self._engine.card.page
             self.cached += cached
+            self._take(request, cached)
             # under a name of its own each, so that none pushes another out
             self._publish(request.salt, (*request.ids, *answer[:-1]))
 
     async def prefill(self, request_id: str, ids: Sequence[int], salt: str = "") -> int:
-        """Note an idle prefill."""
+        """Note an idle prefill, but one that was dropped: whether it computed anything nobody knows."""
         cached = await self._engine.prefill(request_id, ids, salt)
-        self.made.append(Made(array("I", ids), max(0, len(ids) - cached)))
-        self._publish(salt, ids)
+        if request_id not in self._aborted:
+            self.made.append(Made(salt, array("I", ids), min(cached, len(ids))))
+            self._publish(salt, ids)
         return cached
+
+    async def abort(self, request_id: str) -> None:
+        """Note it, and pass it on."""
+        self._aborted.add(request_id)
+        await self._engine.abort(request_id)
 
     async def release(self, ids: Sequence[int], keep: int = 0, salt: str = "") -> int:
         """Pass it on."""
         return await self._engine.release(ids, keep, salt)
 
     @property
+    def idle(self) -> int:
+        """Tokens that idle work computed."""
+        return sum(len(made.ids) - made.start for made in self.made)
+
+    @property
     def wasted(self) -> int:
-        """Tokens that idle work computed and that no later prompt began with."""
-        return sum(made.computed for made in self.made if not made.used)
+        """Tokens that idle work computed and that no later prompt took, what a conversation's end left over too."""
+        return sum(made.wasted for made in self.made)
+
+    def _take(self, request: GenerateRequest, cached: int) -> None:
+        sent = array("I", request.ids)
+        for made in self.made:
+            if made.salt == request.salt:
+                made.taken = max(made.taken, min(cached, _common(made.ids, sent)))
 
     def _publish(self, salt: str, ids: Sequence[int]) -> None:
         number = len(self._published._known)
