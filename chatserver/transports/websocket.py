@@ -4,32 +4,20 @@
              ── Attach ──> follower ──────────────────────┼──> one writer at a time ──> events out
              ── Cancel ──> the command                    ─┘
 
-Close codes, and whether the client may come back:
-
-    1000  the client closed
-    1008  over 1,024 frames at once, which nobody had asked for (see `connections`)  no
-    1009  a frame was too large (4513 from us)                               not with that frame
-    1011  a ping was not answered within 20 s                                at once, and attach
-    1012  the server restarts                                                at once, and attach
-    1013  the client read too slowly, or the store did not answer            at once, and attach
-    4408  nothing was asked or answered for long (CHATSERVER_IDLE)            when there is something to ask
-    4500  too many frames could not be understood, or a binary one           no
-    4501  no valid key                                                       with another key
-    4503  a page of another origin                                           no
+What the socket itself sees to, and its close codes: `frame_socket`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import orjson
 from starlette.routing import WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from chatserver.domain.access import Scope
 from chatserver.domain.response import Response
@@ -38,15 +26,13 @@ from chatserver.errors import (
     ChatServerError,
     Overloaded,
     RateLimited,
-    TooLarge,
     Unauthenticated,
     Unavailable,
 )
 from chatserver.service.web.admission import Caller, Ticket
-from chatserver.service.web.follower import RESTARTING, SLOW_READER
 from chatserver.service.web.reader import Reader
-from chatserver.transports.deadline import SendDeadline
 from chatserver.transports.door import Door, fingerprint, idempotency_key
+from chatserver.transports.frame_socket import GOODBYES, FrameSocket, ends_all
 from chatserver.wire import frames
 from chatserver.wire.errors import nested_event
 from chatserver.wire.limits import rate_headers
@@ -57,9 +43,6 @@ log = logging.getLogger(__name__)
 
 AUTH_TIMEOUT = 5.0
 """Seconds in which the first message must bring the key."""
-SEND_TIMEOUT = 30.0
-"""Seconds for which a client may not read at all."""
-CLOSE_TIMEOUT = 5.0
 KEY_CHECK = 5.0
 """Seconds after which a connection that only listens is asked whether its key was revoked."""
 MAX_LANES = 64
@@ -68,11 +51,7 @@ MAX_QUEUED = 16
 """Creates that wait in one lane."""
 MAX_BAD_FRAMES = 32
 """Frames in a row that could not be understood."""
-IDLE = "idle"
-_COME_BACK = {SLOW_READER: 1013, RESTARTING: 1012, IDLE: 4408}
-"""Errors that end the connection, not one answer, and the close codes that bring the client back."""
 TOKEN_PROTOCOL = "openai-insecure-api-key."  # noqa: S105 - a prefix; the convention of OpenAI's browser SDK
-_GOODBYES = (WebSocketDisconnect, OSError)
 
 
 def routes(door: Door) -> list[WebSocketRoute]:
@@ -90,24 +69,24 @@ class Connection:
     def __init__(self, door: Door, websocket: WebSocket) -> None:
         self._door = door
         self._chat = door.chat
-        self._socket = websocket
+        self._socket = FrameSocket(
+            websocket,
+            max_frame=door.settings.max_body,
+            idle=door.settings.idle,
+            busy=lambda: len(self._tasks) > 1,  # beside the one that receives
+        )
         self._caller = Caller("", "", frozenset())
         self._ticket: Ticket | None = None
         self._lanes: dict[str | None, deque[frames.Create]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._deadline = SendDeadline(SEND_TIMEOUT, self._on_late)
-        self._loop = asyncio.get_running_loop()
-        self._over: asyncio.Future[ChatServerError] = self._loop.create_future()
-        self._used_at = self._loop.time()
-        self._idle = self._loop.call_later(door.settings.idle, self._look_if_idle)
 
     async def run(self) -> None:
         """Serve until one side closes. What was begun goes on without us."""
-        offered = self._socket.scope.get("subprotocols", [])
+        offered = self._socket.offered
         chosen = next((name for name in offered if not name.startswith(TOKEN_PROTOCOL)), None)
-        # Accept before refusing: a browser sees only 1006 of a refused handshake.
-        await self._socket.accept(subprotocol=chosen)
         try:
+            # Accept before refusing: a browser sees only 1006 of a refused handshake.
+            await self._socket.accept(chosen)
             self._caller = await self._authenticate(offered)
             self._caller.check(Scope.GENERATE)
             watching = asyncio.create_task(self._watch_key(await self._enter()))
@@ -115,16 +94,15 @@ class Connection:
                 await self._serve()
             finally:
                 watching.cancel()
-        except _GOODBYES:
+        except GOODBYES:
             pass  # the client has gone; its answers go on
         except ChatServerError as error:
-            await self._close(error)
+            await self._socket.close(error)
         finally:
-            self._deadline.close()
-            self._idle.cancel()
             await self._cancel_tasks()
+            self._socket.release()
 
-    async def _authenticate(self, offered: list[str]) -> Caller:
+    async def _authenticate(self, offered: Sequence[str]) -> Caller:
         keys, headers = self._door.keys, self._socket.headers
         keys.check_origin(headers)
         if not await keys.required() or "authorization" in headers:
@@ -134,7 +112,7 @@ class Connection:
             return await keys.caller_of(tokens[0])
         try:
             async with asyncio.timeout(AUTH_TIMEOUT):
-                frame = frames.parse(await self._receive())
+                frame = frames.parse(await self._socket.receive())
         except (TimeoutError, BadRequest):
             frame = None
         if not isinstance(frame, frames.Authenticate):
@@ -143,7 +121,7 @@ class Connection:
                 f'{{"type": "auth", "token": …}} first and within {AUTH_TIMEOUT:g} s.'
             )
         caller = await keys.caller_of(frame.token)
-        await self._send(b'{"type":"auth.accepted"}')
+        await self._socket.send(b'{"type":"auth.accepted"}')
         return caller
 
     async def _enter(self) -> Ticket:
@@ -158,7 +136,7 @@ class Connection:
             try:
                 await ticket.check()
             except Unauthenticated as error:
-                self._end(error)
+                self._socket.end(error)
             except ChatServerError as error:
                 log.debug(
                     "the key could not be checked: %s", error.message
@@ -173,15 +151,15 @@ class Connection:
         """Take frames until the client goes or a task finds that the connection is over."""
         receiving = asyncio.create_task(self._take_frames())
         self._tasks.add(receiving)
-        await asyncio.wait({receiving, self._over}, return_when=asyncio.FIRST_COMPLETED)
-        if self._over.done():
-            raise self._over.result()
+        await asyncio.wait({receiving, self._socket.over}, return_when=asyncio.FIRST_COMPLETED)
+        if self._socket.over.done():
+            raise self._socket.over.result()
         receiving.result()
 
     async def _take_frames(self) -> None:
         bad = 0
         while True:
-            text = await self._receive()
+            text = await self._socket.receive()
             try:
                 await self._take(frames.parse(text))
                 bad = 0
@@ -189,7 +167,7 @@ class Connection:
                 raise
             except ChatServerError as error:
                 bad += isinstance(error, BadRequest)
-                await self._send(self._error(error, frames.stream_id_in(text)))
+                await self._socket.send(self._error(error, frames.stream_id_in(text)))
                 if bad >= MAX_BAD_FRAMES:
                     raise BadRequest(f"{bad} frames in a row could not be understood") from None
 
@@ -202,11 +180,11 @@ class Connection:
             case frames.Cancel():
                 await self._enter()
                 response = await self._chat.stop(self._caller.tenant, frame.response_id)
-                await self._send(_stop_accepted(response, frame.stream_id))
+                await self._socket.send(_stop_accepted(response, frame.stream_id))
             case frames.Typing():
                 await self._chat.warmth.expect(self._caller.tenant, frame.conversation_id)
             case frames.Authenticate():
-                await self._send(b'{"type":"auth.accepted"}')  # nothing to do any more
+                await self._socket.send(b'{"type":"auth.accepted"}')  # nothing to do any more
 
     def _queue(self, frame: frames.Create) -> None:
         lane = self._lanes.get(frame.stream_id)
@@ -234,13 +212,13 @@ class Connection:
         """Run a lane; what it cannot tell the client about ends the connection."""
         try:
             await work
-        except _GOODBYES:
-            self._end(Unavailable("the client has gone"))
+        except GOODBYES:
+            self._socket.end(Unavailable("the client has gone"))
         except ChatServerError as error:
-            self._end(error)
+            self._socket.end(error)
         except Exception:
             log.exception("a lane of a WebSocket failed")
-            self._end(ChatServerError("The server failed; its log has the details."))
+            self._socket.end(ChatServerError("The server failed; its log has the details."))
 
     async def _run_lane(self, stream_id: str | None, lane: deque[frames.Create]) -> None:
         """Answer the creates of a lane, one after the other."""
@@ -249,9 +227,9 @@ class Connection:
             try:
                 await self._answer(frame)
             except ChatServerError as error:
-                if _ends_all(error):
+                if ends_all(error):
                     raise
-                await self._send(self._error(error, stream_id))
+                await self._socket.send(self._error(error, stream_id))
             lane.popleft()
         # No await between the last look and this: a frame that comes now opens a new lane.
         del self._lanes[stream_id]
@@ -274,9 +252,9 @@ class Connection:
             response, reader = await self._chat.read(self._caller.tenant, frame.response_id, frame.after)
             await self._relay(response, reader, frame.stream_id, frame.after)
         except ChatServerError as error:
-            if _ends_all(error):
+            if ends_all(error):
                 raise
-            await self._send(self._error(error, frame.stream_id))
+            await self._socket.send(self._error(error, frame.stream_id))
 
     async def _relay(
         self, response: Response, reader: Reader, stream_id: str | None, after: int = -1
@@ -286,69 +264,15 @@ class Connection:
             while not reader.ended:
                 for record in await reader.batch():
                     for event in events.encode(record, after):
-                        await self._send(event.data)
+                        await self._socket.send(event.data)
         finally:
             await reader.aclose()
-
-    async def _receive(self) -> bytes:
-        message = await self._socket.receive()
-        self._used_at = self._loop.time()
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message.get("code", 1005))
-        text = message.get("text")
-        if text is None:
-            raise BadRequest("Frames: expected text, got binary")
-        data = text.encode("utf-8", "replace")
-        if len(data) > self._door.settings.max_body:
-            raise TooLarge(f"Frames: expected at most {self._door.settings.max_body} bytes, got {len(data)}")
-        return data
-
-    async def _send(self, data: bytes) -> None:
-        """Send one event. The deadline ends the connection if the client does not read."""
-        self._deadline.begin()
-        await self._socket.send({"type": "websocket.send", "text": data.decode()})
-        self._deadline.end()
-
-    def _on_late(self) -> None:
-        self._end(
-            Unavailable(f"Nothing was read for {SEND_TIMEOUT:g} s: come back and attach.", code=SLOW_READER)
-        )
-
-    def _look_if_idle(self) -> None:
-        now = self._loop.time()
-        if len(self._tasks) > 1:  # beside the one that receives
-            self._used_at = now
-        due = self._used_at + self._door.settings.idle
-        if due > now:
-            self._idle = self._loop.call_at(due, self._look_if_idle)
-        else:
-            self._end(Unavailable("Nothing was asked for long: connect again when needed.", code=IDLE))
-
-    def _end(self, error: ChatServerError) -> None:
-        if not self._over.done():
-            self._over.set_result(error)
-
-    async def _close(self, error: ChatServerError) -> None:
-        """Say why, and close; a client that does not read is not waited for."""
-        unavailable = _COME_BACK[SLOW_READER] if isinstance(error, Unavailable) else error.close_code
-        code = _COME_BACK.get(error.code, unavailable)
-        with contextlib.suppress(TimeoutError, RuntimeError, *_GOODBYES):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                if error.code != SLOW_READER:
-                    await self._send(nested_event(error))
-                await self._socket.close(code, error.message[:100].encode()[:120].decode(errors="ignore"))
 
     async def _cancel_tasks(self) -> None:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._over.cancel()
-
-
-def _ends_all(error: ChatServerError) -> bool:
-    """Whether an error is about the connection, not about one answer."""
-    return error.code in _COME_BACK or isinstance(error, Unauthenticated)
 
 
 def _stop_accepted(response: Response, stream_id: str | None) -> bytes:

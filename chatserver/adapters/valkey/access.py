@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chatserver.adapters.valkey import keys
 from chatserver.adapters.valkey.client import Client
-from chatserver.adapters.valkey.codec import unreadable
+from chatserver.adapters.valkey.packing import unreadable
 from chatserver.adapters.valkey.scripts import Argument, Command
 from chatserver.domain.access import ApiKey, Limits, Scope, key_shard
 from chatserver.errors import Conflict, NotFound

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chatserver.adapters.valkey import codec, keys
+from chatserver.adapters.valkey import engine_codec, keys, packing
 from chatserver.adapters.valkey.client import Client
 from chatserver.ports.caches import CacheReport, Look, Release, Warm
 
@@ -18,17 +18,17 @@ class ValkeyCaches:
 
     async def warm(self, command: Warm) -> None:
         """See `Caches.warm`."""
-        await self._publish(command.conversation, codec.pack("warm", command.tenant, command.conversation))
+        await self._publish(command.conversation, packing.pack("warm", command.tenant, command.conversation))
 
     async def look(self, command: Look) -> None:
         """See `Caches.look`."""
-        payload = codec.pack("look", command.tenant, command.conversation, command.ask)
+        payload = packing.pack("look", command.tenant, command.conversation, command.ask)
         await self._publish(command.conversation, payload)
 
     async def release(self, command: Release) -> None:
         """See `Caches.release`."""
         fields = (command.tenant, command.conversation, command.ask, command.everything)
-        await self._publish(command.conversation, codec.pack("release", *fields))
+        await self._publish(command.conversation, packing.pack("release", *fields))
 
     async def released(self, command: Release, engine_id: str, tokens: int) -> None:
         """See `Caches.released`."""
@@ -40,12 +40,12 @@ class ValkeyCaches:
 
     async def answer(self, command: Look, report: CacheReport) -> None:
         """See `Caches.answer`."""
-        await self._leave(command, report.engine_id, codec.encode_cache_report(report))
+        await self._leave(command, report.engine_id, engine_codec.encode_cache_report(report))
 
     async def answers(self, command: Look) -> list[CacheReport]:
         """See `Caches.answers`."""
         stored = await self._left(command)
-        return sorted(map(codec.decode_cache_report, stored), key=lambda report: report.engine_id)
+        return sorted(map(engine_codec.decode_cache_report, stored), key=lambda report: report.engine_id)
 
     async def _leave(self, command: Look | Release, engine_id: str, answer: bytes) -> None:
         shard = keys.conversation(command.conversation).shard
@@ -68,8 +68,8 @@ _KINDS: dict[str, type[Warm | Look | Release]] = {"warm": Warm, "look": Look, "r
 
 def read_command(payload: bytes) -> Warm | Look | Release:
     """Return a published command. Raises Unavailable if another version wrote it."""
-    kind, *fields = codec.unpack(payload)
+    kind, *fields = packing.unpack(payload)
     try:
         return _KINDS[kind](*fields)
     except (KeyError, TypeError) as error:
-        raise codec.unreadable(f"not in a form that this version writes ({error})") from None
+        raise packing.unreadable(f"not in a form that this version writes ({error})") from None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from chatserver.adapters.valkey import codec, keys
+from chatserver.adapters.valkey import codec, keys, packing
 from chatserver.adapters.valkey.client import Client
 from chatserver.adapters.valkey.connect import Reply
+from chatserver.adapters.valkey.listing import Listing, decoded
 from chatserver.adapters.valkey.refusals import refused
 from chatserver.adapters.valkey.scripts import Argument, Command, script
-from chatserver.domain.ids import SHARDS
 from chatserver.domain.item import Conversation, Item, StoredItem
 from chatserver.errors import NotFound
 from chatserver.ports.conversations import MAX_BRANCH
@@ -18,8 +18,6 @@ BRANCH_STEP = 1000
 """Items that are read at a time: 2 ms of the server's time, and 3 of ours."""
 DELETE_STEP = 200
 """Responses that one call of the delete script removes."""
-MAX_PAGE = 1000
-"""Bound on `limit` of `list`."""
 
 # `list` is a method below
 Page = list[Conversation]
@@ -27,9 +25,6 @@ Branch = list[StoredItem]
 Path = list[str]
 Items = list[Item]
 Arguments = list[Argument]
-Place = tuple[bytes, bytes]
-"""(updated_at, id): where a conversation stands in the index."""
-Places = list[Place]
 
 
 class ValkeyConversations:
@@ -37,6 +32,7 @@ class ValkeyConversations:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._listing = Listing(client)
 
     async def create(
         self,
@@ -50,7 +46,7 @@ class ValkeyConversations:
         packed = [
             part
             for item_id, stored in (encoded or {}).items()
-            for part in (item_id, codec.encode_ids(stored.ids or (), stored.template_hash, stored.emitted))
+            for part in (item_id, packing.encode_ids(stored.ids or (), stored.template_hash, stored.emitted))
         ]
         command = script("create").command(
             (key.fields, key.items, key.up, keys.index(key.shard, conversation.tenant), key.ids),
@@ -63,7 +59,7 @@ class ValkeyConversations:
         """See `Conversations.get`."""
         key = keys.conversation(conversation_id)
         flat = await self._client.run(key.shard, ("HGETALL", key.fields))
-        found = _decoded(conversation_id, flat)
+        found = decoded(conversation_id, flat)
         if found is None or found.tenant != tenant:
             raise keys.no_conversation(conversation_id)
         return found
@@ -82,7 +78,7 @@ class ValkeyConversations:
         if title is not None:
             changes += ["title", title]
         if metadata is not None:
-            changes += ["metadata", codec.pack(metadata)]
+            changes += ["metadata", packing.pack(metadata)]
         key = keys.conversation(conversation_id)
         command = script("update").command(
             (key.fields, keys.index(key.shard, tenant)), tenant, conversation_id, now, *changes
@@ -115,16 +111,7 @@ class ValkeyConversations:
         self, tenant: str, *, limit: int, after: str | None = None, newest_first: bool = True
     ) -> Page:
         """See `Conversations.list`. At most MAX_PAGE; raises NotFound if `after` is unknown."""
-        limit = min(limit, MAX_PAGE)
-        found: Page = []
-        last = None if after is None else await self._place(tenant, after)
-        while len(found) < limit:
-            page = await self._page(tenant, limit - len(found), last, newest_first)
-            if not page:
-                break
-            found += await self._fetch(tenant, [conversation_id for _, conversation_id in page])
-            last = page[-1]
-        return found
+        return await self._listing.page(tenant, limit, after, newest_first)
 
     async def append(
         self, tenant: str, conversation_id: str, items: Sequence[Item], now: int
@@ -228,7 +215,7 @@ class ValkeyConversations:
                 item.id,
                 codec.encode_item(item),
                 item.parent or "",
-                codec.encode_ids(ids, template_hash),
+                packing.encode_ids(ids, template_hash),
             ),
         )
         _done(await self._client.run(key.shard, command), conversation_id)
@@ -243,33 +230,6 @@ class ValkeyConversations:
         (flat,) = _done(await self._client.run(key.shard, command, again=False), conversation_id)
         return codec.decode_conversation(conversation_id, flat)
 
-    async def _place(self, tenant: str, conversation_id: str) -> Place:
-        shard = keys.conversation(conversation_id).shard
-        score = await self._client.run(shard, ("ZSCORE", keys.index(shard, tenant), conversation_id))
-        if score is None:
-            raise keys.no_conversation(conversation_id)
-        return score, conversation_id.encode()
-
-    async def _page(self, tenant: str, limit: int, last: Place | None, newest_first: bool) -> Places:
-        """Return up to `limit` (updated_at, id) that follow `last`, over all shards."""
-        score, seen = last or (b"", b"")
-
-        def ask(shard: int) -> tuple[int, Command]:
-            arguments = (limit, int(newest_first), score, seen)
-            return shard, script("list").command((keys.index(shard, tenant),), *arguments)
-
-        pages = await self._client.pipeline([ask(shard) for shard in range(SHARDS)])
-        merged = [pair for flat in pages for pair in zip(flat[1::2], flat[::2], strict=True)]
-        merged.sort(key=lambda pair: (float(pair[0]), pair[1]), reverse=newest_first)
-        return merged[:limit]
-
-    async def _fetch(self, tenant: str, ids: Sequence[bytes]) -> Page:
-        """Return those that are still there."""
-        wanted = [keys.conversation(found.decode()) for found in ids]
-        replies = await self._client.pipeline([(key.shard, ("HGETALL", key.fields)) for key in wanted])
-        conversations = (_decoded(found.decode(), flat) for found, flat in zip(ids, replies, strict=True))
-        return [found for found in conversations if found is not None and found.tenant == tenant]
-
 
 def encoded_pairs(items: Sequence[Item]) -> list[Argument]:
     """Return items as id, item, id, item."""
@@ -283,13 +243,6 @@ def _done(reply: Reply, conversation_id: str) -> Reply:
     if error is not None:
         raise error
     return rest
-
-
-def _decoded(conversation_id: str, flat: Sequence[bytes]) -> Conversation | None:
-    """Return a conversation; None if it is not there or is being deleted."""
-    if b"tenant" not in flat[::2]:
-        return None
-    return codec.decode_conversation(conversation_id, flat)
 
 
 def _walk(key: keys.ConversationKeys, tenant: str, at: Argument) -> Command:
@@ -309,6 +262,6 @@ def _stored(
     if not packed:
         return [StoredItem(item) for item in found]
     return [
-        StoredItem(item) if ids is None else StoredItem(item, *codec.decode_ids(ids))
+        StoredItem(item) if ids is None else StoredItem(item, *packing.decode_ids(ids))
         for item, ids in zip(found, packed, strict=True)
     ]

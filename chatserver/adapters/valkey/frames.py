@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from chatserver.adapters.valkey import codec
+from chatserver.adapters.valkey import codec, packing
 from chatserver.domain.tape import (
     Accepted,
     Body,
@@ -31,26 +31,26 @@ from chatserver.ports.tapes import Bundle
 
 _SECTION = struct.Struct("<BHI")
 _RECORD = struct.Struct("<II")
-_BUNDLE = bytes([codec.FORMAT])
+_BUNDLE = bytes([packing.FORMAT])
 
 
 def encode_body(body: Body) -> bytes:
     """Return a record's body as a stored form: a kind, then its fields."""
     if type(body) is Delta:  # nearly all of them
-        return codec.pack(4, body.pieces, body.ids)
-    return codec.pack(*_WRITERS[type(body)](body))
+        return packing.pack(4, body.pieces, body.ids)
+    return packing.pack(*_WRITERS[type(body)](body))
 
 
 def decode_body(data: bytes) -> Body:
     """Return a record's body. Raises Unavailable if another version wrote it."""
-    values = codec.unpack(data)
+    values = packing.unpack(data)
     try:
         if values[0] == 4:
             return Delta(tuple(values[1]), tuple(values[2]))
         kind, *fields = values
         return _READERS[kind](*fields)
     except (LookupError, TypeError, ValueError) as error:
-        raise codec.unreadable(f"not in a form that this version writes ({error!r})") from None
+        raise packing.unreadable(f"not in a form that this version writes ({error!r})") from None
 
 
 def section(response_id: str, bodies: Sequence[tuple[int, bytes]]) -> bytes:
@@ -68,7 +68,7 @@ def join(sections: Sequence[bytes]) -> bytes:
 def split(data: bytes, wanted: Callable[[str], bool] | None = None) -> Bundle:
     """Return a bundle's records of the tapes that are `wanted`. Raises Unavailable for a foreign format."""
     if data[:1] != _BUNDLE:
-        raise codec.unreadable(f"in format {data[:1]!r}, this version reads {codec.FORMAT}; upgrade it")
+        raise packing.unreadable(f"in format {data[:1]!r}, this version reads {packing.FORMAT}; upgrade it")
     bundle: Bundle = []
     at = 1
     while at < len(data):

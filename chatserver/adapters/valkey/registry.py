@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chatserver.adapters.valkey import codec, keys
+from chatserver.adapters.valkey import engine_codec, keys
 from chatserver.adapters.valkey.client import Client
 from chatserver.adapters.valkey.scripts import Command, script
 from chatserver.ports.registry import EngineReport, ExpertLoad, ServedModel
@@ -24,14 +24,16 @@ class ValkeyRegistry:
             (
                 "SET",
                 keys.engine(report.engine_id),
-                codec.encode_report(report),
+                engine_codec.encode_report(report),
                 "PX",
                 max(1, int(ttl * 1000)),
             ),
             ("SADD", keys.engines(), report.engine_id),
         ]
         if report.model is not None:
-            commands.append(("HSET", keys.models(), report.model.name, codec.encode_model(report.model)))
+            commands.append(
+                ("HSET", keys.models(), report.model.name, engine_codec.encode_model(report.model))
+            )
         await self._client.pipeline([(_SHARD, command) for command in commands])
 
     async def drop(self, engine_id: str) -> None:
@@ -44,11 +46,11 @@ class ValkeyRegistry:
         reports = await self._client.run(
             _SHARD, script("engines").command((keys.engines(),), keys.engine(""))
         )
-        return sorted(map(codec.decode_report, reports), key=lambda report: report.engine_id)
+        return sorted(map(engine_codec.decode_report, reports), key=lambda report: report.engine_id)
 
     async def put_experts(self, engine_id: str, load: ExpertLoad, *, ttl: float) -> None:
         """See `Registry.put_experts`."""
-        value, key = codec.encode_experts(load), keys.experts(engine_id)
+        value, key = engine_codec.encode_experts(load), keys.experts(engine_id)
         await self._client.run(_SHARD, ("SET", key, value, "PX", max(1, int(ttl * 1000))))
 
     async def experts(self, engine_ids: Sequence[str]) -> dict[str, ExpertLoad]:
@@ -57,12 +59,12 @@ class ValkeyRegistry:
             return {}
         found = await self._client.run(_SHARD, ("MGET", *map(keys.experts, engine_ids)))
         pairs = zip(engine_ids, found, strict=True)
-        return {engine_id: codec.decode_experts(data) for engine_id, data in pairs if data is not None}
+        return {engine_id: engine_codec.decode_experts(data) for engine_id, data in pairs if data is not None}
 
     async def models(self) -> list[ServedModel]:
         """See `Registry.models`; in order of their names."""
         stored = await self._client.run(_SHARD, ("HVALS", keys.models()))
-        return sorted(map(codec.decode_model, stored), key=lambda model: model.name)
+        return sorted(map(engine_codec.decode_model, stored), key=lambda model: model.name)
 
     async def ping(self) -> None:
         """See `Registry.ping`."""

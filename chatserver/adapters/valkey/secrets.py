@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from chatserver.adapters.valkey import codec, keys
+from chatserver.adapters.valkey import keys, packing
 from chatserver.adapters.valkey.client import Client
 
 LENGTH = 32
@@ -23,5 +23,5 @@ class ValkeySecrets:
         await self._client.run(shard, ("SET", key, secrets.token_bytes(LENGTH), "NX"))
         found = await self._client.run(shard, ("GET", key))
         if found is None or len(found) != LENGTH:
-            raise codec.unreadable(f"not the {LENGTH} random bytes that the key {key} should hold")
+            raise packing.unreadable(f"not the {LENGTH} random bytes that the key {key} should hold")
         return found

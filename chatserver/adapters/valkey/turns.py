@@ -5,24 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
-from chatserver.adapters.valkey import bills, codec, frames, keys
+from chatserver.adapters.valkey import codec, frames, keys, packing
+from chatserver.adapters.valkey import turn_steps as steps
 from chatserver.adapters.valkey.client import Client
-from chatserver.adapters.valkey.conversations import encoded_pairs
 from chatserver.adapters.valkey.refusals import refused
-from chatserver.adapters.valkey.scripts import Argument, Command, script
-from chatserver.adapters.valkey.tapes import encode, entries
+from chatserver.adapters.valkey.scripts import Command, script
 from chatserver.domain.ids import SHARDS
-from chatserver.domain.item import Conversation
-from chatserver.domain.response import Finish, Outcome, Response, Status, Usage
-from chatserver.domain.tape import Accepted, Ended, Interrupted, Queued, Record
-from chatserver.ports.conversations import MAX_BRANCH
-from chatserver.ports.turns import RESPONSE_TTL, Begun, NewTurn
+from chatserver.domain.response import Outcome, Response
+from chatserver.domain.tape import Interrupted, Record
+from chatserver.ports.turns import Begun, NewTurn
 
-IDEMPOTENCY_TTL = 24 * 3600
-"""Seconds that an idempotency key is remembered. Its scope is the tenant and the shard (`ids.shard_for`)."""
 REAP_STEP = 500
 """Jobs that one call of the put-back script takes from a shard when their leases ran out."""
-_QUEUED = Record(1, Queued())
 _INTERRUPTED = frames.encode_body(Interrupted())
 
 
@@ -36,7 +30,7 @@ class ValkeyTurns:
 
     async def begin(self, turn: NewTurn, *, queue_bound: int) -> Begun:
         """See `Turns.begin`. The response's id makes it idempotent, so a lost answer is asked again."""
-        shard, command = _begin(turn, queue_bound)
+        shard, command = steps.begin(turn, queue_bound)
         state, *rest = await self._client.run(shard, command)
         if state == b"known":
             return Begun(rest[0].decode(), fresh=False)
@@ -81,7 +75,7 @@ class ValkeyTurns:
         response = await self.get(tenant, response_id)
         if response.status.ended:
             return response
-        state, *rest = await self._client.run(keys.response(response_id).shard, _stop(response, now))
+        state, *rest = await self._client.run(keys.response(response_id).shard, steps.stop(response, now))
         error = refused(state, keys.no_response(response_id))
         if error is not None:
             raise error
@@ -95,7 +89,7 @@ class ValkeyTurns:
         for candidate in [shard] if shard is not None else await self._busy_shards():
             names = keys.queue(candidate)
             command = script("claim").command(
-                (names.jobs, names.leases), engine_id, _milliseconds(lease), names.responses
+                (names.jobs, names.leases), engine_id, steps.milliseconds(lease), names.responses
             )
             taken = await self._client.run(candidate, command, again=False)
             if taken is not None:
@@ -111,7 +105,7 @@ class ValkeyTurns:
 
         def ask(shard: int, ids: list[str]) -> tuple[int, Command]:
             names = keys.queue(shard)
-            arguments = (engine_id, _milliseconds(lease), names.responses, *ids)
+            arguments = (engine_id, steps.milliseconds(lease), names.responses, *ids)
             return shard, script("renew").command((names.leases,), *arguments)
 
         replies = await self._client.pipeline([ask(shard, ids) for shard, ids in by_shard.items()])
@@ -142,10 +136,12 @@ class ValkeyTurns:
     ) -> bool:
         """See `Turns.finish`. Also False if `closing` would leave a gap on the tape."""
         packed = {
-            item_id: codec.encode_ids(of_item, template_hash, emitted if item_id == response.item_id else ())
+            item_id: packing.encode_ids(
+                of_item, template_hash, emitted if item_id == response.item_id else ()
+            )
             for item_id, of_item in ids.items()
         }
-        command = _finish(response, outcome, closing, packed, discard_inputs)
+        command = steps.finish(response, outcome, closing, packed, discard_inputs)
         return bool(await self._client.run(keys.response(response.id).shard, command))
 
     async def unwatched(self, response_ids: Sequence[str]) -> list[float | None]:
@@ -204,119 +200,3 @@ class ValkeyTurns:
             bundle = frames.join([frames.section(response_id.decode(), [(entry - 1, _INTERRUPTED)])])
             messages += [(keys.WEB_CHANNELS + web.decode(), bundle) for web in watchers.split()]
         await self._client.publish(messages)
-
-
-def _milliseconds(seconds: float) -> int:
-    return max(1, int(seconds * 1000))
-
-
-def _begin(turn: NewTurn, queue_bound: int) -> tuple[int, Command]:
-    response = turn.response
-    key = keys.response(response.id)
-    queue = keys.queue(key.shard)
-    remembered = turn.idempotency_key
-    idempotency = keys.idempotency(key.shard, response.tenant, remembered) if remembered else key.fields
-    names = [key.fields, key.tape, queue.jobs, queue.next, idempotency, *_conversation_keys(response)]
-    names += [name for s in turn.siblings for name in (keys.response(s.id).fields, keys.response(s.id).tape)]
-    opening = encode((Record(0, Accepted()), _QUEUED))
-    lists = [_fields(turn, response), _created(turn)]
-    lists += [[sibling.id, *_fields(turn, sibling)] for sibling in turn.siblings]
-    return key.shard, script("begin").command(
-        names,
-        *(response.id, response.tenant, response.created_at, queue_bound),
-        *(IDEMPOTENCY_TTL if remembered else 0, turn.fingerprint, opening[0][1], opening[1][1]),
-        *(turn.watcher or "", frames.join([frames.section(response.id, opening)])),
-        *(keys.WEB_CHANNELS + (turn.watcher or ""), keys.ENGINES_CHANNEL, key.shard),
-        *(_mode(turn), response.conversation or "", response.parent or "", turn.title, MAX_BRANCH),
-        len(turn.siblings),
-        *(part for one in lists for part in (len(one), *one)),
-        *(encoded_pairs(turn.items) if response.conversation else ()),
-    )
-
-
-def _fields(turn: NewTurn, response: Response) -> list[Argument]:
-    """Return a response's first fields; `watched_at` is there for those that must not run on unwatched."""
-    watched = [] if turn.deserted else ["watched_at", _milliseconds(response.accepted_at)]
-    return [*codec.encode_response(response), *watched]
-
-
-def _conversation_keys(response: Response) -> list[str]:
-    if response.conversation is None:
-        return []
-    key = keys.conversation(response.conversation)
-    if key.shard != keys.response(response.id).shard:
-        raise ValueError(f"expected {response.id} and {response.conversation} in one shard")
-    return [
-        *(key.fields, key.items, key.up, key.running, key.responses),
-        keys.index(key.shard, response.tenant),
-    ]
-
-
-def _mode(turn: NewTurn) -> str:
-    if turn.response.conversation is None:
-        return "none"
-    if turn.create:
-        return "create"
-    return "exclusive" if turn.exclusive else "branch"
-
-
-def _created(turn: NewTurn) -> Sequence[Argument]:
-    response = turn.response
-    if not turn.create or response.conversation is None:
-        return ()
-    return codec.encode_conversation(
-        Conversation(response.conversation, response.tenant, response.created_at)
-    )
-
-
-def _stop(response: Response, now: int) -> Command:
-    """Return the step that asks for a stop; it ends the response only if it was never claimed."""
-    key = keys.response(response.id)
-    names = [key.fields, key.tape, keys.queue(key.shard).jobs]
-    if response.conversation is not None:
-        own = keys.conversation(response.conversation)
-        names += [own.fields, own.up, own.running, keys.index(key.shard, response.tenant)]
-    names.append(keys.due(key.shard))
-    outcome = Outcome(Status.CANCELLED, Finish.STOPPED, Usage(), completed_at=now)
-    # never claimed: Queued is the last on its tape
-    closing = encode([Record(_QUEUED.last + 1, Ended(outcome))])
-    return script("stop").command(
-        names,
-        *(response.id, response.tenant, now, RESPONSE_TTL, codec.encode_outcome(outcome)),
-        *(closing[0][1], closing[0][0] + 1, frames.join([frames.section(response.id, closing)])),
-        *(keys.ENGINE_CHANNELS, keys.WEB_CHANNELS, response.conversation or ""),
-        "-" if response.beside else response.inputs[-1] if response.inputs else "",
-        bills.tail(response, outcome.usage),
-    )
-
-
-def _finish(
-    response: Response,
-    outcome: Outcome,
-    closing: Sequence[Record],
-    packed: Mapping[str, bytes],
-    discard_inputs: bool,
-) -> Command:
-    key, encoded_closing = keys.response(response.id), encode(closing)
-    queue = keys.queue(key.shard)
-    names = [key.fields, key.tape, queue.jobs, queue.leases]
-    if response.conversation is not None:
-        own = keys.conversation(response.conversation)
-        index = keys.index(key.shard, response.tenant)
-        names += [own.fields, own.items, own.up, own.ids, own.running, index]
-    names.append(keys.due(key.shard))
-    answer = outcome.item if response.conversation is not None else None
-    return script("finish").command(
-        names,
-        *(response.id, response.claim, outcome.status, codec.encode_outcome(outcome), outcome.completed_at),
-        *(RESPONSE_TTL, int(response.stored), keys.WEB_CHANNELS),
-        *(frames.join([frames.section(response.id, encoded_closing)]), response.conversation or ""),
-        # a sibling waits at no item, so that the head is never where it could take it from
-        *("-" if response.beside else response.parent or "", int(discard_inputs)),
-        *((answer.id, codec.encode_item(answer), answer.parent or "") if answer else ("", "", "")),
-        *(len(response.inputs), len(packed), len(closing), closing[0].first if closing else 0),
-        bills.tail(response, outcome.usage),
-        *response.inputs,
-        *(part for pair in packed.items() for part in pair),
-        *entries(encoded_closing),
-    )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatserver.adapters.valkey import codec, frames
+from chatserver.adapters.valkey import codec, engine_codec, frames, packing
 from chatserver.domain.item import Conversation, Item
 from chatserver.domain.response import Failure, Ledger, Outcome, Params, Response, Timing, Usage
 from chatserver.domain.tape import Accepted, Delta, Ended, ItemClosed, ItemOpened, Queued, Record, Started
@@ -118,12 +118,12 @@ def test_item(value: Item) -> None:
 def test_token_ids(ids: list[int], mark: str, emitted: slice | list[int]) -> None:
     """What was emitted comes back, whether it is a part of the ids or not."""
     written = tuple(ids[emitted] if isinstance(emitted, slice) else emitted)
-    assert codec.decode_ids(codec.encode_ids(ids, mark, written)) == (tuple(ids), mark, written)
+    assert packing.decode_ids(packing.encode_ids(ids, mark, written)) == (tuple(ids), mark, written)
 
 
 @given(st.builds(EngineReport, model=st.none() | st.builds(ServedModel)))
 def test_report(value: EngineReport) -> None:
-    assert codec.decode_report(codec.encode_report(value)) == value
+    assert engine_codec.decode_report(engine_codec.encode_report(value)) == value
 
 
 @given(bodies)
@@ -155,7 +155,7 @@ def test_unknown_and_missing_fields_are_refused() -> None:
     with pytest.raises(Unavailable, match="upgrade"):
         frames.split(b"\x02")
     with pytest.raises(Unavailable, match="upgrade"):
-        codec.decode_ids(b"\x01\x00")
+        packing.decode_ids(b"\x01\x00")
     with pytest.raises(Unavailable, match="upgrade"):
         codec.decode_conversation("conv", [b"v", b"2"])
 

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from chatserver.adapters.valkey import ValkeyStore, conversations
-from chatserver.adapters.valkey import turns as turns_module
+from chatserver.adapters.valkey import ValkeyStore, conversations, turn_steps
 from chatserver.errors import Conflict, NotFound, Overloaded
 from chatserver.ports.turns import Begun
 from tests.chatserver.adapters.things import (
@@ -150,7 +149,7 @@ async def test_a_full_queue_refuses_and_changes_nothing(store: ValkeyStore) -> N
 
 
 async def test_a_full_branch_refuses_a_turn(store: ValkeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns_module, "MAX_BRANCH", 3)
+    monkeypatch.setattr(turn_steps, "MAX_BRANCH", 3)
     new = first_turn()
     await answered(store, new)
     own, head = new.response.conversation, new.response.item_id

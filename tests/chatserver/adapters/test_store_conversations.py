@@ -221,7 +221,7 @@ async def test_ten_thousand_items_are_read_in_milliseconds(store: ValkeyStore, c
     items = [Item(name("msg"), None, Role.USER, f"message {i} " * 4) for i in range(MAX_BRANCH)]
     await store.conversations.create(new, items)
     last = await store.conversations.get(TENANT, new.id)
-    packed = conversations.codec.encode_ids(range(30), "template")
+    packed = conversations.packing.encode_ids(range(30), "template")
     pairs = [part for item in items for part in (item.id, packed)]
     await client.run(SHARD, ("HSET", keys.conversation(new.id).ids, *pairs))
     with pytest.raises(Conflict):

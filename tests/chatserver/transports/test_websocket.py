@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from chatserver.service.web import follower, waiting
-from chatserver.transports import websocket
+from chatserver.transports import frame_socket, websocket
 from tests.chatserver.transports.conftest import running_web
 from tests.fakes import MODEL, MemoryStore
 
@@ -230,8 +230,8 @@ async def test_unknown_path_is_refused(web):
 async def test_a_reader_that_never_reads_is_sent_away_and_harms_nobody(monkeypatch):
     """The bound is passed in memory while its socket is full; neighbours and the engine go on, and it resumes."""
     monkeypatch.setattr(follower, "MAX_TEXT", 100_000)
-    monkeypatch.setattr(websocket, "SEND_TIMEOUT", 0.5)
-    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.5)
+    monkeypatch.setattr(frame_socket, "SEND_TIMEOUT", 0.5)
+    monkeypatch.setattr(frame_socket, "CLOSE_TIMEOUT", 0.5)
     store = MemoryStore()
     async with running_web(store) as web:
         web.engine.answer = [f"{i:>7} " * 500 for i in range(3000)]  # 12 MB

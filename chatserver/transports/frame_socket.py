@@ -1,0 +1,131 @@
+"""One WebSocket as text frames, with its limits: sizes, how long a client may read nothing, how long it may be idle.
+
+Close codes, and whether the client may come back:
+
+    1000  the client closed
+    1008  over 1,024 frames at once, which nobody had asked for (see `connections`)  no
+    1009  a frame was too large (4513 from us)                               not with that frame
+    1011  a ping was not answered within 20 s                                at once, and attach
+    1012  the server restarts                                                at once, and attach
+    1013  the client read too slowly, or the store did not answer            at once, and attach
+    4408  nothing was asked or answered for long (CHATSERVER_IDLE)            when there is something to ask
+    4500  too many frames could not be understood, or a binary one           no
+    4501  no valid key                                                       with another key
+    4503  a page of another origin                                           no
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+
+from starlette.datastructures import Headers
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from chatserver.errors import BadRequest, ChatServerError, TooLarge, Unauthenticated, Unavailable
+from chatserver.service.web.follower import RESTARTING, SLOW_READER
+from chatserver.transports.deadline import SendDeadline
+from chatserver.wire.errors import nested_event
+
+SEND_TIMEOUT = 30.0
+"""Seconds for which a client may not read at all."""
+CLOSE_TIMEOUT = 5.0
+IDLE = "idle"
+_COME_BACK = {SLOW_READER: 1013, RESTARTING: 1012, IDLE: 4408}
+"""Errors that end the connection, not one answer, and the close codes that bring the client back."""
+GOODBYES = (WebSocketDisconnect, OSError)
+"""What a client that has gone raises here."""
+
+
+class FrameSocket:
+    """One socket. `over` is done once something finds that the connection must end, and says why."""
+
+    def __init__(
+        self, websocket: WebSocket, *, max_frame: int, idle: float, busy: Callable[[], bool]
+    ) -> None:
+        """Take frames of up to `max_frame` bytes, and end after `idle` seconds of silence while not `busy`."""
+        self._socket = websocket
+        self._max_frame = max_frame
+        self._seconds_idle = idle
+        self._busy = busy
+        self._loop = asyncio.get_running_loop()
+        self._deadline = SendDeadline(SEND_TIMEOUT, self._on_late)
+        self._used_at = self._loop.time()
+        self._idle = self._loop.call_later(idle, self._look_if_idle)
+        self.over: asyncio.Future[ChatServerError] = self._loop.create_future()
+
+    @property
+    def headers(self) -> Headers:
+        """The headers of the handshake."""
+        return self._socket.headers
+
+    @property
+    def offered(self) -> Sequence[str]:
+        """The subprotocols that the client offers."""
+        return self._socket.scope.get("subprotocols", [])
+
+    async def accept(self, subprotocol: str | None) -> None:
+        """End the handshake."""
+        await self._socket.accept(subprotocol=subprotocol)
+
+    async def receive(self) -> bytes:
+        """Return the next frame. Raises BadRequest for a binary one, TooLarge, WebSocketDisconnect."""
+        message = await self._socket.receive()
+        self._used_at = self._loop.time()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message.get("code", 1005))
+        text = message.get("text")
+        if text is None:
+            raise BadRequest("Frames: expected text, got binary")
+        data = text.encode("utf-8", "replace")
+        if len(data) > self._max_frame:
+            raise TooLarge(f"Frames: expected at most {self._max_frame} bytes, got {len(data)}")
+        return data
+
+    async def send(self, data: bytes) -> None:
+        """Send one event. The deadline ends the connection if the client does not read."""
+        self._deadline.begin()
+        await self._socket.send({"type": "websocket.send", "text": data.decode()})
+        self._deadline.end()
+
+    def end(self, error: ChatServerError) -> None:
+        """Have the connection end with `error`, if nothing has ended it yet."""
+        if not self.over.done():
+            self.over.set_result(error)
+
+    async def close(self, error: ChatServerError) -> None:
+        """Say why, and close; a client that does not read is not waited for."""
+        unavailable = _COME_BACK[SLOW_READER] if isinstance(error, Unavailable) else error.close_code
+        code = _COME_BACK.get(error.code, unavailable)
+        with contextlib.suppress(TimeoutError, RuntimeError, *GOODBYES):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                if error.code != SLOW_READER:
+                    await self.send(nested_event(error))
+                await self._socket.close(code, error.message[:100].encode()[:120].decode(errors="ignore"))
+
+    def release(self) -> None:
+        """Stop the clocks. Idempotent."""
+        self._deadline.close()
+        self._idle.cancel()
+        self.over.cancel()
+
+    def _on_late(self) -> None:
+        self.end(
+            Unavailable(f"Nothing was read for {SEND_TIMEOUT:g} s: come back and attach.", code=SLOW_READER)
+        )
+
+    def _look_if_idle(self) -> None:
+        now = self._loop.time()
+        if self._busy():
+            self._used_at = now
+        due = self._used_at + self._seconds_idle
+        if due > now:
+            self._idle = self._loop.call_at(due, self._look_if_idle)
+        else:
+            self.end(Unavailable("Nothing was asked for long: connect again when needed.", code=IDLE))
+
+
+def ends_all(error: ChatServerError) -> bool:
+    """Whether an error is about the connection, not about one answer."""
+    return error.code in _COME_BACK or isinstance(error, Unauthenticated)
