@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import uvicorn
 import uvloop
 
+from chatserver.adapters.valkey import ValkeyStore
 from chatserver.app import store as stores
 from chatserver.domain.ids import ENTROPY_BYTES, new_id
 from chatserver.service.supervision.listening import listen
@@ -33,19 +34,24 @@ async def _serve(settings: Settings) -> None:
     prices = Prices.read(settings.prices)
     async with stores.opened(settings) as store:
         hub = Hub(store.tapes, store.signals, new_id("web", 0, secrets.token_bytes(ENTROPY_BYTES)))
-        chat = Chat(
-            conversations=store.conversations,
-            turns=store.turns,
-            tapes=store.tapes,
-            registry=store.registry,
-            caches=store.caches,
-            hub=hub,
-            settings=settings,
-            prices=prices,
-        )
+        chat = chat_on(store, hub, settings, prices)
         app = create_app(chat, hub, store.registry, settings, access=store.access, accounts=store.accounts)
         listener = listen(settings, stored_keys=await store.access.any())
         await _Server(ServerConfig(app, settings), hub).serve(sockets=[listener])
+
+
+def chat_on(store: ValkeyStore, hub: Hub, settings: Settings, prices: Prices | None = None) -> Chat:
+    """Return the web role's commands on a store."""
+    return Chat(
+        conversations=store.conversations,
+        turns=store.turns,
+        tapes=store.tapes,
+        registry=store.registry,
+        caches=store.caches,
+        hub=hub,
+        settings=settings,
+        prices=prices,
+    )
 
 
 class _Server(uvicorn.Server):

@@ -94,6 +94,60 @@ def test_stop_and_go_on_on_the_socket(scripted):
         assert event.response.continues
 
 
+def on_socket(connection, **body):
+    """Ask on the SDK's socket; return the response as it ended, and the text of its deltas."""
+    connection.send({"type": "response.create", **body})
+    text = ""
+    for event in connection:
+        text += event.delta if event.type == "response.output_text.delta" else ""
+        if event.type in ("response.completed", "response.incomplete"):
+            return event.response, text
+    raise AssertionError("the socket closed before the end")
+
+
+def test_the_tree_on_the_socket(scripted):
+    """Regenerate, edit, several answers, go on and a stale append by `responses.connect()`: only branches."""
+    sdk = client_of(scripted)
+    ask = {"model": "scripted", "temperature": 1, "max_output_tokens": 8, "ignore_eos": True}
+    with sdk.responses.connect() as connection:
+        first, _ = on_socket(connection, input="One", **ask)
+        conversation, answer = first.conversation.id, first.output[0].id
+        before = tree(sdk, conversation)
+        question = before[answer].parent
+        again, _ = on_socket(
+            connection, input=[], conversation={"id": conversation, "parent": question}, **{**ask, "seed": 7}
+        )
+        edited, _ = on_socket(
+            connection, input="One, edited", conversation={"id": conversation, "parent": None}, **ask
+        )
+        several, _ = on_socket(connection, input="Two", conversation=conversation, n=3, seed=5, **ask)
+        more, text = on_socket(connection, **{"continue": again.id, "max_output_tokens": 20})
+        stale, _ = on_socket(
+            connection,
+            input="From a tab that slept",
+            conversation={"id": conversation, "parent": answer},
+            **ask,
+        )
+        connection.send({"type": "response.create", "continue": first.conversation.id})
+        refused = next(event for event in connection if event.type == "error")
+    for sibling in several.siblings:
+        while sdk.responses.retrieve(sibling).status in ("queued", "in_progress"):
+            time.sleep(0.02)
+    now = tree(sdk, conversation)
+    assert {i: (now[i].parent, text_of(now[i])) for i in before} == {
+        i: (before[i].parent, text_of(before[i])) for i in before
+    }
+    regenerated, other, one_of_three, whole, late = (
+        now[response.output[0].id] for response in (again, edited, several, more, stale)
+    )
+    assert regenerated.parent == whole.parent == question
+    assert text == text_of(whole) and text.startswith(text_of(regenerated)) and more.continues
+    assert now[other.parent].parent is None and other.parent != question
+    assert len({text_of(item) for item in now.values() if item.parent == one_of_three.parent}) == 3
+    assert now[late.parent].parent == answer
+    assert (refused.status, refused.error.param) == (404, "continue")
+
+
 def test_chat_completions_choices(scripted):
     """`n`, whole and streamed."""
     sdk = client_of(scripted)

@@ -63,9 +63,9 @@ class Watch:
             self.strays.append(url)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium, once."""
+    """Chromium, once a module: while Playwright's loop stands in this thread, no other test can run one."""
     if CHROMIUM is None:
         pytest.skip("no chromium on the PATH: install Debian's package `chromium` to run the browser tests")
     with sync_playwright() as playwright:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from chatserver.domain.ids import ENTROPY_BYTES, new_id, shard_of, summary_id
-from chatserver.domain.item import Conversation, Item
+from chatserver.domain.item import Conversation, Item, StoredItem
 from chatserver.errors import NotFound
 from chatserver.ports.conversations import Conversations
 from chatserver.wire.commands import Page
@@ -31,8 +31,7 @@ class Tree:
 
     async def with_summaries(self, tenant: str, conversation_id: str, items: Sequence[Item]) -> list[Item]:
         """Return items of one branch, before each the summary that ends with it, if there is one."""
-        wanted = [summary_id(item.id) for item in items]
-        found = await self._conversations.some(tenant, conversation_id, wanted)
+        found = await self._summaries(tenant, conversation_id, items)
         pairs = [
             (summary.item, item) if summary else (item,) for summary, item in zip(found, items, strict=True)
         ]
@@ -69,7 +68,8 @@ class Tree:
     ) -> Conversation:
         """Make a conversation that begins with a branch of this one; `leaf` None: with the one at its head.
 
-        The items keep their ids, their token ids and their answers' ledgers: the fork is warm, and cut where it was.
+        The items keep their ids, their token ids, their summaries and their answers' ledgers: the fork is warm, and cut
+        where it was.
         """
         _check(conversation_id, "conversation_id", "conv")
         source = await self._conversations.get(tenant, conversation_id)
@@ -87,10 +87,22 @@ class Tree:
             head=leaf,
             active=None,
         )
+        summaries = await self._summaries(tenant, conversation_id, [s.item for s in stored])
         await self._conversations.create(
             copy, [s.item for s in stored], {s.item.id: s for s in stored if s.ids is not None}
         )
+        for summary in filter(None, summaries):
+            await self._conversations.place(
+                tenant, copy.id, summary.item, summary.ids or (), summary.template_hash
+            )
         return copy
+
+    async def _summaries(
+        self, tenant: str, conversation_id: str, items: Sequence[Item]
+    ) -> list[StoredItem | None]:
+        """Return the summary that ends with each item, None where there is none."""
+        wanted = [summary_id(item.id) for item in items]
+        return await self._conversations.some(tenant, conversation_id, wanted)
 
 
 def _check(identifier: str, param: str, *kinds: str) -> None:

@@ -22,12 +22,12 @@ import httpx
 import uvloop
 
 from chatserver.adapters.valkey import ValkeyStore
+from chatserver.app.web import chat_on
 from chatserver.domain.access import ApiKey, Limits, new_token
 from chatserver.domain.money import PICOS, Price
 from chatserver.ports.access import Deed
 from chatserver.ports.registry import EngineReport, EngineState, ServedModel
 from chatserver.service.web.admission import Ticket
-from chatserver.service.web.chat import Chat
 from chatserver.service.web.hub import Hub
 from chatserver.service.web.prices import Prices
 from chatserver.settings import Settings
@@ -85,16 +85,7 @@ class Clocks:
 async def serving(store: ValkeyStore, settings: Settings):
     """A client of the application, in this process."""
     hub = Hub(store.tapes, store.signals, "web_bench")
-    chat = Chat(
-        conversations=store.conversations,
-        turns=store.turns,
-        tapes=store.tapes,
-        registry=store.registry,
-        caches=store.caches,
-        hub=hub,
-        settings=settings,
-        prices=Prices({"bench": Price(70_000, 270_000, 1_100_000)}),
-    )
+    chat = chat_on(store, hub, settings, Prices({"bench": Price(70_000, 270_000, 1_100_000)}))
     app = create_app(chat, hub, store.registry, settings, access=store.access, accounts=store.accounts)
     transport = httpx.ASGITransport(app)
     async with (

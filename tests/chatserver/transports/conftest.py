@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 from openai import AsyncOpenAI
 
+from chatserver.app.web import chat_on
 from chatserver.service.web.chat import Chat
 from chatserver.service.web.hub import Hub
 from chatserver.settings import Settings
@@ -51,16 +52,7 @@ async def running_web(store, *, engine: FakeEngine | None = None, prices=None, *
     """Serve on a free port until the block ends."""
     settings = Settings(**changes)
     hub = Hub(store.tapes, store.signals, f"web_{id(changes)}")
-    chat = Chat(
-        conversations=store.conversations,
-        turns=store.turns,
-        tapes=store.tapes,
-        registry=store.registry,
-        caches=store.caches,
-        hub=hub,
-        settings=settings,
-        prices=prices,
-    )
+    chat = chat_on(store, hub, settings, prices)
     engine = engine or FakeEngine(store)
     working = asyncio.create_task(engine.run())
     listening = socket.socket()

@@ -127,7 +127,6 @@ async def test_it_is_listed_and_goes_with_what_it_covers(role, store):
     covers = (await chat.tree.item(TENANT, conversation, summary)).parent
     assert listed[listed.index(covers) - 1] == summary
     assert summary in {i.id for i in (await chat.tree.all(TENANT, conversation, Page(100)))[0]}
-    fork = await chat.tree.fork(TENANT, conversation, None, None)
     await chat.tree.remove(TENANT, conversation, summary)
     plain = await asked(chat, store, input="Word", conversation=conversation, **ASK)
     assert plain.status is Status.INCOMPLETE and plain.outcome.ledger.summary != summary
@@ -138,8 +137,27 @@ async def test_it_is_listed_and_goes_with_what_it_covers(role, store):
     await chat.tree.remove(TENANT, conversation, branch[2].id)
     left = (await chat.tree.all(TENANT, conversation, Page(100)))[0]
     assert {item.role for item in left} == {Role.USER, Role.ASSISTANT}
+
+
+async def test_a_fork_takes_it_along(role, store):
+    """Its next turn is sent the same summary behind the head, to the id, whatever becomes of the original."""
+    chat, engine, parts = role
+    turns = await talk(chat, store, parts, 8)
+    conversation, summary = turns[0].conversation, turns[-1].outcome.ledger.summary
+    kept = await store.conversations.some(TENANT, conversation, [summary])
+    fork = await chat.tree.fork(TENANT, conversation, None, None)
+    assert await store.conversations.some(TENANT, fork.id, [summary]) == kept and kept[0].ids
+    await chat.tree.remove(TENANT, conversation, summary)
     forked = await asked(chat, store, input="Word", conversation=fork.id, **ASK)
-    assert forked.status is Status.INCOMPLETE  # a fork is cut where it was, and goes on without the summary
+    assert (forked.outcome.ledger.summary, forked.outcome.ledger.summary_tokens) == (
+        summary,
+        len(kept[0].ids),
+    )
+    new = len(engine.tokenizer.segment("user", "Word")) + len(engine.tokenizer.cue())
+    usage = forked.outcome.usage
+    assert usage.prompt - usage.cached <= new + len(engine.tokenizer.tail((0,))) + 1
+    earlier = await chat.tree.fork(TENANT, conversation, turns[0].outcome.item.id, None)
+    assert await store.conversations.some(TENANT, earlier.id, [summary]) == [None]
 
 
 async def test_real_work_stops_it_at_once(store):

@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 
+from chatserver.app.web import chat_on
 from chatserver.domain.item import ItemStatus
 from chatserver.domain.response import Status
 from chatserver.domain.tape import Delta
@@ -32,15 +33,7 @@ async def chat(store):
 
 
 def web_of(store, **changes) -> Chat:
-    return Chat(
-        conversations=store.conversations,
-        turns=store.turns,
-        tapes=store.tapes,
-        registry=store.registry,
-        caches=store.caches,
-        hub=Hub(store.tapes, store.signals, "web_test"),
-        settings=Settings(**changes),
-    )
+    return chat_on(store, Hub(store.tapes, store.signals, "web_test"), Settings(**changes))
 
 
 async def asked(chat: Chat, store, **body):

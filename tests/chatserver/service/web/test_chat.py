@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from chatserver.app.web import chat_on
 from chatserver.domain.ids import shard_for, shard_of
 from chatserver.domain.response import Params
 from chatserver.domain.tape import Delta, Ended
@@ -19,7 +20,6 @@ from chatserver.errors import (
     Overloaded,
     Unavailable,
 )
-from chatserver.service.web.chat import Chat
 from chatserver.service.web.hub import Hub
 from chatserver.service.web.models import Models
 from chatserver.service.web.places import title_of
@@ -38,15 +38,7 @@ async def running(*, engine_works: bool = True, **settings):
     store.known_models.append(MODEL)
     hub = Hub(store.tapes, store.signals, "web_1")
     await hub.start()
-    chat = Chat(
-        conversations=store.conversations,
-        turns=store.turns,
-        tapes=store.tapes,
-        registry=store.registry,
-        caches=store.caches,
-        hub=hub,
-        settings=Settings(**settings),
-    )
+    chat = chat_on(store, hub, Settings(**settings))
     engine = FakeEngine(store)
     if not engine_works:
         engine.go.clear()
