@@ -198,6 +198,32 @@ async def test_without_a_summary_the_cut_is_plain(role, store, monkeypatch):
     assert turns[-1].outcome.ledger.cut and not turns[-1].outcome.ledger.summary
 
 
+async def test_a_message_that_fits_only_without_the_summary_goes_without_it(role, store):
+    """A summary never makes a message too long; the next cut's summary then says what this one said, too."""
+    chat, engine, parts = role
+    turns = await talk(chat, store, parts, 8)
+    ledger = turns[-1].outcome.ledger
+    assert ledger.summary_tokens > 20
+    room = CONTEXT - 6 - 40 - len(engine.tokenizer.head(None)) - len(engine.tokenizer.cue())
+    text = "x "
+    while len(engine.tokenizer.segment("user", text)) < room - ledger.summary_tokens // 2:
+        text += "x "
+    assert room - ledger.summary_tokens < len(engine.tokenizer.segment("user", text)) <= room
+    place = {**ASK, "conversation": turns[0].conversation}
+    long = await asked(chat, store, input=text, **place)
+    assert long.status is Status.INCOMPLETE, long.outcome.failure
+    assert long.outcome.ledger.summary is None and long.outcome.ledger.sent <= CONTEXT - 46
+    replayed = await send_again(store.conversations, store.turns, store.tapes, TENANT, long.id)
+    assert replayed.same
+    told = None
+    for _ in range(4):  # as soon as the long message is dropped there is room for a summary again
+        await quiet(parts)
+        told = (await asked(chat, store, input="And? " * 10, **place)).outcome.ledger.summary
+        if told is not None:
+            break
+    assert told not in (None, ledger.summary)
+
+
 async def test_nothing_is_summarised_unasked(role, store):
     """Compaction is an option."""
     chat, _, parts = role
