@@ -31,6 +31,14 @@ class Settings:
     """Model name, a folder in Hugging Face form, or `scripted`."""
     context: int | None = None
     """Window in tokens; None: the model's."""
+    aliases: tuple[str, ...] = (
+        "deepseek-chat",
+        "deepseek-reasoner",
+        "deepseek-v3",
+        "deepseek-v3.1",
+        "deepseek-v3.2",
+    )
+    """Other names of the model, so that clients of another server need not be changed."""
     profile: str | None = None
     """Name of a profile in engine/profiles, or a .toml file; None: the CPU."""
     redis_url: str | None = None
@@ -97,10 +105,10 @@ def environment(settings: Settings) -> dict[str, str]:
     result = {}
     for field in fields(Settings):
         value = getattr(settings, field.name)
-        if value is None or value == ():
+        if value is None or (value == () and field.name != "aliases"):
             continue
         if isinstance(value, tuple):
-            value = ",".join(":".join(part) if isinstance(part, tuple) else part for part in value)
+            value = ",".join(":".join(part) if isinstance(part, tuple) else part for part in value) or "none"
         result[_variable(field.name)] = str(value)
     return result
 
@@ -175,6 +183,13 @@ def _origins(text: str) -> tuple[str, ...]:
     return origins
 
 
+def _names(text: str) -> tuple[str, ...]:
+    names = () if text == "none" else tuple(name.strip() for name in text.split(","))
+    if not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}", name) for name in names):
+        raise ValueError
+    return names
+
+
 def _url(text: str) -> str:
     if not text.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError
@@ -212,6 +227,7 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "data_dir": (Path, "a folder"),
     "model": (_text, "a model name, a model folder, or scripted"),
     "context": (_bounded(int, 256, 10_000_000), "a window in tokens, at least 256"),
+    "aliases": (_names, "names separated by commas, or none"),
     "profile": (_text, "a profile's name, or a .toml file"),
     "redis_url": (_url, "redis://, rediss:// or unix:// address"),
     "api_keys": (_keys, "tenant:key pairs separated by commas"),

@@ -233,6 +233,14 @@ class MemoryTurns:
             updated_at=response.created_at,
         )
 
+    async def known(self, turn):
+        known, fingerprint = self.s.keys.get(
+            f"{turn.response.tenant}\n{turn.idempotency_key}", (None, turn.fingerprint)
+        )
+        if fingerprint != turn.fingerprint:
+            raise Conflict("the key was used with another request", code="idempotency_key_reused")
+        return known
+
     async def get(self, tenant, response_id):
         self.s.check()
         found = self.s.all_responses.get(response_id)

@@ -69,6 +69,7 @@ async def _make(settings: Settings, phase: _Phase, ranks: Ranks | None) -> Engin
             tokens_per_second=settings.scripted_tokens_per_second,
             ttft_ms=settings.scripted_ttft_ms,
             context=settings.context or 8192,
+            aliases=settings.aliases,
         )
     from engine.models.prepare import prepare  # noqa: PLC0415
     from engine.settings import EngineSettings  # noqa: PLC0415
@@ -80,6 +81,7 @@ async def _make(settings: Settings, phase: _Phase, ranks: Ranks | None) -> Engin
     wanted = EngineSettings(
         model_path=path,
         name=path.name if os.sep in settings.model else settings.model,
+        aliases=settings.aliases,
         context=settings.context,
         max_running=running,
         silence=settings.silence,

@@ -7,13 +7,17 @@ from typing import Any
 import uvloop
 
 from chatserver.app import store as stores
+from chatserver.errors import BadRequest, StartupError
 from chatserver.service.operation import operators
 from chatserver.settings import read
 
 
 def run(command: str, chosen: dict[str, Any]) -> int:
-    """Do it, print what it says, and return 0. Raises ChatServerError in one line that names the argument."""
-    work = operators.work(command, chosen)
+    """Do it, print what it says, and return 0. Raises StartupError for a wrong argument, which it names."""
+    try:
+        work = operators.work(command, chosen)
+    except BadRequest as error:
+        raise StartupError(error.message, exit_code=2) from None
     uvloop.run(_operate(chosen, work))
     return 0
 

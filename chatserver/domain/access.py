@@ -36,7 +36,7 @@ class Scope(StrEnum):
     WRITE = "write"
     """Make, change and delete conversations, items and responses."""
     USAGE = "usage"
-    """Read the tenant's usage and costs."""
+    """Read the tenant's usage and costs, and the engines' figures."""
 
 
 ALL_SCOPES = frozenset(Scope)

@@ -230,7 +230,8 @@ class Response:
     `continues`: an incomplete answer's item; this answer begins with its text, to the id. `siblings`: the responses
     that answer the same input beside this one; `beside`: the one that this one is a sibling of.
     `conversation` is None for stateless answers. `claim` counts how often an engine took the job:
-    0 = never; writes under an older claim are refused. `stored`: False = forgotten soon after its end.
+    0 = never; writes under an older claim are refused. `stored`: False = forgotten some time after its end;
+    `fleeting`: its client wants nothing of it stored, so it goes as soon as its readers can have read the end.
     """
 
     id: str
@@ -250,6 +251,7 @@ class Response:
     item_id: str = ""
     """Id that the answer's item will have; fixed at the start so that every event can name it."""
     stored: bool = True
+    fleeting: bool = False
     claim: int = 0
     owner: str | None = None
     stop_asked: bool = False

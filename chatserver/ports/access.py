@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from chatserver.domain.access import ApiKey
+from chatserver.domain.access import ApiKey, Limits
 
 MAX_KEYS = 10_000
 """Bound on keys, revoked ones included."""
@@ -42,6 +42,10 @@ class Access(Protocol):
 
     async def any(self) -> bool:
         """Whether a key was ever made here: then every request needs one."""
+        ...
+
+    async def limit(self, key_id: str, limits: Limits, deed: Deed) -> ApiKey:
+        """Give a key other limits, from its next request on, in all processes; log the deed. Raises NotFound."""
         ...
 
     async def revoke(self, key_id: str, deed: Deed) -> ApiKey:

@@ -60,6 +60,10 @@ class Turns(Protocol):
         """
         ...
 
+    async def known(self, turn: NewTurn) -> str | None:
+        """Return the response that a turn's idempotency key began earlier, None if there is none. Raises Conflict."""
+        ...
+
     async def get(self, tenant: str, response_id: str) -> Response:
         """Return it. Raises NotFound."""
         ...
@@ -133,3 +137,10 @@ class Turns(Protocol):
 
 RESPONSE_TTL = 3600
 """Seconds that an ended tape, and an ended response with `stored` False, stays readable."""
+FLEETING_TTL = 60
+"""The same for what is `fleeting`: readers that lag behind still get the end."""
+
+
+def kept_for(response: Response) -> int:
+    """Return for how many seconds an ended response's tape stays, and itself if it is not stored."""
+    return FLEETING_TTL if response.fleeting else RESPONSE_TTL

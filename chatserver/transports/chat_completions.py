@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from chatserver.domain.response import Outcome, Response
 from chatserver.errors import BadRequest, ChatServerError
+from chatserver.service.web.admission import Ticket
 from chatserver.service.web.reader import Reader
 from chatserver.transports.door import Door, fingerprint, idempotency_key, json_response
 from chatserver.transports.sse import Events, EventStream, whole
@@ -57,23 +58,34 @@ class _Endpoints:
         together = Together(readers)
         try:
             readers += [(await chat.read(tenant, sibling))[1] for sibling in response.siblings]
-            return await (self._stream if ask.stream else self._whole)(ask, response, readers, together)
+            answer = self._stream if ask.stream else self._whole
+            return await answer(ask, response, readers, together, self._door.ticket(request))
         except BaseException:
             await together.aclose()
             raise
 
     async def _stream(
-        self, ask: CompleteChat, response: Response, readers: list[Reader], together: Together
+        self,
+        ask: CompleteChat,
+        response: Response,
+        readers: list[Reader],
+        together: Together,
+        ticket: Ticket,
     ) -> HttpResponse:
         opening = await self._door.chat.opening(readers[0])
         if not response.siblings:
             chunks = wire.Chunks(response, include_usage=ask.include_usage)
-            return EventStream(readers[0], Events(readers[0], opening, chunks.encode, _error_line))
+            return EventStream(readers[0], Events(readers[0], opening, chunks.encode, _error_line), ticket)
         choices = wire.Choices(response, include_usage=ask.include_usage)
-        return EventStream(together, together.events(opening, choices.encode, _error_line))
+        return EventStream(together, together.events(opening, choices.encode, _error_line), ticket)
 
     async def _whole(
-        self, ask: CompleteChat, response: Response, readers: list[Reader], together: Together
+        self,
+        ask: CompleteChat,
+        response: Response,
+        readers: list[Reader],
+        together: Together,
+        ticket: Ticket,
     ) -> HttpResponse:
         def render(outcomes: list[Outcome]) -> bytes:
             for outcome in outcomes:
@@ -81,7 +93,7 @@ class _Endpoints:
                     raise from_failure(outcome.failure)
             return wire.completion(response, outcomes)
 
-        return await whole(together, together.outcomes, render)
+        return await whole(together, together.outcomes, render, ticket)
 
     async def models(self, request: Request) -> HttpResponse:
         models = await self._door.chat.models.all()

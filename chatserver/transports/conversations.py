@@ -45,8 +45,12 @@ class _Endpoints:
 
     async def list(self, request: Request) -> Response:
         tenant = self._door.tenant(request)
-        found, more = await self._chat.conversations(tenant, wire.parse_page(request.query_params))
-        return json_response(wire.list_object(found, wire.conversation_object, has_more=more))
+        page = wire.parse_page(self._door.query(request), search=True)
+        found, last = await self._chat.conversations(tenant, page)
+        rendered = wire.list_object(
+            found, wire.conversation_object, has_more=last is not None, last=last or ""
+        )
+        return json_response(rendered)
 
     async def get(self, request: Request) -> Response:
         conversation = await self._chat.conversation(self._door.tenant(request), _id(request))
@@ -72,13 +76,14 @@ class _Endpoints:
 
     async def add_items(self, request: Request) -> Response:
         tenant = self._door.tenant(request)
+        self._door.query(request)
         messages = wire.parse_items(load(await request.body()))
         items = await self._chat.add_items(tenant, _id(request), messages)
         return json_response(wire.list_object(items, wire.item_object, has_more=False))
 
     async def list_items(self, request: Request) -> Response:
         tenant = self._door.tenant(request)
-        everything, leaf, query = wire.parse_branch(request.query_params)
+        everything, leaf, query = wire.parse_branch(self._door.query(request))
         page = wire.parse_page(query)
         if everything:
             found, more = await self._chat.tree.all(tenant, _id(request), page)
@@ -92,6 +97,7 @@ class _Endpoints:
 
     async def get_item(self, request: Request) -> Response:
         tenant = self._door.tenant(request)
+        self._door.query(request)
         item = await self._chat.tree.item(tenant, _id(request), request.path_params["item_id"])
         return json_response(wire.item_object(item))
 

@@ -18,6 +18,7 @@ from chatserver.service.web.chat import Chat
 from chatserver.settings import Settings
 from chatserver.transports import gate
 from chatserver.transports.auth import Keys
+from chatserver.wire.conversations import parse_query
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 MAX_IDEMPOTENCY_KEY = 255
@@ -37,6 +38,10 @@ class Door:
     def ticket(self, request: Request) -> Ticket:
         """Return the ticket that the gate gave to a request: it pays for what the request asks for."""
         return gate.ticket_of(request.scope)
+
+    def query(self, request: Request) -> dict[str, str]:
+        """Return the query without its `include`, which is checked. Raises BadRequest."""
+        return parse_query(request.query_params.multi_items())
 
     def tenant(self, request: Request) -> str:
         """Return whom the gate let in."""

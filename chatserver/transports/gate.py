@@ -58,7 +58,7 @@ def permissions(method: str, path: str) -> tuple[Permission, ...]:
     """Return the scopes of which a key needs one for a route; none for the list of models."""
     if path.removeprefix("/v1").startswith("/models"):
         return ()
-    if path == "/v1/usage":
+    if path in ("/v1/usage", "/metrics"):
         return (Permission.USAGE,)
     if method in ("GET", "HEAD"):
         return (Permission.READ, Permission.GENERATE) if path == _FOLLOW else (Permission.READ,)

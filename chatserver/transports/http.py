@@ -43,22 +43,25 @@ def create_app(
 ) -> Starlette:
     """Return the web role's application. Its lifespan starts and stops the hub and the bookkeeping."""
     settling = Settling(accounts)
+    admission = Admission(accounts)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await hub.start()
         await settling.start()
         telling = asyncio.create_task(chat.places.run(), name="queue places")
+        watching = asyncio.create_task(admission.vigil.run(), name="vigil")
         try:
             yield
         finally:
             telling.cancel()
-            await asyncio.gather(telling, return_exceptions=True)
+            watching.cancel()
+            await asyncio.gather(telling, watching, return_exceptions=True)
             await settling.close()
             await hub.close()
 
     keys = Keys(settings.api_keys, host=settings.host, access=access, origins=settings.cors_origins)
-    door = Door(chat, registry, keys, settings, Admission(accounts), accounts)
+    door = Door(chat, registry, keys, settings, admission, accounts)
     app = Starlette(
         routes=routes(door),
         middleware=[
@@ -82,8 +85,9 @@ def routes(door: Door) -> list[BaseRoute]:
         *responses.routes(door),
         *conversations.routes(door),
         *usage.routes(door),
+        *metrics.routes(door.registry),
     ]
-    public = [*health.routes(door.registry), *metrics.routes(door.registry), *documents.routes()]
+    public = [*health.routes(door.registry), *documents.routes()]
     return [
         *websocket.routes(door),
         *(guarded(route, door) for route in behind_the_gate),

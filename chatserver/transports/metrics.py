@@ -24,7 +24,7 @@ STORE_TIMEOUT = 2.0
 
 
 def routes(registry: Registry) -> list[Route]:
-    """Return the route; it needs no key, and tells nothing of any tenant."""
+    """Return the route; it tells nothing of any tenant."""
 
     async def metrics(request: Request) -> Response:
         try:

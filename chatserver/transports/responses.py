@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response as HttpResponse
@@ -10,11 +12,11 @@ from starlette.routing import Route
 from chatserver.domain.response import Outcome, Response
 from chatserver.domain.tape import Record
 from chatserver.errors import BadRequest, ChatServerError
+from chatserver.service.web.admission import Ticket
 from chatserver.service.web.reader import Reader, refuse_outcome
 from chatserver.transports.door import Door, fingerprint, idempotency_key, json_response
 from chatserver.transports.sse import PADDING, Events, EventStream, wait_a_while, whole
 from chatserver.wire import responses as wire
-from chatserver.wire.commands import CreateResponse
 from chatserver.wire.conversations import item_object, list_object, page_of, parse_page
 from chatserver.wire.errors import flat_event
 from chatserver.wire.fields import Fields, load
@@ -60,26 +62,27 @@ class _Endpoints:
             return json_response(response_object(response))
         reader = await self._chat.attach(response, fresh=fresh, resumable=ask.stream)
         try:
-            return await (self._stream if ask.stream else self._whole)(ask, response, reader)
+            ticket = self._door.ticket(request)
+            return await (self._stream if ask.stream else self._whole)(response, reader, ticket)
         except BaseException:
             await reader.aclose()
             raise
 
-    async def _stream(self, ask: CreateResponse, response: Response, reader: Reader) -> HttpResponse:
+    async def _stream(self, response: Response, reader: Reader, ticket: Ticket) -> HttpResponse:
         opening = await self._chat.opening(reader)
-        return _events(response, reader, opening, -1)
+        return _events(response, reader, opening, -1, ticket)
 
-    async def _whole(self, ask: CreateResponse, response: Response, reader: Reader) -> HttpResponse:
+    async def _whole(self, response: Response, reader: Reader, ticket: Ticket) -> HttpResponse:
         def render(outcome: Outcome) -> bytes:
             refuse_outcome(outcome)
             return orjson.dumps(response_object(response, status=outcome.status, outcome=outcome))
 
-        return await whole(reader, lambda: wait_a_while(reader), render)
+        return await whole(reader, lambda: wait_a_while(reader), render, ticket)
 
     async def retrieve(self, request: Request) -> HttpResponse:
         tenant = self._door.tenant(request)
         response_id = request.path_params["response_id"]
-        streamed, after = _parse_retrieve(request)
+        streamed, after = _parse_retrieve(self._door.query(request), request.headers.get("last-event-id"))
         if not streamed:
             return json_response(response_object(await self._chat.response(tenant, response_id)))
         response, reader = await self._chat.read(tenant, response_id, after)
@@ -90,7 +93,7 @@ class _Endpoints:
                 if not records:
                     await reader.aclose()
                     return HttpResponse(status_code=204)  # tells EventSource not to come back
-            return _events(response, reader, records, after)
+            return _events(response, reader, records, after, self._door.ticket(request))
         except BaseException:
             await reader.aclose()
             raise
@@ -106,13 +109,15 @@ class _Endpoints:
 
     async def input_items(self, request: Request) -> HttpResponse:
         tenant = self._door.tenant(request)
-        page = parse_page(request.query_params)
+        page = parse_page(self._door.query(request))
         items = await self._chat.input_items(tenant, request.path_params["response_id"])
         found, more = page_of(items, page)
         return json_response(list_object(found, item_object, has_more=more))
 
 
-def _events(response: Response, reader: Reader, records: list[Record], after: int) -> EventStream:
+def _events(
+    response: Response, reader: Reader, records: list[Record], after: int, ticket: Ticket
+) -> EventStream:
     events = ResponseEvents(response)
 
     def encode(record: Record) -> bytes:
@@ -121,13 +126,11 @@ def _events(response: Response, reader: Reader, records: list[Record], after: in
     def on_error(error: ChatServerError) -> bytes:
         return b"event: error\ndata: %b\n\n" % flat_event(error, max(reader.after, 0))
 
-    return EventStream(reader, Events(reader, records, encode, on_error, opening=PADDING))
+    return EventStream(reader, Events(reader, records, encode, on_error, opening=PADDING), ticket)
 
 
-def _parse_retrieve(request: Request) -> tuple[bool, int]:
+def _parse_retrieve(query: Mapping[str, str], last_event_id: str | None) -> tuple[bool, int]:
     """Return whether to stream, and after which position; Last-Event-ID wins over the query."""
-    query = {k: v for k, v in request.query_params.items() if k not in ("include", "include[]")}
-    wire.check_include([v for k, v in request.query_params.multi_items() if k in ("include", "include[]")])
     fields = Fields(query)
     stream_word = fields.take("stream", "false")
     fields.inert("include_obfuscation", "false")
@@ -135,7 +138,7 @@ def _parse_retrieve(request: Request) -> tuple[bool, int]:
     fields.done()
     if stream_word.lower() not in ("true", "false"):
         raise BadRequest(f"stream: expected true or false, got {stream_word[:60]!r}", param="stream")
-    text = request.headers.get("last-event-id") or text
+    text = last_event_id or text
     if text is None or text == "":
         return stream_word.lower() == "true", -1
     if not (text.isascii() and text.isdigit() and int(text[:20]) < MAX_POSITION):

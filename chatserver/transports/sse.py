@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from chatserver.domain.response import Outcome
 from chatserver.domain.tape import Record
 from chatserver.errors import ChatServerError
+from chatserver.service.web.admission import Ticket
 from chatserver.service.web.reader import Reader, outcome_in
 from chatserver.transports.deadline import SendDeadline
 from chatserver.wire import errors
@@ -31,16 +32,17 @@ PADDING = b":" + b" " * 512 + b"\n"
 """A comment that gets the first event past buffers of mobile browsers."""
 
 
-class Closing(Protocol):
-    """What is read for an answer, and closed with it."""
+class Source(Protocol):
+    """What is read for an answer, and closed with it; dismissed, it raises the error that ends the answer."""
 
     async def aclose(self) -> None: ...  # noqa: D102
+    def dismiss(self, error: ChatServerError) -> None: ...  # noqa: D102
 
 
 class EventStream(EventSourceResponse):
-    """Sends events, and closes the reader that they come from whatever happens."""
+    """Sends events, and closes the reader that they come from whatever happens; it is dismissed when its key ends."""
 
-    def __init__(self, reader: Closing, content: AsyncIterator[bytes]) -> None:
+    def __init__(self, reader: Source, content: AsyncIterator[bytes], ticket: Ticket) -> None:
         super().__init__(
             content,
             headers={"cache-control": "no-cache, no-transform"},
@@ -49,6 +51,7 @@ class EventStream(EventSourceResponse):
             sep="\n",
         )
         self._reader = reader
+        self._ticket = ticket
         self._deadline: SendDeadline | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,6 +62,7 @@ class EventStream(EventSourceResponse):
         task = asyncio.current_task()
         assert task is not None
         self._deadline = SendDeadline(SEND_TIMEOUT, lambda: task.cancel() and None)
+        leave = self._ticket.watch(self._reader.dismiss)
         try:
             await super().__call__(scope, receive, send)
         except asyncio.CancelledError:
@@ -66,6 +70,7 @@ class EventStream(EventSourceResponse):
                 raise
             raise TimeoutError(f"nothing was read for {SEND_TIMEOUT:g} s") from None
         finally:
+            leave()
             self._deadline.close()
             await self._reader.aclose()
 
@@ -121,16 +126,23 @@ class SlowJSON(StreamingResponse, Generic[T]):
     """
 
     def __init__(
-        self, source: Closing, wait: Callable[[], Awaitable[T | None]], render: Callable[[T], bytes]
+        self,
+        source: Source,
+        wait: Callable[[], Awaitable[T | None]],
+        render: Callable[[T], bytes],
+        ticket: Ticket,
     ) -> None:
         super().__init__(self._wait(wait, render), media_type="application/json")
         self._source = source
+        self._ticket = ticket
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send, and close the source whatever happens."""
+        leave = self._ticket.watch(self._source.dismiss)
         try:
             await super().__call__(scope, receive, send)
         finally:
+            leave()
             await self._source.aclose()
 
     async def _wait(
@@ -146,7 +158,10 @@ class SlowJSON(StreamingResponse, Generic[T]):
 
 
 async def whole(
-    source: Closing, wait: Callable[[], Awaitable[T | None]], render: Callable[[T], bytes]
+    source: Source,
+    wait: Callable[[], Awaitable[T | None]],
+    render: Callable[[T], bytes],
+    ticket: Ticket,
 ) -> Response:
     """Return a JSON answer: as a whole if `wait` finds what `render` needs at once, else a slow one.
 
@@ -154,7 +169,7 @@ async def whole(
     """
     found = await wait()
     if found is None:
-        return SlowJSON(source, wait, render)
+        return SlowJSON(source, wait, render, ticket)
     await source.aclose()
     return Response(render(found), media_type="application/json")
 

@@ -69,6 +69,11 @@ class Together:
         except ChatServerError as error:
             yield on_error(error)
 
+    def dismiss(self, error: ChatServerError) -> None:
+        """Make what is read next raise `error`."""
+        for reader in self._readers:
+            reader.dismiss(error)
+
     async def aclose(self) -> None:
         """Stop reading."""
         for task in self._reading:

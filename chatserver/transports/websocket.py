@@ -43,8 +43,6 @@ log = logging.getLogger(__name__)
 
 AUTH_TIMEOUT = 5.0
 """Seconds in which the first message must bring the key."""
-KEY_CHECK = 5.0
-"""Seconds after which a connection that only listens is asked whether its key was revoked."""
 MAX_LANES = 64
 """Lanes and attached responses of one connection."""
 MAX_QUEUED = 16
@@ -89,11 +87,11 @@ class Connection:
             await self._socket.accept(chosen)
             self._caller = await self._authenticate(offered)
             self._caller.check(Scope.GENERATE)
-            watching = asyncio.create_task(self._watch_key(await self._enter()))
+            leave = (await self._enter()).watch(self._socket.end)
             try:
                 await self._serve()
             finally:
-                watching.cancel()
+                leave()
         except GOODBYES:
             pass  # the client has gone; its answers go on
         except ChatServerError as error:
@@ -129,18 +127,6 @@ class Connection:
         self._ticket = self._door.admission.ticket(self._caller)
         await self._ticket.enter()
         return self._ticket
-
-    async def _watch_key(self, ticket: Ticket) -> None:
-        while True:
-            await asyncio.sleep(KEY_CHECK)
-            try:
-                await ticket.check()
-            except Unauthenticated as error:
-                self._socket.end(error)
-            except ChatServerError as error:
-                log.debug(
-                    "the key could not be checked: %s", error.message
-                )  # the next frame is, or the next time
 
     def _error(self, error: ChatServerError, stream_id: str | None) -> bytes:
         """Return an error event, with the key's limits if they are what it is about."""

@@ -48,9 +48,10 @@ def parse(body: dict[str, Any]) -> CompleteChat:
     stream = fields.flag("stream")
     include_usage = stream_options(fields, usage=True)
     count = answers(fields)
+    fleeting = fields.inert("store", False, why="is not supported here; use /v1/responses to keep answers")
     _refuse_rest(fields)
     fields.done()
-    return CompleteChat(params, messages, stream, include_usage, count)
+    return CompleteChat(params, messages, stream, include_usage, count, fleeting=fleeting is False)
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
@@ -224,7 +225,6 @@ def _refuse_rest(fields: Fields) -> None:
     refuse_unsupported(fields)
     fields.inert("logprobs", False, why="is not supported: log-probabilities are not kept")
     fields.inert("response_format", {"type": "text"}, why="is not supported: answers are plain text")
-    fields.inert("store", False, why="is not supported here; use /v1/responses to keep answers")
     fields.inert("functions", [], why="are not supported")
     fields.inert("function_call", "none", why="is not supported")
     fields.inert("logit_bias", {}, why="is not supported")

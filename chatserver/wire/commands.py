@@ -42,19 +42,24 @@ class CreateResponse:
 
 @dataclass(frozen=True, slots=True)
 class CompleteChat:
-    """Ask for `count` answers to a conversation that the client keeps. `include_usage`: send it as a last chunk."""
+    """Ask for `count` answers to a conversation that the client keeps. `include_usage`: send it as a last chunk.
+
+    `fleeting`: said that nothing may be stored.
+    """
 
     params: Params
     messages: tuple[Message, ...]
     stream: bool = False
     include_usage: bool = False
     count: int = 1
+    fleeting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which part of a list. `after`: id of the last element the client has."""
+    """Which part of a list. `after`: id of the last element the client has. `search`: only what has these words."""
 
     limit: int = 20
     after: str | None = None
     newest_first: bool = True
+    search: str = ""

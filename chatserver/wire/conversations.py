@@ -11,7 +11,7 @@ from chatserver.errors import BadRequest
 from chatserver.ports.caches import CacheReport
 from chatserver.ports.registry import ServedModel
 from chatserver.wire.commands import Message, Page
-from chatserver.wire.fields import Fields, metadata
+from chatserver.wire.fields import Fields, metadata, wrong
 from chatserver.wire.messages import input_messages
 from chatserver.wire.response_objects import message, usage_object
 from chatserver.wire.responses import MAX_ID, check_include
@@ -19,6 +19,8 @@ from chatserver.wire.responses import MAX_ID, check_include
 MAX_ADDED = 20
 MAX_LIMIT = 100
 MAX_TITLE = 200
+MAX_SEARCH = 200
+MAX_INCLUDE = 20
 
 
 def parse_create(body: dict[str, Any]) -> tuple[dict[str, str], tuple[Message, ...]]:
@@ -72,9 +74,9 @@ def parse_branch(query: Mapping[str, str]) -> tuple[bool, str | None, Mapping[st
     return branches == "all", leaf, rest
 
 
-def parse_page(query: Mapping[str, str]) -> Page:
-    """Check the query of a list: limit, after, order."""
-    fields = Fields({k: v for k, v in query.items() if k not in ("include", "include[]")})
+def parse_page(query: Mapping[str, str], *, search: bool = False) -> Page:
+    """Check the query of a list: limit, after, order; `search`: q, too."""
+    fields = Fields(query)
     text = fields.take("limit", "20")
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_LIMIT):
         raise BadRequest(
@@ -84,9 +86,18 @@ def parse_page(query: Mapping[str, str]) -> Page:
     if order not in ("asc", "desc"):
         raise BadRequest(f"order: expected asc or desc, got {order[:60]!r}", param="order")
     after = fields.text("after", None, longest=MAX_ID)
-    fields.inert("q", "", why="is not supported yet")
+    words = fields.text("q", "", longest=MAX_SEARCH) if search else ""
     fields.done()
-    return Page(int(text), after or None, order == "desc")
+    return Page(int(text), after or None, order == "desc", words.strip())
+
+
+def parse_query(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Check the `include` of a query, which may come several times; return the rest. Raises BadRequest."""
+    included = [value for name, value in pairs if name in ("include", "include[]")]
+    if len(included) > MAX_INCLUDE:
+        raise wrong("include", f"at most {MAX_INCLUDE} values", included, code="array_above_max_length")
+    check_include(included)
+    return {name: value for name, value in pairs if name not in ("include", "include[]")}
 
 
 def conversation_object(conversation: Conversation) -> dict[str, Any]:
@@ -172,15 +183,18 @@ def cache_closed_object(conversation_id: str, freed: int | None) -> dict[str, An
 
 
 def list_object(
-    values: Sequence[Any], render: Callable[[Any], dict[str, Any]], *, has_more: bool
+    values: Sequence[Any], render: Callable[[Any], dict[str, Any]], *, has_more: bool, last: str = ""
 ) -> dict[str, Any]:
-    """Return a page of a list; the ids are "" when it is empty, for OpenAI's types."""
+    """Return a page of a list; the ids are "" when it is empty, for OpenAI's types.
+
+    `last`: where the next page goes on, if not behind the last value.
+    """
     rendered = [render(value) for value in values]
     return {
         "object": "list",
         "data": rendered,
         "first_id": rendered[0]["id"] if rendered else "",
-        "last_id": rendered[-1]["id"] if rendered else "",
+        "last_id": last or (rendered[-1]["id"] if rendered else ""),
         "has_more": has_more,
     }
 

@@ -80,10 +80,13 @@ def test_an_operators_day(tmp_path):
         assert listed[0]["id"] == made["id"] and float(listed[0]["spent"]) > 0
         used = json.loads(chatserver(data, "usage", "--json", "--group-by", "key"))
         assert {row["tenant"] for row in used} == {"acme", "team"}
+        chatserver(data, "keys", "limit", made["id"], "--requests-per-minute", "7", "--concurrent", "none")
+        assert _ask(program, token).headers["x-ratelimit-limit-requests"] == "7"
+        assert "2.50 a month" in chatserver(data, "keys", "list")
         chatserver(data, "keys", "revoke", made["id"])
         assert _ask(program, token).status_code == 401
         log = chatserver(data, "keys", "log")
-        assert [line.split()[3] for line in log.splitlines()[1:]] == ["revoke", "create"]
+        assert [line.split()[3] for line in log.splitlines()[1:]] == ["revoke", "limit", "create"]
         assert "revoked" in chatserver(data, "keys", "list") and "EUR" in chatserver(data, "usage")
     secret = token.rpartition("-")[2] if "-" not in token[20:] else token[20:]
     files = [
@@ -104,10 +107,12 @@ def test_mistakes_are_one_line(tmp_path):
         (("keys", "create", "--tenant", "a", "--concurrent", "0"), "--concurrent: expected"),
         (("keys", "create", "--tenant", "a", "--monthly-spend", "-1"), "--monthly-spend: expected"),
         (("keys", "create", "--tenant", "a", "--expires", "soon"), "--expires: expected"),
-        (("keys", "revoke", "key_0"), "no API key with id"),
+        (("keys", "limit", "key_0"), "expected one of --requests-per-minute"),
+        (("keys", "limit", "key_0", "--concurrent", "many"), "--concurrent: expected"),
         (("usage", "--start-date", "yesterday"), "start_date: expected"),
+        (("keys", "revoke", "key_0"), "no API key with id"),
     ):
-        told = chatserver(data, *arguments, code=1)
+        told = chatserver(data, *arguments, code=1 if arguments[1] == "revoke" else 2)
         assert told.startswith("chatserver: ") and expected in told and told.count("\n") == 1
 
 

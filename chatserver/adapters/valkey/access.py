@@ -5,7 +5,7 @@ from __future__ import annotations
 from chatserver.adapters.valkey import keys
 from chatserver.adapters.valkey.client import Client
 from chatserver.adapters.valkey.packing import unreadable
-from chatserver.adapters.valkey.scripts import Argument, Command
+from chatserver.adapters.valkey.scripts import Argument, Command, script
 from chatserver.domain.access import ApiKey, Limits, Scope, key_shard
 from chatserver.errors import Conflict, NotFound
 from chatserver.ports.access import MAX_KEYS, MAX_LOG, Deed
@@ -53,6 +53,16 @@ class ValkeyAccess:
     async def any(self) -> bool:
         """See `Access.any`."""
         return bool(await self._client.run(_SHARD, ("EXISTS", keys.api_keys())))
+
+    async def limit(self, key_id: str, limits: Limits, deed: Deed) -> ApiKey:
+        """See `Access.limit`. One step: no request meets some of the old limits and some of the new."""
+        if await self.get(key_id) is None:
+            raise NotFound(f"no API key with id {key_id[:80]!r}", param="key_id")
+        place = _place(key_id)
+        pairs = [part for name in _LIMITS for part in (name, _or_nothing(getattr(limits, name)))]
+        await self._client.run(_SHARD, _logged(deed))
+        changed = await self._client.run(place.shard, script("limit_key").command((place.fields,), *pairs))
+        return _decode(key_id, changed)
 
     async def revoke(self, key_id: str, deed: Deed) -> ApiKey:
         """See `Access.revoke`. The first time stays."""
@@ -129,6 +139,10 @@ def _decode(key_id: str, flat: list[bytes]) -> ApiKey:
         )
     except (KeyError, ValueError) as error:
         raise unreadable(f"an API key that this version does not write ({error!r})") from None
+
+
+def _or_nothing(value: int | None) -> Argument:
+    return "" if value is None else value
 
 
 _LIMITS = ("requests", "tokens", "concurrent", "spend")

@@ -118,6 +118,7 @@ def encode_response(response: Response) -> list[bytes | str | int]:
     pairs += ["inputs", packing.pack(*response.inputs), "item_id", response.item_id]
     pairs += ["accepted_at", repr(float(response.accepted_at))]
     optional = (
+        ("fleeting", "1" if response.fleeting else None),
         ("conversation", response.conversation),
         ("parent", response.parent),
         ("previous", response.previous),
@@ -156,6 +157,7 @@ def decode_response(response_id: str, flat: Sequence[bytes]) -> Response:
         accepted_at=float(fields[b"accepted_at"]),
         item_id=fields[b"item_id"].decode(),
         stored=fields[b"stored"] == b"1",
+        fleeting=fields.get(b"fleeting") == b"1",
         claim=int(fields[b"claim"]),
         owner=packing.text(fields.get(b"owner")),
         stop_asked=fields.get(b"stop") == b"1",

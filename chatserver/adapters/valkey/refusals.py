@@ -16,6 +16,8 @@ def refused(state: bytes, missing: NotFound) -> ChatServerError | None:
     if state in _CONFLICTS:
         code, message = _CONFLICTS[state]
         return Conflict(message, code=code)
+    if state == b"reused":
+        return reused_key()
     if state == b"no_parent":
         return NotFound("the item to continue from is not in this conversation", param="parent")
     if state == b"no_item":
@@ -25,14 +27,17 @@ def refused(state: bytes, missing: NotFound) -> ChatServerError | None:
     return None
 
 
+def reused_key() -> Conflict:
+    """Return the error for an idempotency key that came with another request before."""
+    return Conflict(
+        "this Idempotency-Key was used with another request; use a new one", code="idempotency_key_reused"
+    )
+
+
 _CONFLICTS = {
     b"busy": ("conversation_busy", "a turn of this conversation is still running; wait for it or stop it"),
     b"running": ("response_running", "the response is still running; stop it first"),
     b"moved": ("conversation_moved", "the conversation has moved on since; read it again"),
     b"full": ("conversation_full", f"a branch holds at most {MAX_BRANCH} items; start a new conversation"),
     b"taken": ("id_taken", "an item or conversation with this id exists already"),
-    b"reused": (
-        "idempotency_key_reused",
-        "this Idempotency-Key was used with another request; use a new one",
-    ),
 }

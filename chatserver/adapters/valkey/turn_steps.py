@@ -12,7 +12,7 @@ from chatserver.domain.item import Conversation
 from chatserver.domain.response import Finish, Outcome, Response, Status, Usage
 from chatserver.domain.tape import Accepted, Ended, Queued, Record
 from chatserver.ports.conversations import MAX_BRANCH
-from chatserver.ports.turns import RESPONSE_TTL, NewTurn
+from chatserver.ports.turns import NewTurn, kept_for
 
 IDEMPOTENCY_TTL = 24 * 3600
 """Seconds that an idempotency key is remembered. Its scope is the tenant and the shard (`ids.shard_for`)."""
@@ -97,7 +97,7 @@ def stop(response: Response, now: int) -> Command:
     closing = encode([Record(_QUEUED.last + 1, Ended(outcome))])
     return script("stop").command(
         names,
-        *(response.id, response.tenant, now, RESPONSE_TTL, codec.encode_outcome(outcome)),
+        *(response.id, response.tenant, now, kept_for(response), codec.encode_outcome(outcome)),
         *(closing[0][1], closing[0][0] + 1, frames.join([frames.section(response.id, closing)])),
         *(keys.ENGINE_CHANNELS, keys.WEB_CHANNELS, response.conversation or ""),
         "-" if response.beside else response.inputs[-1] if response.inputs else "",
@@ -125,7 +125,7 @@ def finish(
     return script("finish").command(
         names,
         *(response.id, response.claim, outcome.status, codec.encode_outcome(outcome), outcome.completed_at),
-        *(RESPONSE_TTL, int(response.stored), keys.WEB_CHANNELS),
+        *(kept_for(response), int(response.stored), keys.WEB_CHANNELS),
         *(frames.join([frames.section(response.id, encoded_closing)]), response.conversation or ""),
         # a sibling waits at no item, so that the head is never where it could take it from
         *("-" if response.beside else response.parent or "", int(discard_inputs)),

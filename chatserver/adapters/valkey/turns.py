@@ -8,7 +8,7 @@ from itertools import chain
 from chatserver.adapters.valkey import codec, frames, keys, packing
 from chatserver.adapters.valkey import turn_steps as steps
 from chatserver.adapters.valkey.client import Client
-from chatserver.adapters.valkey.refusals import refused
+from chatserver.adapters.valkey.refusals import refused, reused_key
 from chatserver.adapters.valkey.scripts import Command, script
 from chatserver.domain.ids import SHARDS
 from chatserver.domain.response import Outcome, Response
@@ -38,6 +38,19 @@ class ValkeyTurns:
         if error is not None:
             raise error
         return Begun(turn.response.id, fresh=True)
+
+    async def known(self, turn: NewTurn) -> str | None:
+        """See `Turns.known`."""
+        shard, key = keys.response(turn.response.id).shard, turn.idempotency_key
+        if key is None:
+            return None
+        kept = await self._client.run(shard, ("GET", keys.idempotency(shard, turn.response.tenant, key)))
+        if kept is None:
+            return None
+        response_id, _, fingerprint = kept.decode().partition(" ")
+        if fingerprint != turn.fingerprint:
+            raise reused_key()
+        return response_id
 
     async def get(self, tenant: str, response_id: str) -> Response:
         """See `Turns.get`."""

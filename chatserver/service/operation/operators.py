@@ -3,67 +3,46 @@
 from __future__ import annotations
 
 import getpass
-import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
-from chatserver.domain.access import (
-    ALL_SCOPES,
-    ID_BYTES,
-    MAX_CONCURRENT,
-    MAX_PER_MINUTE,
-    SECRET_BYTES,
-    ApiKey,
-    Limits,
-    Scope,
-    is_tenant,
-    new_token,
-)
-from chatserver.domain.money import amount, shown
-from chatserver.errors import BadRequest
+from chatserver.domain.access import ALL_SCOPES, ID_BYTES, SECRET_BYTES, ApiKey, Limits, new_token
+from chatserver.domain.money import shown
 from chatserver.ports.access import MAX_LOG, Access, Deed
 from chatserver.ports.accounts import Accounts
+from chatserver.service.operation import operator_asks as asks
 from chatserver.service.web.admission import month_of
 from chatserver.wire import usage as wire
 
 Work = Callable[[Access, Accounts], Awaitable[str]]
-MAX_NAME = 64
-_UNITS = {"h": 3600, "d": 86400}
 
 
 def work(command: str, chosen: dict[str, Any]) -> Work:
     """Take a command's arguments out of `chosen`; return what does it. Raises BadRequest, which names the argument."""
     as_json = chosen.pop("json")
     if command == "usage":
-        return _Usage(chosen.pop("tenant"), _usage_ask(chosen), as_json)
+        return _Usage(chosen.pop("tenant"), asks.usage(chosen), as_json)
     action = chosen.pop("action")
     if action == "create":
-        return _Create(_key_ask(chosen), as_json)
+        return _Create(asks.key(chosen), as_json)
+    if action == "limit":
+        return _Limit(chosen.pop("key_id"), asks.changes(chosen), as_json)
     if action == "revoke":
         return _Revoke(chosen.pop("key_id"), as_json)
     if action == "log":
-        return _Log(_whole(chosen.pop("limit"), "--limit", MAX_LOG) or MAX_LOG, as_json)
+        return _Log(asks.whole(chosen.pop("limit"), "--limit", MAX_LOG) or MAX_LOG, as_json)
     return _List(as_json)
 
 
 @dataclass(frozen=True, slots=True)
-class _KeyAsk:
-    tenant: str
-    name: str
-    scopes: frozenset[Scope]
-    limits: Limits
-    seconds: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Create:
-    ask: _KeyAsk
+    ask: asks.KeyAsk
     as_json: bool
 
     async def __call__(self, access: Access, accounts: Accounts) -> str:
@@ -79,6 +58,22 @@ class _Create:
         return (
             f"{token}\n\nThis is key {key.id} of tenant {key.tenant}: {_limits(key)}.\n"
             "It is shown this once; only a hash of it is kept. From now on every request needs a key."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    key_id: str
+    changes: dict[str, int | None]
+    as_json: bool
+
+    async def __call__(self, access: Access, accounts: Accounts) -> str:
+        known = await access.get(self.key_id)
+        limits = replace(known.limits if known else Limits(), **self.changes)
+        owner = replace(known or ApiKey(self.key_id, "", ""), limits=limits)
+        key = await access.limit(self.key_id, limits, _deed("limit", owner, time.time(), _limits(owner)))
+        return (
+            _json(_key_object(key)) if self.as_json else f"{key.id} of tenant {key.tenant}: {_limits(key)}."
         )
 
 
@@ -156,58 +151,6 @@ class _Usage:
             for row in of_tenant
         ]
         return _table(("tenant", *groups, "answers", "prompt", "cached", "output", "cost"), rows)
-
-
-def _key_ask(chosen: dict[str, Any]) -> _KeyAsk:
-    tenant, name = chosen.pop("tenant"), chosen.pop("name")
-    if not is_tenant(tenant):
-        raise BadRequest(f"--tenant: expected 1 to 64 letters, digits, '_', '.' or '-', got {tenant[:80]!r}")
-    if len(name) > MAX_NAME or not name.isprintable():
-        raise BadRequest(f"--name: expected at most {MAX_NAME} printable characters, got {name[:80]!r}")
-    limits = Limits(
-        _whole(chosen.pop("requests_per_minute"), "--requests-per-minute", MAX_PER_MINUTE),
-        _whole(chosen.pop("tokens_per_minute"), "--tokens-per-minute", MAX_PER_MINUTE),
-        _whole(chosen.pop("concurrent"), "--concurrent", MAX_CONCURRENT),
-        _money(chosen.pop("monthly_spend")),
-    )
-    return _KeyAsk(tenant, name, _scopes(chosen.pop("scopes")), limits, _seconds(chosen.pop("expires")))
-
-
-def _usage_ask(chosen: dict[str, Any]) -> wire.AskUsage:
-    given = {name: chosen.pop(name) for name in ("start_date", "end_date", "group_by")}
-    query = {name: text for name, text in given.items() if text is not None}
-    return wire.parse(query, today=datetime.now(UTC).date())
-
-
-def _scopes(text: str) -> frozenset[Scope]:
-    try:
-        return frozenset(Scope(name.strip()) for name in text.split(","))
-    except ValueError:
-        raise BadRequest(f"--scopes: expected some of {', '.join(Scope)}, got {text[:80]!r}") from None
-
-
-def _whole(text: str | None, flag: str, most: int) -> int | None:
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= most):
-        raise BadRequest(f"{flag}: expected a whole number from 1 to {most}, got {text[:80]!r}")
-    return int(text)
-
-
-def _money(text: str | None) -> int | None:
-    try:
-        return None if text is None else amount(text)
-    except ValueError as error:
-        raise BadRequest(f"--monthly-spend: {error}, got {text!r:.80}") from None
-
-
-def _seconds(text: str | None) -> int:
-    if text is None:
-        return 0
-    match = re.fullmatch(r"([1-9]\d{0,4})([hd])", text)
-    if match is None:
-        raise BadRequest(f"--expires: expected a time as in 90d or 12h, got {text[:80]!r}")
-    return int(match[1]) * _UNITS[match[2]]
 
 
 def _deed(what: str, key: ApiKey, now: float, detail: str) -> Deed:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -19,6 +19,7 @@ from chatserver.domain.access import ALL_SCOPES, Scope
 from chatserver.domain.response import Response
 from chatserver.errors import ChatServerError, Forbidden, QuotaExceeded, RateLimited, Unauthenticated
 from chatserver.ports.accounts import Accounts, Hold, Rate, State, Verdict
+from chatserver.service.web.vigil import Vigil
 
 log = logging.getLogger(__name__)
 
@@ -87,21 +88,27 @@ class Admission:
 
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
+        self.vigil = Vigil(self._valid)
+        """Looks after what stays open."""
 
     def ticket(self, caller: Caller) -> Ticket:
         """Return a request's ticket; `enter` it before anything is done for it."""
-        return Ticket(caller, self._accounts)
+        return Ticket(caller, self._accounts, self.vigil)
+
+    async def _valid(self, key_id: str) -> None:
+        _check(await self._accounts.admit(key_id, request=False))
 
 
 class Ticket:
     """One request that was let in, as a payer. `verdict`: the key's buckets after the last thing that was taken."""
 
-    __slots__ = ("_accounts", "_holds", "caller", "verdict")
+    __slots__ = ("_accounts", "_holds", "_vigil", "caller", "verdict")
 
-    def __init__(self, caller: Caller, accounts: Accounts) -> None:
+    def __init__(self, caller: Caller, accounts: Accounts, vigil: Vigil) -> None:
         self.caller = caller
         self.verdict: Verdict | None = None
         self._accounts = accounts
+        self._vigil = vigil
         self._holds: dict[str, Hold] = {}
 
     @property
@@ -115,10 +122,9 @@ class Ticket:
             self.verdict = await self._accounts.admit(self.key, request=True)
             _check(self.verdict)
 
-    async def check(self) -> None:
-        """Take nothing. Raises Unauthenticated if the key was revoked or has expired since, Unavailable."""
-        if self.caller.stored:
-            _check(await self._accounts.admit(self.key, request=False))
+    def watch(self, end: Callable[[ChatServerError], None]) -> Callable[[], None]:
+        """Have `end` called if the key is revoked or expires; return what ends the watch."""
+        return self._vigil.join(self.key, end) if self.caller.stored else _nothing
 
     async def reserve(self, responses: Sequence[Response], prompt: int, output: int) -> None:
         """See `Payer.reserve`. Before it refuses, it looks whether answers have ended that still hold something."""
@@ -150,6 +156,10 @@ class Ticket:
         self.verdict = verdict
         _check(verdict, hold, response.params.model)
         self._holds[response.id] = hold
+
+
+def _nothing() -> None:
+    """Leave a watch that nobody keeps."""
 
 
 def estimate(texts: Sequence[str]) -> int:

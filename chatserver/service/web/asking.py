@@ -14,7 +14,15 @@ from dataclasses import replace
 from chatserver.domain.ids import ENTROPY_BYTES, SHARDS, new_id, shard_for, shard_of
 from chatserver.domain.item import Item
 from chatserver.domain.response import Params, Response
-from chatserver.errors import BadRequest, ChatServerError, Unavailable
+from chatserver.errors import (
+    BadRequest,
+    ChatServerError,
+    Conflict,
+    NotFound,
+    QuotaExceeded,
+    RateLimited,
+    Unavailable,
+)
 from chatserver.ports.registry import ServedModel
 from chatserver.ports.turns import NewTurn, Turns
 from chatserver.service.web.admission import Payer, estimate
@@ -81,6 +89,7 @@ class Asking:
             siblings=_several("resp", shard, ask.count),
             item_id=fresh_id("msg", shard),
             stored=ask.store,
+            fleeting=not ask.store,
             payer=payer.key,
             price=self._prices.of(model),
         )
@@ -103,6 +112,7 @@ class Asking:
             siblings=_several("chatcmpl", shard, ask.count),
             item_id=fresh_id("msg", shard),
             stored=False,
+            fleeting=ask.fleeting,
             payer=payer.key,
             price=self._prices.of(model),
         )
@@ -140,7 +150,12 @@ class Asking:
         prompt = known + estimate([*texts, params.instructions or ""])
         output = params.max_output_tokens or self._settings.max_output_tokens
         all_of_it = (response, *turn.siblings)
-        await payer.reserve(all_of_it, min(prompt, window), min(output, window))
+        try:
+            await payer.reserve(all_of_it, min(prompt, window), min(output, window))
+        except (RateLimited, QuotaExceeded):
+            if earlier := await self._turns.known(turn):  # it has its place already
+                return await self._attached(turn, earlier), False
+            raise
         try:
             begun = await self._turns.begin(turn, queue_bound=self._settings.queue_bound)
         except ChatServerError as error:
@@ -151,7 +166,17 @@ class Asking:
         if begun.fresh:
             return response, True
         await payer.release(all_of_it)
-        return await self._spots.told(await self._turns.get(response.tenant, begun.response_id)), False
+        return await self._attached(turn, begun.response_id), False
+
+    async def _attached(self, turn: NewTurn, earlier: str) -> Response:
+        """Return the response that an idempotency key began earlier. Raises Conflict if nothing of it is left."""
+        try:
+            return await self._spots.told(await self._turns.get(turn.response.tenant, earlier))
+        except NotFound:
+            raise Conflict(
+                f"This idempotency key began {earlier}, which has ended and is not kept; use a new key.",
+                code="idempotency_key_spent",
+            ) from None
 
 
 def fresh_id(kind: str, shard: int) -> str:

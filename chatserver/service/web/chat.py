@@ -23,6 +23,7 @@ from chatserver.ports.turns import Turns
 from chatserver.service.web.admission import NOBODY, Payer
 from chatserver.service.web.asking import Asking, fresh_id
 from chatserver.service.web.hub import Hub
+from chatserver.service.web.listing import Listing
 from chatserver.service.web.models import Models
 from chatserver.service.web.places import Spots, chain, title_of
 from chatserver.service.web.prices import Prices
@@ -62,6 +63,7 @@ class Chat:
         self.tree = Tree(conversations)
         """Branches of conversations."""
         self._conversations = conversations
+        self._listing = Listing(conversations)
         self._turns = turns
         self._tapes = tapes
         self._hub = hub
@@ -104,14 +106,11 @@ class Chat:
         _check_id(conversation_id, "conversation", "conv")
         return await self._conversations.get(tenant, conversation_id)
 
-    async def conversations(self, tenant: str, page: Page) -> tuple[list[Conversation], bool]:
-        """Return one page, and whether more follow. Raises NotFound if `page.after` is not a conversation."""
+    async def conversations(self, tenant: str, page: Page) -> tuple[list[Conversation], str | None]:
+        """See `Listing.page`. Raises NotFound if `page.after` is not a conversation."""
         if page.after is not None:
             _check_id(page.after, "after", "conv")
-        found = await self._conversations.list(
-            tenant, limit=page.limit + 1, after=page.after, newest_first=page.newest_first
-        )
-        return found[: page.limit], len(found) > page.limit
+        return await self._listing.page(tenant, page)
 
     async def update_conversation(
         self, tenant: str, conversation_id: str, title: str | None, metadata: dict[str, str] | None

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeVar
 
 from chatserver.domain.tape import Accepted, Cursor, Delta, Ended, Gap, Interrupted, Queued, Record, Waiting
-from chatserver.errors import Unavailable
+from chatserver.errors import ChatServerError, Unavailable
 from chatserver.ports.tapes import Tapes
 
 MAX_TEXT = 32 * 1024
@@ -54,7 +54,7 @@ class Follower:
         self._waiting: list[Record] = []
         self._texts = 0
         self._tokens = 0
-        self._over: Unavailable | None = None
+        self._over: ChatServerError | None = None
         self._sleep: asyncio.Future[None] | None = None
         self._sleeps_since = 0.0
         self._must_watch = not watched
@@ -140,8 +140,8 @@ class Follower:
             self._waiting.append(Record(self.after, Waiting(ahead)))
             self._wake()
 
-    def dismiss(self, error: Unavailable) -> None:
-        """Empty the buffer and make the next `batch` raise `error`, which says when to come back."""
+    def dismiss(self, error: ChatServerError) -> None:
+        """Empty the buffer and make the next `batch` raise `error`, which says whether to come back."""
         if self._over is None and not self._closed:
             self._over = error
             self._clear()

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from chatserver.domain.response import Outcome
 from chatserver.domain.tape import Ended, Record
+from chatserver.errors import ChatServerError
 from chatserver.wire.errors import from_failure
 
 
@@ -21,6 +22,7 @@ class Reader(Protocol):
     def ended(self) -> bool: ...  # noqa: D102
     async def batch(self, timeout: float | None = None) -> list[Record]: ...  # noqa: D102
     async def aclose(self) -> None: ...  # noqa: D102
+    def dismiss(self, error: ChatServerError) -> None: ...  # noqa: D102
 
 
 def refuse_outcome(outcome: Outcome) -> None:

@@ -27,6 +27,7 @@ from chatserver.domain.tape import (
     Record,
     Started,
 )
+from chatserver.errors import ChatServerError
 
 
 def replay(response: Response) -> list[Record]:
@@ -79,6 +80,9 @@ class Replayed:
         records, self._records = self._records, []
         self._cursor.ended = True
         return records
+
+    def dismiss(self, error: ChatServerError) -> None:
+        """Do nothing: all of it is handed out at once."""
 
     async def aclose(self) -> None:
         """Do nothing."""

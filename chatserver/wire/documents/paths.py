@@ -44,7 +44,13 @@ def paths() -> dict[str, Schema]:
             "get": _operation("What the model saw", list_of(item), **page)
         },
         "/v1/conversations": {
-            "get": _operation("List conversations by last change", list_of(conversation), **page),
+            "get": _operation(
+                "List conversations by last change; with q (an extension) those with all its words in title, metadata "
+                "or messages: a page may be short then, and the next one goes on behind last_id",
+                list_of(conversation),
+                q={**TEXT, "maxLength": 200},
+                **page,
+            ),
             "post": _operation("Make a conversation", conversation, body=ref("ConversationRequest")),
         },
         "/v1/conversations/{conversation_id}": {

@@ -18,9 +18,9 @@ from chatserver.domain.access import ApiKey, Limits, Scope, new_token
 from chatserver.domain.money import Price, shown
 from chatserver.errors import Unauthenticated
 from chatserver.ports.access import Deed
-from chatserver.service.web import settling
+from chatserver.service.web import settling, vigil
 from chatserver.service.web.prices import Prices
-from chatserver.transports import auth, websocket
+from chatserver.transports import auth
 from chatserver.transports.gate import permissions
 from chatserver.transports.http import routes
 from chatserver.wire.documents import openapi
@@ -30,7 +30,7 @@ PRICE = Price(hit=70_000, miss=270_000, output=1_100_000)
 PRICES = Prices({"tiny": PRICE})
 HI = {"input": "Hi"}
 DEED = Deed(1.0, "root", "create", "", "")
-PUBLIC = {"/livez", "/readyz", "/metrics", "/openapi.json", "/asyncapi.json", "/docs"}
+PUBLIC = {"/livez", "/readyz", "/openapi.json", "/asyncapi.json", "/docs"}
 
 
 async def new_key(store, tenant: str = "acme", scopes=frozenset(Scope), expires_at: int = 0, **limits) -> str:
@@ -57,8 +57,9 @@ def bearer(token: str) -> dict[str, str]:
 
 
 @pytest.fixture
-async def two():
+async def two(monkeypatch):
     """Two web processes on one real store; the first has an engine."""
+    monkeypatch.setattr(vigil, "INTERVAL", 0.05)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(opened_store("valkey"))
         first = await stack.enter_async_context(running_web(store, prices=PRICES))
@@ -320,9 +321,8 @@ async def test_scopes(two):
         assert connection.close_code == 4503
 
 
-async def test_revoked_and_expired_keys(two, monkeypatch):
+async def test_revoked_and_expired_keys(two):
     """At once, at both processes, on open sockets too; with a code that says: do not come back."""
-    monkeypatch.setattr(websocket, "KEY_CHECK", 0.05)
     web, other = two
     token = await new_key(web.store)
     assert (await other.http().get("/v1/models", headers=bearer(token))).status_code == 200
@@ -341,7 +341,8 @@ async def test_revoked_and_expired_keys(two, monkeypatch):
 
 
 async def test_a_key_that_is_revoked_between_two_frames(two, monkeypatch):
-    monkeypatch.setattr(websocket, "KEY_CHECK", 60)
+    monkeypatch.setattr(vigil, "INTERVAL", 60)
+    await asyncio.sleep(0.1)
     web = two[0]
     token = await new_key(web.store)
     async with socket_of(web, token) as connection:

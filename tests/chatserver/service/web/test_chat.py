@@ -144,7 +144,7 @@ async def test_tenants_do_not_see_each_other():
         ):
             with pytest.raises(NotFound):
                 await foreign
-        assert await chat.conversations("other", Page()) == ([], False)
+        assert await chat.conversations("other", Page()) == ([], None)
 
 
 async def test_models_by_name_alias_or_default_and_while_the_engine_is_away():

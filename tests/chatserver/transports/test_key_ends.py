@@ -1,0 +1,113 @@
+"""A key that ends while its connections are open; figures that need one; limits that are changed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+
+import pytest
+
+from chatserver.domain.access import Limits, Scope
+from chatserver.service.web.vigil import Vigil
+from tests.chatserver.transports.conftest import opened_store, running_web
+from tests.chatserver.transports.test_http import parse_sse
+from tests.chatserver.transports.test_keys import DEED, bearer, key_id_of, new_key
+
+
+@pytest.fixture
+async def stored(monkeypatch):
+    """A web role on a real store that looks at keys often."""
+    monkeypatch.setattr("chatserver.service.web.vigil.INTERVAL", 0.05)
+    async with opened_store("valkey") as store, running_web(store) as web:
+        while not await store.registry.models():
+            await asyncio.sleep(0.005)
+        yield web
+
+
+async def under_way(web) -> None:
+    while not web.engine.started:
+        await asyncio.sleep(0.005)
+    await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions", "follow"])
+async def test_an_open_stream_ends_with_its_key(stored, path):
+    """Revoked in mid-answer: an error that says so, then the end, though the answer goes on; coming back is a 401."""
+    token, owner = await new_key(stored.store), await new_key(stored.store)
+    stored.engine.write.clear()
+    http = stored.http(headers=bearer(token))
+    body = {"model": "tiny", "stream": True}
+    body |= {"messages": [{"role": "user", "content": "Hi"}]} if "chat" in path else {"input": "Hi"}
+    if path == "follow":
+        created = await http.post("/v1/responses", json={"model": "tiny", "input": "Hi", "background": True})
+        url = f"/v1/responses/{created.json()['id']}?stream=true"
+        reading = asyncio.create_task(http.get(url))
+    else:
+        reading = asyncio.create_task(http.post(path, json=body))
+    await under_way(stored)
+    await stored.store.access.revoke(key_id_of(token), replace(DEED, at=time.time(), what="revoke"))
+    events = parse_sse((await asyncio.wait_for(reading, 5)).text)
+    assert "invalid_api_key" in events[-1]["data"] and "revoked" in events[-1]["data"]
+    assert "w2" in str(events) and "w19" not in str(events)
+    if path == "follow":
+        assert (await http.get(url)).status_code == 401
+        stored.engine.write.set()
+        assert "w19" in (await stored.http(headers=bearer(owner)).get(url)).text
+
+
+async def test_a_slow_json_answer_ends_with_its_key(stored, monkeypatch):
+    monkeypatch.setattr("chatserver.transports.sse.PING", 0.05)
+    token = await new_key(stored.store, expires_at=int(time.time()) + 1)
+    stored.engine.write.clear()
+    answer = await stored.http(headers=bearer(token)).post(
+        "/v1/responses", json={"model": "tiny", "input": "Hi"}
+    )
+    assert (
+        answer.json()["error"]["code"] == "invalid_api_key" and "expired" in answer.json()["error"]["message"]
+    )
+
+
+async def test_one_look_at_a_key_whatever_the_number_of_its_connections(monkeypatch):
+    """Who leaves is not told; when all have left, nobody looks."""
+    monkeypatch.setattr("chatserver.service.web.vigil.INTERVAL", 0.01)
+    looks, ended = [], []
+
+    async def valid(key_id: str) -> None:
+        looks.append(key_id)
+
+    vigil = Vigil(valid)
+    leave = [vigil.join("key", ended.append) for _ in range(3)] + [vigil.join("key", print)]
+    watching = asyncio.create_task(vigil.run())
+    await asyncio.sleep(0.05)
+    assert 0 < len(looks) < 10 and set(looks) == {"key"} and not ended
+    for one in leave:
+        one()
+    await asyncio.sleep(0.02)
+    seen = len(looks)
+    await asyncio.sleep(0.05)
+    assert len(looks) == seen
+    watching.cancel()
+
+
+async def test_figures_need_a_key_where_there_is_one(stored):
+    """Open to all on the loopback address without keys; then for the scope `usage`."""
+    assert (await stored.http().get("/metrics")).status_code == 200
+    able, unable = [await new_key(stored.store, scopes={s}) for s in (Scope.USAGE, Scope.GENERATE)]
+    await asyncio.sleep(1.1)  # who needs no key asks the store once a second whether there are some
+    assert (await stored.http().get("/metrics")).status_code == 401
+    assert (await stored.http(headers=bearer(unable)).get("/metrics")).status_code == 403
+    assert "chatserver_engine_ready" in (await stored.http(headers=bearer(able)).get("/metrics")).text
+
+
+async def test_limits_change_with_the_next_request(stored):
+    token = await new_key(stored.store, requests=1000, tokens=1000)
+    http = stored.http(headers=bearer(token))
+    assert (await http.get("/v1/models")).headers["x-ratelimit-limit-requests"] == "1000"
+    limits = Limits(requests=2, spend=7)
+    changed = await stored.store.access.limit(key_id_of(token), limits, replace(DEED, what="limit"))
+    assert changed.limits == limits and (await stored.store.access.get(key_id_of(token))).limits == limits
+    answers = [await http.get("/v1/models") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[0].headers["x-ratelimit-limit-requests"] == "2"
+    assert "x-ratelimit-limit-tokens" not in answers[0].headers
