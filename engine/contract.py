@@ -48,6 +48,10 @@ class ModelUnusable(EngineError):
     """The model folder cannot be served; the message says which file or setting is wrong."""
 
 
+class StartRefused(EngineError):
+    """The schedulers cannot start with these settings on this machine; the next start would end in the same way."""
+
+
 class FinishReason(StrEnum):
     """Why a request ended."""
 

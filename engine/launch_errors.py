@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from engine.contract import EngineError
+from engine.contract import EngineError, ModelUnusable, StartRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,9 @@ class _Case:
 def _case(pattern: str, advice: str) -> _Case:
     return _Case(re.compile(pattern, re.IGNORECASE | re.DOTALL), advice)
 
+
+_KILLED = "the system killed"
+"""How the only advice begins that another start may make needless."""
 
 _CASES = (
     _case(
@@ -56,16 +59,20 @@ _CASES = (
         "or take a smaller model",
     ),
     _case(
-        r"exit ?code:? -9\b|exited with -9\b|SIGKILL.{0,40}\bOOM|Out of memory: Killed",
-        "the system killed the scheduler, most likely for host memory: set a smaller window (CHATSERVER_CONTEXT), "
+        r"exit ?code:? -9\b|exited with -9\b|Out of memory: Killed",  # SGLang explains -9 after any other code, too
+        f"{_KILLED} the scheduler, most likely for host memory: set a smaller window (CHATSERVER_CONTEXT), "
         "take a smaller model, or stop other programs",
     ),
 )
 """In order: the more telling first; a killed scheduler says nothing itself."""
 
 
-_RAISED = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception): .+)$", re.MULTILINE)
-"""The last line of a traceback."""
+_RAISED = re.compile(r"^(?:\w+\.)*((\w*(?:Error|Exception)): .+)$", re.MULTILINE)
+"""The last line of a traceback, and its type."""
+_CERTAIN = re.compile(
+    "(Value|Type|Key|Index|Attribute|Assertion|NotImplemented|Import|ModuleNotFound|Safetensor)Error"
+)
+"""Types that mean the model or a setting: the next start raises them again. Others may be the machine's, for once."""
 _LONGEST = 400
 
 
@@ -80,12 +87,19 @@ def advice(text: str) -> str | None:
 def explained(error: EngineError, log: str) -> EngineError:
     """Return an error that says what to change, if `error` or the schedulers' `log` tell of memory.
 
-    Else what the schedulers died of, if the log has it and `error` does not; else `error` itself.
+    Else what the schedulers died of, if the log has it and `error` does not; else `error` itself. It is StartRefused
+    where the next start would end in the same way.
     """
+    if isinstance(error, ModelUnusable) and not advice(str(error)):
+        return error
     first = str(error).partition(". ")[0]
     if found := advice(f"{log}\n{error}"):
-        return EngineError(f"{found} (said: {first})")
+        return (EngineError if found.startswith(_KILLED) else StartRefused)(f"{found} (said: {first})")
     raised = _RAISED.findall(log)
-    return (
-        EngineError(f"{first}: {raised[-1][:_LONGEST]}") if raised and raised[-1] not in str(error) else error
-    )
+    certain = [reason for reason, kind in raised if _CERTAIN.fullmatch(kind)]
+    # Ranks write to one log: what one died of counts for more than the complaints of those that lost it.
+    reason = (certain or [reason for reason, _ in raised] or [""])[-1]
+    text = str(error) if reason in str(error) else f"{first}: {reason[:_LONGEST]}"
+    if certain:
+        return StartRefused(text)
+    return EngineError(text) if text != str(error) else error

@@ -133,6 +133,9 @@ def prepare_environment(settings: EngineSettings, environ: MutableMapping[str, s
     if settings.device != "cpu":
         return
     environ["SGLANG_PLATFORM"] = "portable_cpu"
+    # SGLang compiles some small functions (routing, the divided vocabulary) in the first step that calls them: 3 to
+    # 6 s in which a scheduler answers nothing, with the system's C++ compiler, for steps that are no faster.
+    environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     environ.setdefault("SGLANG_EXTERNAL_MODEL_PACKAGE", "engine.cpu.models")
     environ.pop("SGLANG_USE_CPU_ENGINE", None)
     # By default threads that wait for each other spin. Where web, store and browser want the same cores that

@@ -24,8 +24,9 @@ from chatserver.service.engine.tape_writer import TapeWriter
 from chatserver.service.engine.turn import TurnParts
 from chatserver.service.engine.worker import Worker, WorkerLimits
 from chatserver.service.supervision import profiles
+from chatserver.service.supervision.child import START_REFUSED
 from chatserver.settings import Settings
-from engine.contract import Engine, EngineError, ModelUnusable
+from engine.contract import Engine, EngineError, ModelUnusable, StartRefused
 
 if TYPE_CHECKING:
     from chatserver.adapters.valkey import ValkeyStore
@@ -58,6 +59,8 @@ async def _serve(settings: Settings, ranks: Ranks | None) -> None:
             engine = await loading.load(settings, store.registry, engine_id, ranks)
         except ModelUnusable as error:
             raise StartupError(str(error), exit_code=CONFIGURATION_ERROR) from error
+        except StartRefused as error:
+            raise StartupError(f"the engine cannot start: {error}", exit_code=START_REFUSED) from error
         except EngineError as error:
             raise StartupError(f"the engine did not start: {error}") from error
         try:

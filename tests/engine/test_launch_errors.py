@@ -6,9 +6,15 @@ import sys
 
 import pytest
 
-from engine.contract import EngineError
+from engine.contract import EngineError, ModelUnusable, StartRefused
 from engine.launch_errors import advice, explained
 from engine.launch_record import VARIABLE, recorded
+
+DIED = (
+    "Rank 0 scheduler died during initialization (exit code: {}). If exit code is -9 (SIGKILL), a common cause "
+    "is the OS OOM killer. Run `dmesg -T | grep -i oom` to check."
+)
+"""SGLang's own words (`entrypoints/engine.py`)."""
 
 
 @pytest.mark.parametrize(
@@ -44,7 +50,7 @@ from engine.launch_record import VARIABLE, recorded
             "CHATSERVER_CONTEXT",
         ),
         ("OSError: [Errno 12] Cannot allocate memory", "CHATSERVER_CONTEXT"),
-        ("Rank 0 scheduler died during initialization (exit code: -9). If exit code", "the system killed"),
+        (DIED.format(-9), "the system killed"),
         ("ValueError: Not enough host memory available. Requesting 400 GB", "hicache_ratio"),
     ],
 )
@@ -54,7 +60,7 @@ def test_memory_that_ran_out(text, setting):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "the model is no model", "Rank 0 scheduler died (exit code: 1)", "KeyError: 9"]
+    "text", ["", "the model is no model", DIED.format(0), DIED.format(1), DIED.format(-11), "KeyError: 9"]
 )
 def test_other_errors(text):
     """What is not about memory gets no advice about it."""
@@ -84,6 +90,36 @@ def test_what_the_schedulers_died_of():
     )
     told = "safetensors._safetensors_rust.SafetensorError: incomplete metadata"
     assert str(explained(EngineError("it died"), told)) == "it died: SafetensorError: incomplete metadata"
+
+
+@pytest.mark.parametrize(
+    ("log", "kind"),
+    [
+        ("ValueError: rope type nope is not known", StartRefused),
+        ("safetensors._safetensors_rust.SafetensorError: incomplete metadata", StartRefused),
+        ("OSError: [Errno 12] Cannot allocate memory", StartRefused),
+        ("ValueError: no such layer\nRuntimeError: connection closed by peer", StartRefused),
+        ("torch.distributed.DistNetworkError: address in use", EngineError),
+        ("RuntimeError: something else", EngineError),
+        ("", EngineError),
+    ],
+)
+def test_whether_another_start_would_help(log, kind):
+    """A wrong value is wrong again; a port that is taken, a rank that was lost, may not be."""
+    assert type(explained(EngineError("it died"), log)) is kind
+
+
+def test_what_counts_of_several_ranks():
+    """The one that died of a value, not the others that lost it, whoever wrote last."""
+    log = "ValueError: no such layer\nRuntimeError: connection closed by peer\n"
+    assert str(explained(EngineError("it died"), log)) == "it died: ValueError: no such layer"
+
+
+def test_what_is_known_of_the_model_stays():
+    """A wrong folder is told in its own words; memory that ran out meanwhile comes first."""
+    wrong = ModelUnusable("config.json is missing")
+    assert explained(wrong, "RuntimeError: later") is wrong
+    assert isinstance(explained(ModelUnusable("importing SGLang: Cannot allocate memory"), ""), StartRefused)
 
 
 def test_schedulers_errors_reach_their_parent():

@@ -25,6 +25,9 @@ CONFIGURATION_EXITS = (2, 3)
 """Exit codes of a process that must not be restarted: a setting, or what it names, is wrong.
 
 Its last line is `chatserver: <what to do>`."""
+START_REFUSED = 4
+"""Exit code of a process that cannot start as things are. It ends the program unless a life was ready before:
+then the machine has changed, and may change back."""
 
 PREFIX = "chatserver: "
 LAST_LINES = 20
@@ -141,6 +144,7 @@ class Child:
         self._stopping = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
         self._ready_at: float | None = None
+        self._was_ready = False
 
     async def run(self) -> None:
         """Start a life, and another whenever it dies, until `stop`. Raises StartupError if that is no use."""
@@ -242,9 +246,11 @@ class Child:
 
     async def _recover(self, death: Death) -> None:
         """Tell of a death and wait before the next life. Raises StartupError if there must be none."""
-        self._tries = None if self._tries is None or self._ready_at else self._tries - 1
+        self._was_ready |= self._ready_at is not None
+        self._tries = None if self._tries is None or self._was_ready else self._tries - 1
         words = next((line for line in reversed(self._last) if line.startswith(PREFIX)), None)
-        if death.code in CONFIGURATION_EXITS or self._tries == 0:
+        refused = death.code == START_REFUSED and not self._was_ready
+        if death.code in CONFIGURATION_EXITS or refused or self._tries == 0:
             reason = (
                 words.removeprefix(PREFIX)
                 if words

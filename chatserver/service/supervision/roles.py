@@ -19,6 +19,8 @@ from chatserver.service.supervision.listening import reachable
 from chatserver.settings import Settings, environment
 
 LIVE_PATH = "/livez"
+ENGINE_TRIES = 4
+"""Starts of an engine that was never ready; each takes seconds, and most of what ends one would end the next."""
 _SERIOUS = re.compile(
     r"^chatserver: |^Traceback|^\w*(Error|Exception)\b|\b(ERROR|CRITICAL|Fatal)\b|^[\d: ,-]+WARNING\b"
 )
@@ -61,7 +63,8 @@ def engine_role(
         return _progress(reports[0]) if reports else Progress(ready=False)
 
     opening = "starting" if settings.model == "scripted" else "importing SGLang"
-    return Role("engine", launch, probe, on_death, shown=_shown(settings), opening=opening)
+    shown = _shown(settings)
+    return Role("engine", launch, probe, on_death, shown=shown, tries=ENGINE_TRIES, opening=opening)
 
 
 def web_role(settings: Settings, listener: socket.socket) -> Role:

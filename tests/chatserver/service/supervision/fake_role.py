@@ -20,6 +20,12 @@ def note(text: str) -> None:
         events.write(f"{text} {name} {os.getpid()}\n")
 
 
+def lives() -> list[str]:
+    return [
+        line for line in (folder / "events").read_text().splitlines() if line.startswith(f"start {name} ")
+    ]
+
+
 def end(*_: object) -> None:
     note("end")
     sys.exit(0)
@@ -35,6 +41,9 @@ if behaviour == "misconfigured":
 if behaviour == "failing":
     print("chatserver: the disk is on fire", file=sys.stderr, flush=True)
     sys.exit(1)
+if behaviour == "refused" or (behaviour == "refused once" and len(lives()) == 2):
+    print("chatserver: the memory is too small", file=sys.stderr, flush=True)
+    sys.exit(4)
 if behaviour == "family":
     grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     (folder / "grandchild").write_text(str(grandchild.pid))

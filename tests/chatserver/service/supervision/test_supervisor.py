@@ -183,6 +183,26 @@ def test_configuration_error_ends_everything(supervised):
     assert events.count("end store") == events.count("start store")  # it may not have come to start
 
 
+def test_a_start_that_is_refused_ends_everything(supervised):
+    """Exit code 4 before any life was ready: the line that says what to change, and no second try."""
+    program = supervised(engine="refused")
+    code, _, err = program.wait_ended()
+    assert (code, err) == (1, "chatserver: the memory is too small\n")
+    assert program.events().count("start engine") == 1
+
+
+def test_a_start_that_is_refused_after_a_good_one_is_tried_again(supervised):
+    """The machine has changed since, and may change back: the others live on meanwhile."""
+    program, pids = running(supervised, engine="refused once")
+    os.kill(pids["engine"], signal.SIGKILL)
+    wait_until(lambda: program.events().count("start engine") == 3)
+    wait_until(lambda: program.output().count("engine ready") == 2)
+    assert program.pid("web") == pids["web"]
+    assert "engine | chatserver: the memory is too small" in program.output()
+    program.process.send_signal(signal.SIGINT)
+    assert program.wait_ended()[0] == 0
+
+
 def test_store_that_never_starts_is_given_up(supervised):
     """A store that fails three times before it was ever ready ends the program with its last words."""
     program = supervised(store="failing")
