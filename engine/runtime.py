@@ -110,6 +110,12 @@ class Runtime(Engine):
         """Return what the first scheduler said when it was ready."""
         return self._scheduler_init_result.scheduler_infos[0]
 
+    @property
+    def sentinels(self) -> list[int]:
+        """Return a descriptor for each scheduler of this machine that becomes readable when the process has ended."""
+        own = self.get_all_child_pids()
+        return [process.sentinel for process in multiprocessing.active_children() if process.pid in own]
+
     def expert_load(self) -> ExpertLoad | None:
         """Return what the schedulers of this machine routed to which experts, None without experts."""
         return self._expert_files.read()

@@ -180,6 +180,8 @@ class SglangEngine:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
         if self._runtime is not None:
+            for sentinel in self._runtime.sentinels:
+                loop.remove_reader(sentinel)
             await loop.run_in_executor(self._launcher, self._runtime.end)
         if self._ranks is not None:
             self._ranks.end()
@@ -212,6 +214,12 @@ class SglangEngine:
         self._schedulers = Schedulers(runtime, self._settings, self._lost, self._lose)
         self._watch = loop.create_task(self._schedulers.keep_watch(), name="sglang-watchdog")
         self._watch.add_done_callback(self._receiver_ended)
+        for sentinel in runtime.sentinels:  # SGLang looks for dead schedulers once a second
+            loop.add_reader(sentinel, self._ended, loop, sentinel)
+
+    def _ended(self, loop: asyncio.AbstractEventLoop, sentinel: int) -> None:
+        loop.remove_reader(sentinel)
+        self._lose("a scheduler process ended")
 
     def _watch_schedulers(self, loop: asyncio.AbstractEventLoop) -> None:
         if threading.current_thread() is threading.main_thread():

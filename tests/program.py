@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import httpx
+import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = Path(os.environ.get("CHATSERVER_TEST_DATA", ROOT / ".data"))
@@ -96,6 +97,11 @@ class Program:
         pid = self.pid(role)
         os.kill(pid, signal_number)
         return pid
+
+    def schedulers(self) -> list[psutil.Process]:
+        """Return SGLang's scheduler processes."""
+        children = psutil.Process(self.pid("engine")).children()
+        return [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
 
     def wait_replaced(self, role: str, old: int, timeout: float = 30) -> int:
         """Wait until the supervisor has started another process for a role."""

@@ -14,7 +14,7 @@ import uvloop
 from chatserver.app import loading
 from chatserver.app import store as stores
 from chatserver.domain.ids import ENTROPY_BYTES, new_id
-from chatserver.errors import StartupError
+from chatserver.errors import StartupError, Unavailable
 from chatserver.service.engine.abandoned import Abandoned
 from chatserver.service.engine.compaction import Compactor
 from chatserver.service.engine.prefixes import Prefixes
@@ -104,6 +104,8 @@ async def _work(settings: Settings, store: ValkeyStore, engine: Engine, engine_i
     await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
     if working.done():
         stopping.cancel()
+        with contextlib.suppress(Unavailable):  # then the supervisor does it, when this process has ended
+            await store.turns.release(engine_id)
         raise StartupError(f"the engine stops: {_causes(working.exception())}")
     await worker.drain()
     working.cancel()

@@ -5,11 +5,15 @@ from openai import OpenAI
 
 from tests.program import Program
 
+PLACES = 4
+"""Answers that run at once in `real`."""
+
 
 @pytest.fixture(scope="session")
 def real(tmp_path_factory):
-    """The real thing: SGLang, SmolLM2, Valkey."""
-    with Program(tmp_path_factory.mktemp("real") / "data", model="smollm2-135m-instruct") as program:
+    """The real thing: SGLang, SmolLM2, Valkey. Few places, so that answers queue."""
+    folder = tmp_path_factory.mktemp("real") / "data"
+    with Program(folder, model="smollm2-135m-instruct", CHATSERVER_MAX_RUNNING=str(PLACES)) as program:
         program.wait_ready()
         yield program
 

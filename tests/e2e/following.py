@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import orjson
 
-GIVE_UP = 40.0
+GIVE_UP = 90.0
 """Seconds in which an answer must have ended."""
 
 

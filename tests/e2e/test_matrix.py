@@ -2,10 +2,12 @@
 
 import asyncio
 import itertools
+import secrets
 import signal
 import time
 
 import httpx
+import orjson
 import pytest
 
 from tests.e2e.following import Dropped, Follower
@@ -25,7 +27,7 @@ ASK = {
 }
 PAUSE = 1.5
 """Seconds for which the store stands still."""
-MOMENTS = ("queued", "prefill", "first token", "mid-answer", "last token", "after")
+MOMENTS = ("before admission", "queued", "prefill", "first token", "mid-answer", "last token", "after")
 FAULTS = ("client drop", "web kill", "engine kill", "store kill", "store pause", "stop")
 
 
@@ -74,6 +76,22 @@ class Disturbance:
         at = {"first token": 1, "mid-answer": TOKENS // 2, "last token": TOKENS}[self._moment]
         return follower.tokens >= at
 
+    async def strike_before(self) -> None:
+        """Do it as the question is on its way: no id is known yet to read from, to stop, or to come back to."""
+        key = secrets.token_hex(8)
+        if self._fault == "client drop":
+            self.at = time.monotonic()
+            await post_and_go(self._program, key)
+        elif self._fault == "stop":
+            self.response_id = "resp_00" + 30 * "0"
+            with pytest.raises(AssertionError, match="404"):
+                await self._stop()
+            self.at = time.monotonic()
+        else:
+            self.strike()
+        self.response_id = await ask_again(self._program, key)
+        assert self.response_id == await ask_again(self._program, key), "one key, two generations"
+
     def strike(self) -> None:
         """Do it."""
         self.at = time.monotonic()
@@ -98,7 +116,8 @@ class Disturbance:
     async def _stop(self) -> None:
         async with httpx.AsyncClient() as client:
             url = f"{self._program.url}/v1/responses/{self.response_id}/cancel"
-            assert (await client.post(url)).status_code == 200
+            answer = await client.post(url)
+            assert answer.status_code == 200, answer.status_code
 
 
 async def ask(program: Program, **more: object) -> str:
@@ -109,6 +128,32 @@ async def ask(program: Program, **more: object) -> str:
     return response.json()["id"]
 
 
+async def post_and_go(program: Program, key: str) -> None:
+    """Send the question and close the connection at once, as an app does that is put away."""
+    body = orjson.dumps({**ASK, "background": False})
+    head = f"POST /v1/responses HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: {key}\r\n"
+    _, writer = await asyncio.open_connection("127.0.0.1", program.port)
+    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    await writer.drain()
+    writer.close()
+
+
+async def ask_again(program: Program, key: str) -> str:
+    """Ask until the question is taken, with one idempotency key, as the SDKs do; return the answer's id."""
+    async with asyncio.timeout(30), httpx.AsyncClient(timeout=20) as client:
+        while True:
+            try:
+                answer = await client.post(
+                    f"{program.url}/v1/responses", json=ASK, headers={"Idempotency-Key": key}
+                )
+                if answer.status_code == 200:
+                    return answer.json()["id"]
+                assert answer.status_code in (502, 503), answer.text
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(0.05)
+
+
 @pytest.mark.parametrize(("moment", "fault"), list(itertools.product(MOMENTS, FAULTS)))
 async def test_fault(program, undisturbed, moment, fault):
     """The answer comes whole and once, or stopped with what was written; so does what is read afterwards."""
@@ -116,13 +161,16 @@ async def test_fault(program, undisturbed, moment, fault):
     if moment == "queued":
         for number in range(PLACES):
             await ask(program, input=f"Fill place {number}.", max_output_tokens=60)
-    disturbance.response_id = await ask(program)
+    if moment == "before admission":
+        await disturbance.strike_before()
+    else:
+        disturbance.response_id = await ask(program)
     follower = await Follower(program.url, disturbance.response_id, disturbance.on_event).run()
     assert disturbance.at, "the moment did not come"
     await disturbance.settle()
-    if fault == "stop" and moment not in ("last token", "after"):
+    if fault == "stop" and moment in ("queued", "prefill", "first token", "mid-answer"):
         assert follower.end["status"] == "cancelled" and undisturbed.startswith(follower.text)
-    elif fault == "stop":
+    elif fault == "stop" and moment != "before admission":
         assert undisturbed == follower.text
     else:
         assert (follower.text, follower.end["status"]) == (undisturbed, "incomplete")
