@@ -66,7 +66,7 @@ class PortableAttention(TorchNativeAttnBackend):
         self._batch: Any = None
         self._kv: Any = self.token_to_kv_pool
         self._table: torch.Tensor = model_runner.req_to_token_pool.req_to_token
-        self.decoder = _decoder(self._table)
+        self.decoder = _decoder(self._table, _group(model_runner.model_config))
 
     def init_forward_metadata(self, forward_batch: Any) -> None:
         """Read the batch's shape once for all layers."""
@@ -143,12 +143,17 @@ class PortableAttention(TorchNativeAttnBackend):
         )
 
 
-def _decoder(table: torch.Tensor) -> Decoder:
+def _group(config: Any) -> int:
+    """Return how many query heads share a kv head."""
+    return max(1, (config.num_attention_heads or 1) // max(1, config.get_total_num_kv_heads()))
+
+
+def _decoder(table: torch.Tensor, group: int) -> Decoder:
     team = native.team()
     if team is None:
         _log.warning("attention: torch (no numba or no OpenMP runtime for native kernels)")
         return TorchDecoder(table)
-    decoder = NativeDecoder(table, team)
+    decoder = NativeDecoder(table, team, group)
     _log.info("attention: native kernels, %s vectors, %d threads", native.vectors(), native.threads())
     return decoder
 

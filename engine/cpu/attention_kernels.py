@@ -7,8 +7,7 @@ depends on the row alone, and sums are added up in one order (`engine.cpu.tiles`
 on what else is in the batch.
 
     keys of a block |---- CHUNK ----|---- CHUNK ----|-- rest --|      one chunk = one piece
-    a unit of work  = one chunk, the rows of a block, up to HEADS query heads of one kv head
-                      (ALONE heads where every block is one row)
+    a unit of work  = one chunk, the rows of a block, as many query heads of one kv head as make ALONE queries
 """
 
 # ruff: noqa: PLR0917 — kernels take what they touch as arguments
@@ -20,7 +19,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from engine.cpu.attention_tiles import CHUNK, mix, score, weigh
+from engine.cpu.attention_tiles import CHUNK, mix, score
+from engine.cpu.exponentials import weigh
+from engine.cpu.shared_tiles import BLOCK, is_shared, mix_shared, score_shared
 from engine.cpu.simd import (
     F32,
     FAST,
@@ -39,17 +40,14 @@ from engine.cpu.simd import (
     wait,
 )
 
+ALONE = 64
+"""Queries of one unit of work, at most: rows of its block times query heads."""
+
 TOKENS = 8
-"""Rows of one block, at most."""
+"""Rows of one block, where it is not known how many query heads share a kv head."""
 
-HEADS = 8
-"""Query heads of one unit of work, at most."""
-
-ALONE = TOKENS * HEADS
-"""The same where every block has one row; also the queries of one unit, at most."""
-
-SCRATCH = ALONE * (CHUNK + 4)
-"""Floats of scratch memory of one thread."""
+SCRATCH = ALONE * (CHUNK + 4) + BLOCK
+"""Floats of scratch memory of one thread: scores, addresses, and a block of keys or values."""
 
 # Positions in the array of words that describes a call; `engine.cpu.attention` fills them.
 # Arrays are addresses; strides and widths count elements. Of a piece: its block's first row and how many it has, and
@@ -124,16 +122,28 @@ def attend_piece(w, keys, values, like, scores, unit):
     size = like.itemsize
     keys += kv_head * w[KEY_WIDTH] * size
     values += kv_head * w[VALUE_WIDTH] * size
-    score(
-        scores, places, queries, like, slots, count, w[KEY_WIDTH], keys, w[KEY_STRIDE] * size,
-        values, w[VALUE_WIDTH] * size, w[VALUE_STRIDE] * size,
-    )  # fmt: skip
+    shared = is_shared(queries, w[KEY_WIDTH], w[VALUE_WIDTH])
+    stride, value_stride, value_size = w[KEY_STRIDE] * size, w[VALUE_STRIDE] * size, w[VALUE_WIDTH] * size
+    memory = scores + ALONE * (CHUNK + 4) * 4
+    if shared:
+        score_shared(
+            scores, places, queries, like, slots, count, w[KEY_WIDTH], keys, stride, values, value_size,
+            value_stride, memory,
+        )  # fmt: skip
+    else:
+        score(
+            scores, places, queries, like, slots, count, w[KEY_WIDTH], keys, stride, values, value_size,
+            value_stride,
+        )  # fmt: skip
     for q in range(queries):
         at = places[ALONE + q]
         seen = min(count, np.int64(lengths[row + q // heads]) - begin)
-        weigh(floats(scores + q * CHUNK * 4, CHUNK), seen, count, scale, floats(w[SUMS] + at * 8, 2))
+        weigh(scores + q * CHUNK * 4, seen, count, scale, w[SUMS] + at * 8)
         places[q] = w[PARTS] + at * w[VALUE_WIDTH] * 4
-    mix(places, scores, queries, like, slots, count, w[VALUE_WIDTH], values, w[VALUE_STRIDE] * size)
+    if shared:
+        mix_shared(places, scores, queries, like, slots, count, w[VALUE_WIDTH], values, value_stride, memory)
+    else:
+        mix(places, scores, queries, like, slots, count, w[VALUE_WIDTH], values, value_stride)
 
 
 @njit(fastmath=FAST)

@@ -1,4 +1,4 @@
-"""Attention of some queries to one chunk of keys: scores, weights, mixtures, tile by tile.
+"""Attention of a few queries to one chunk of keys: scores and mixtures, tile by tile.
 
 Keys and values are read where they lie in the pool, at `base + slots[j] * stride` (bytes, one kv head).
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from engine.cpu.simd import FAST, LOWEST, ZERO, array, exp, floats, ints, widen
+from engine.cpu.simd import ZERO, array, floats, ints, widen
 from engine.cpu.tiles import LANES, TOGETHER, WIDE, fetch, make_dots, make_mixes
 from engine.cpu.tiles import ROWS as TILE
 
@@ -83,27 +83,6 @@ def _score_rest(out, places, queries, keys, width, like):
                 to[j] += query[d] * widen(key[d])
 
 
-@njit(fastmath=FAST)
-def weigh(scores, seen, count, scale, sums):
-    """Turn the scores of one query into exp(scaled score - greatest), 0 behind the last key that it may see.
-
-    sums: their sum, and the greatest.
-    """
-    greatest = LOWEST
-    for j in range(seen):
-        scores[j] *= scale
-        greatest = max(greatest, scores[j])
-    total = ZERO
-    for j in range(seen):
-        weight = exp(scores[j] - greatest)
-        scores[j] = weight
-        total += weight
-    for j in range(max(seen, 0), count):
-        scores[j] = ZERO
-    sums[0] = total
-    sums[1] = greatest
-
-
 @njit
 def mix(places, scores, queries, like, slots, count, width, base, stride):
     """Set the floats at places[q] to the sum over j of scores[q, j] * value[j]."""
@@ -118,22 +97,26 @@ def mix(places, scores, queries, like, slots, count, width, base, stride):
                 p, o = scores + q * size, (places[q] + d * 4, places[q + 1] + d * 4)
                 to = (o[0], o[1], places[q + 2] + d * 4, places[q + 3] + d * 4)
                 weights = (p, p + size, p + 2 * size, p + 3 * size)
-                _wide_4(to, weights, slots, count, v, stride, like)
+                _wide_4(to, weights, slots, count, v, stride, like, 0)
                 q += 4
             if q + 3 == queries:
                 p = scores + q * size
                 to = (places[q] + d * 4, places[q + 1] + d * 4, places[q + 2] + d * 4)
-                _wide_3(to, (p, p + size, p + 2 * size), slots, count, v, stride, like)
+                _wide_3(to, (p, p + size, p + 2 * size), slots, count, v, stride, like, 0)
                 q += 3
         while q + 2 <= queries:
             p = scores + q * size
-            _wide_2((places[q] + d * 4, places[q + 1] + d * 4), (p, p + size), slots, count, v, stride, like)
+            _wide_2(
+                (places[q] + d * 4, places[q + 1] + d * 4), (p, p + size), slots, count, v, stride, like, 0
+            )
             q += 2
         if q < queries:
-            _wide_1((places[q] + d * 4,), (scores + q * size,), slots, count, v, stride, like)
+            _wide_1((places[q] + d * 4,), (scores + q * size,), slots, count, v, stride, like, 0)
     for q in range(queries):
         for d in range(wide, width // LANES * LANES, LANES):
-            _narrow_1((places[q] + d * 4,), (scores + q * size,), slots, count, base + d * step, stride, like)
+            _narrow_1(
+                (places[q] + d * 4,), (scores + q * size,), slots, count, base + d * step, stride, like, 0
+            )
         if width % LANES:
             _mix_rest(
                 places[q], floats(scores + q * size, count), like, ints(slots, count), width, base, stride

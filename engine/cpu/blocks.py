@@ -17,6 +17,7 @@ from numba.extending import intrinsic
 
 from engine.cpu import target
 from engine.cpu.tiles import (
+    AS_WRITTEN,
     FLOAT,
     I8,
     I32,
@@ -64,7 +65,7 @@ def eight(builder: Any, address: Any, scale: Any) -> list[Any]:
     numbers = load(builder, vector(I8, BLOCK), address, 1)
     factor = spread(builder, scale)
     return [
-        builder.fmul(_float(builder, part, builder.sext, builder.sitofp), factor)
+        builder.fmul(_float(builder, part, builder.sext, builder.sitofp), factor, flags=AS_WRITTEN)
         for part in _cut(builder, numbers)
     ]
 

@@ -61,9 +61,12 @@ class TorchDecoder:
 class NativeDecoder:
     """Runs `attention_kernels` on torch's threads."""
 
-    def __init__(self, table: torch.Tensor, team: native.Team) -> None:
+    def __init__(self, table: torch.Tensor, team: native.Team, group: int | None = None) -> None:
+        """table: slots of each request · group: query heads that share a kv head, where that is known."""
         from engine.cpu import attention_kernels  # noqa: PLC0415 — imports numba
 
+        most = attention_kernels.ALONE
+        self._most_rows = max(1, most // group) if group else attention_kernels.TOKENS
         self._kernels = k = attention_kernels
         self._team = team
         # Compiled when the first batch comes: a pool has one type.
@@ -87,7 +90,7 @@ class NativeDecoder:
         k, words = self._kernels, self._words
         length = lengths.numpy().astype(np.int32)
         request = requests.numpy().astype(np.int32)
-        first, sizes = _blocks(request, length, k.TOKENS)
+        first, sizes = _blocks(request, length, self._most_rows)
         pieces = -(-length[first + sizes - 1] // k.CHUNK)
         # All rows of a block have as many parts as its longest row.
         row_piece = np.concatenate(([0], np.repeat(pieces, sizes).cumsum()[:-1])).astype(np.int32)
@@ -100,7 +103,7 @@ class NativeDecoder:
             words[place] = array.ctypes.data
         words[k.SLOTS], words[k.SLOTS_STRIDE] = self._table.data_ptr(), self._table.stride(0)
         words[k.ROWS], words[k.PIECES] = len(length), len(block)
-        words[k.UNIT_HEADS] = k.ALONE if len(first) == len(length) else k.HEADS
+        words[k.UNIT_HEADS] = k.ALONE // int(sizes.max())
 
     @property
     def parts(self) -> int:

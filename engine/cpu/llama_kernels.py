@@ -23,6 +23,7 @@ from numba import njit
 
 from engine.cpu import attention_kernels as attention
 from engine.cpu.attention_kernels import attend_piece, head_blocks, merge_row
+from engine.cpu.exponentials import silu
 from engine.cpu.linear_kernels import COLUMNS, MATRIX, ROWS, TILE, UNIT, accumulate, product, store
 from engine.cpu.simd import (
     F32,
@@ -31,7 +32,6 @@ from engine.cpu.simd import (
     ZERO,
     done,
     double_of,
-    exp,
     floats,
     longs,
     take,
@@ -190,17 +190,11 @@ def _gate(w, at, phase, mine):
         for row in range(unit * UNIT, min(inner, (unit + 1) * UNIT), TILE):
             gate = product(w, matrix, row, mine, tokens, mine + size)
             up = product(w, matrix, inner + row, mine, tokens, mine + size + other)
-            _silu(floats(gate, tokens * TILE), floats(up, tokens * TILE), tokens * TILE)
+            silu(gate, up, tokens * TILE)
             store(gate, w[GATED], tokens, inner, row)
         done(counters, phase)
         unit = take(counters, phase)
     wait(counters, phase, units)
-
-
-@njit(fastmath=FAST)
-def _silu(gate, up, count):
-    for i in range(count):
-        gate[i] = gate[i] / (ONE + exp(-gate[i])) * up[i]
 
 
 @njit(fastmath=FAST)

@@ -36,7 +36,11 @@ LINE = 64
 """Bytes that come from memory together."""
 
 I8, I16, I32, I64, FLOAT = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
-_CONTRACT = ("contract",)
+AS_WRITTEN = ("contract",)
+"""Flags of floating-point instructions: a product may be fused with the sum it goes into, and nothing else changed.
+
+Numba gives the flags of a caller (`engine.cpu.simd.FAST`: sums in any order) to every instruction that has none.
+"""
 
 
 def vector(kind: Any, count: int = LANES) -> ir.VectorType:
@@ -68,7 +72,7 @@ def spread(builder: Any, value: Any, count: int = LANES) -> Any:
 
 def multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
     """Return a * b + c, fused where the processor can."""
-    return builder.fadd(builder.fmul(a, b, flags=_CONTRACT), c, flags=_CONTRACT)
+    return builder.fadd(builder.fmul(a, b, flags=AS_WRITTEN), c, flags=AS_WRITTEN)
 
 
 def shuffle(builder: Any, a: Any, b: Any, places: list[int]) -> Any:
@@ -97,7 +101,9 @@ def fold(builder: Any, vectors: list[Any]) -> list[Any]:
         every = range(0, 2 * width if len(vectors) > 1 else width, segment)
         halves = [[s + i for s in every for i in range(j, j + segment // 2)] for j in (0, segment // 2)]
         vectors = [
-            builder.fadd(shuffle(builder, a, b, halves[0]), shuffle(builder, a, b, halves[1]))
+            builder.fadd(
+                shuffle(builder, a, b, halves[0]), shuffle(builder, a, b, halves[1]), flags=AS_WRITTEN
+            )
             for a, b in pairs
         ]
         segment //= 2
@@ -181,17 +187,25 @@ def make_dots(tokens: int) -> Any:
     return dots
 
 
-def make_mixes(rows: int, vectors: int) -> Any:
-    """Return mixes(outs, ps, slots, count, base, stride, like): `vectors` vectors of each of `rows` mixtures.
+def make_mixes(rows: int, vectors: int, *, scattered: bool = True) -> Any:
+    """Return mixes(outs, ps, slots, count, base, stride, like, goes_on): `vectors` vectors of each of `rows` mixtures.
 
     ps: addresses of the weights · slots: address of int32 · base, stride: bytes, value j is at
-    base + slots[j] * stride.
-    `like`: an array of the type of the values.
+    base + slots[j] * stride; not `scattered`: at base + j * stride.
+    `like`: an array of the type of the values. goes_on: 0, or 1 to add to what is at `outs`.
     """
 
     @intrinsic
     def mixes(
-        typingctx: Any, outs: Any, ps: Any, slots: Any, count: Any, base: Any, stride: Any, like: Any
+        typingctx: Any,
+        outs: Any,
+        ps: Any,
+        slots: Any,
+        count: Any,
+        base: Any,
+        stride: Any,
+        like: Any,
+        goes_on: Any,
     ) -> Any:
         bfloat = like.dtype == types.uint16
 
@@ -199,9 +213,12 @@ def make_mixes(rows: int, vectors: int) -> Any:
             out, p = (cgutils.unpack_tuple(builder, part) for part in arguments[:2])
             places, number, start, step = arguments[2:6]
             sums = make_sums(builder, rows * vectors)
+            _take_up(builder, sums, out, arguments[7])
             with cgutils.for_range(builder, number) as loop:
                 offset = builder.mul(loop.index, ir.Constant(I64, 4))
-                slot = builder.sext(load(builder, I32, at(builder, places, offset), 4), I64)
+                slot = loop.index
+                if scattered:
+                    slot = builder.sext(load(builder, I32, at(builder, places, offset), 4), I64)
                 address = at(builder, start, builder.mul(slot, step))
                 size = LANES * (2 if bfloat else 4)
                 values = [
@@ -216,6 +233,15 @@ def make_mixes(rows: int, vectors: int) -> Any:
                     store(builder, builder.load(sums[r * vectors + v]), at(builder, out[r], v * LANES * 4))
             return context.get_dummy_value()
 
-        return types.void(outs, ps, types.int64, types.int64, types.int64, types.int64, like), emit
+        return types.void(outs, ps, *[types.int64] * 4, like, types.int64), emit
 
     return mixes
+
+
+def _take_up(builder: Any, sums: list[Any], outs: list[Any], goes_on: Any) -> None:
+    """Begin sums with the vectors at `outs` if `goes_on`."""
+    vectors = len(sums) // len(outs)
+    with builder.if_then(builder.icmp_signed("!=", goes_on, ir.Constant(I64, 0))):
+        for i, place in enumerate(sums):
+            found = load(builder, vector(FLOAT), at(builder, outs[i // vectors], i % vectors * LANES * 4), 4)
+            builder.store(found, place)
