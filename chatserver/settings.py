@@ -67,6 +67,8 @@ class Settings:
     """How long an answer may run without a reader; 0: for ever. Answers begun in the background are not counted."""
     abandoned: str = "stop"
     """Then: `stop` it, or `give_way`: it takes no place in the scheduler that another answer waits for."""
+    tape_ttl: int = 3600
+    """How long an answer that has ended can be followed again, and read if it was not to be stored."""
     lease: float = 6.0
     """How long an engine may be silent before its jobs are given to another."""
     silence: float = 120.0
@@ -244,6 +246,7 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "idle": (_bounded(float, 1, 86_400), "seconds from 1 to 86400"),
     "abandon_after": (_patience, "0, or seconds from 60 to 86400"),
     "abandoned": (_abandoned, "stop or give_way"),
+    "tape_ttl": (_bounded(int, 10, 604_800), "seconds from 10 to 604800"),
     "lease": (_bounded(float, 0.5, 600), "seconds from 0.5 to 600"),
     "silence": (_bounded(float, 5, 3600), "seconds from 5 to 3600"),
     "drain": (_bounded(float, 0, 3600), "seconds from 0 to 3600"),

@@ -37,7 +37,8 @@ async def connect(settings: Settings) -> ValkeyStore:
     """Return the given Redis, or the embedded store of the data folder. Raises StartupError if it cannot be reached."""
     from chatserver.adapters.valkey import ValkeyStore  # noqa: PLC0415 - the store itself is spared it
 
-    return await ValkeyStore.open(settings.redis_url or embedded.url(settings.data_dir))
+    url = settings.redis_url or embedded.url(settings.data_dir)
+    return await ValkeyStore.open(url, tape_ttl=settings.tape_ttl)
 
 
 @contextlib.asynccontextmanager

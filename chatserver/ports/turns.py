@@ -136,11 +136,11 @@ class Turns(Protocol):
 
 
 RESPONSE_TTL = 3600
-"""Seconds that an ended tape, and an ended response with `stored` False, stays readable."""
+"""Seconds that an ended tape, and an ended response with `stored` False, stays readable, if nothing else is set."""
 FLEETING_TTL = 60
 """The same for what is `fleeting`: readers that lag behind still get the end."""
 
 
-def kept_for(response: Response) -> int:
+def kept_for(response: Response, tape_ttl: int) -> int:
     """Return for how many seconds an ended response's tape stays, and itself if it is not stored."""
-    return FLEETING_TTL if response.fleeting else RESPONSE_TTL
+    return min(FLEETING_TTL, tape_ttl) if response.fleeting else tape_ttl

@@ -108,7 +108,7 @@ class PayerKeys:
     usage: str
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def payer(key_id: str, shard: int) -> PayerKeys:
     """Return the keys of an API key that belongs to a tenant of `shard`."""
     root = f"{tag(shard)}k:{key_id}"
@@ -123,7 +123,7 @@ def payer(key_id: str, shard: int) -> PayerKeys:
     )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def conversation(conversation_id: str) -> ConversationKeys:
     """Return a conversation's keys. Raises NotFound if no conversation can have this id."""
     shard = shard_of(conversation_id, *CONVERSATION_KINDS)
@@ -135,7 +135,7 @@ def conversation(conversation_id: str) -> ConversationKeys:
     )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def response(response_id: str) -> ResponseKeys:
     """Return a response's keys. Raises NotFound if no response can have this id."""
     shard = shard_of(response_id, *RESPONSE_KINDS)

@@ -19,16 +19,16 @@ from chatserver.ports.conversations import Conversations
 from chatserver.ports.registry import Registry
 from chatserver.ports.secrets import Secrets
 from chatserver.ports.tapes import Signals, Tapes
-from chatserver.ports.turns import Turns
+from chatserver.ports.turns import RESPONSE_TTL, Turns
 
 
 class ValkeyStore:
     """Everything that is kept, on one Redis server or cluster. Belongs to the event loop that opened it."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, tape_ttl: int = RESPONSE_TTL) -> None:
         self._client = client
         self.conversations: Conversations = ValkeyConversations(client)
-        self.turns: Turns = ValkeyTurns(client)
+        self.turns: Turns = ValkeyTurns(client, tape_ttl)
         self.tapes: Tapes = ValkeyTapes(client)
         self.signals: Signals = ValkeySignals(client)
         self.caches: Caches = ValkeyCaches(client)
@@ -38,9 +38,12 @@ class ValkeyStore:
         self.accounts: Accounts = ValkeyAccounts(client)
 
     @classmethod
-    async def open(cls, url: str) -> ValkeyStore:
-        """Return the store at a redis://, rediss:// or unix:// URL. Raises StartupError."""
-        return cls(await connect(url))
+    async def open(cls, url: str, *, tape_ttl: int = RESPONSE_TTL) -> ValkeyStore:
+        """Return the store at a redis://, rediss:// or unix:// URL. Raises StartupError.
+
+        `tape_ttl`: seconds for which what has ended is kept, see `RESPONSE_TTL`.
+        """
+        return cls(await connect(url), tape_ttl=tape_ttl)
 
     async def close(self) -> None:
         """Close all connections; running subscriptions close with their iterators. Idempotent."""

@@ -84,7 +84,7 @@ def _created(turn: NewTurn) -> Sequence[Argument]:
     )
 
 
-def stop(response: Response, now: int) -> Command:
+def stop(response: Response, now: int, tape_ttl: int) -> Command:
     """Return the step that asks for a stop; it ends the response only if it was never claimed."""
     key = keys.response(response.id)
     names = [key.fields, key.tape, keys.queue(key.shard).jobs]
@@ -97,7 +97,7 @@ def stop(response: Response, now: int) -> Command:
     closing = encode([Record(_QUEUED.last + 1, Ended(outcome))])
     return script("stop").command(
         names,
-        *(response.id, response.tenant, now, kept_for(response), codec.encode_outcome(outcome)),
+        *(response.id, response.tenant, now, kept_for(response, tape_ttl), codec.encode_outcome(outcome)),
         *(closing[0][1], closing[0][0] + 1, frames.join([frames.section(response.id, closing)])),
         *(keys.ENGINE_CHANNELS, keys.WEB_CHANNELS, response.conversation or ""),
         "-" if response.beside else response.inputs[-1] if response.inputs else "",
@@ -111,6 +111,8 @@ def finish(
     closing: Sequence[Record],
     packed: Mapping[str, bytes],
     discard_inputs: bool,
+    *,
+    tape_ttl: int,
 ) -> Command:
     """Return the step that ends a response; `packed` are the encoded token ids of its items."""
     key, encoded_closing = keys.response(response.id), encode(closing)
@@ -125,7 +127,7 @@ def finish(
     return script("finish").command(
         names,
         *(response.id, response.claim, outcome.status, codec.encode_outcome(outcome), outcome.completed_at),
-        *(kept_for(response), int(response.stored), keys.WEB_CHANNELS),
+        *(kept_for(response, tape_ttl), int(response.stored), keys.WEB_CHANNELS),
         *(frames.join([frames.section(response.id, encoded_closing)]), response.conversation or ""),
         # a sibling waits at no item, so that the head is never where it could take it from
         *("-" if response.beside else response.parent or "", int(discard_inputs)),

@@ -23,8 +23,9 @@ _INTERRUPTED = frames.encode_body(Interrupted())
 class ValkeyTurns:
     """Responses as jobs. Every step on one response is one script; leases run on the server's clock."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, tape_ttl: int) -> None:
         self._client = client
+        self._tape_ttl = tape_ttl
         self._served = 0
         """The shard that the last job was taken from."""
 
@@ -88,7 +89,8 @@ class ValkeyTurns:
         response = await self.get(tenant, response_id)
         if response.status.ended:
             return response
-        state, *rest = await self._client.run(keys.response(response_id).shard, steps.stop(response, now))
+        command = steps.stop(response, now, self._tape_ttl)
+        state, *rest = await self._client.run(keys.response(response_id).shard, command)
         error = refused(state, keys.no_response(response_id))
         if error is not None:
             raise error
@@ -154,7 +156,7 @@ class ValkeyTurns:
             )
             for item_id, of_item in ids.items()
         }
-        command = steps.finish(response, outcome, closing, packed, discard_inputs)
+        command = steps.finish(response, outcome, closing, packed, discard_inputs, tape_ttl=self._tape_ttl)
         return bool(await self._client.run(keys.response(response.id).shard, command))
 
     async def unwatched(self, response_ids: Sequence[str]) -> list[float | None]:

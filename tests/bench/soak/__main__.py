@@ -1,8 +1,9 @@
 """Answers for as long as you like, their readers cut at random: no gap, no double, and memory that does not grow.
 
-Each client asks, follows, is cut, comes back, until the answer is whole; then it deletes it and asks again. Memory
-of store, engine and web is taken every few seconds; the slope is a line fitted through the second half, when
-everything is warm.
+Each client asks, follows, is cut, comes back, until the answer is whole, and asks again. What it leaves behind goes
+in one of two ways: it deletes the conversation, or it has asked for an answer that is not stored, and the tape's time
+to live, which is short here, does it. Memory of every process is taken every few seconds; the slope is a line fitted
+through what comes after the warm-up: until then caches fill that have a bound.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import redis.asyncio
 
+from chatserver.adapters import embedded
 from tests.bench.relay.processes import memory
 from tests.bench.report import keep, table
 from tests.e2e.following import Dropped, Follower
@@ -28,6 +31,13 @@ EVERY = 5.0
 ASK = {"model": "scripted", "temperature": 0, "ignore_eos": True, "background": True}
 TEXTS = 8
 """Different questions; the answers to one are the same."""
+SETTINGS = {
+    "SCRIPTED_TOKENS_PER_SECOND": "60",
+    "CHATSERVER_TAPE_TTL": "20",
+    "CHATSERVER_CONTEXT": "512",  # and with it a small cache of the scripted engine, which is full soon
+}
+Taken = dict[str, list[float]]
+"""MiB of each process over time, and the number of the store's keys."""
 
 
 class Soak:
@@ -38,19 +48,20 @@ class Soak:
         self._url, self._tokens, self._cut_every, self._until = url, tokens, cut_every, until
         self._texts: dict[str, str] = {}
 
-    async def client(self) -> None:
+    async def client(self, *, stored: bool) -> None:
         """Ask and follow until the time is over. Raises AssertionError if a token is missing, doubled or another."""
-        async with httpx.AsyncClient(timeout=30) as http:
+        async with httpx.AsyncClient(base_url=self._url, timeout=30) as http:
             while time.monotonic() < self._until:
                 question = f"Question {random.randrange(TEXTS)}"
-                ask = {**ASK, "input": question, "max_output_tokens": self._tokens}
-                answer = await http.post(f"{self._url}/v1/responses", json=ask)
+                ask = {**ASK, "input": question, "max_output_tokens": self._tokens, "store": stored}
+                answer = await http.post("/v1/responses", json=ask)
                 assert answer.status_code == 200, answer.text
                 follower = await Follower(self._url, answer.json()["id"], self._maybe_cut).run()
                 assert follower.text == self._texts.setdefault(question, follower.text)
                 assert follower.end["usage"]["output_tokens"] == self._tokens
-                deleted = await http.delete(f"{self._url}/v1/responses/{answer.json()['id']}")
-                assert deleted.status_code == 200, deleted.text
+                if stored:
+                    deleted = await http.delete(f"/v1/conversations/{answer.json()['conversation']['id']}")
+                    assert deleted.status_code == 200, deleted.text
                 self.answers += 1
 
     def _maybe_cut(self, _follower: Follower, _event: object) -> None:
@@ -59,21 +70,26 @@ class Soak:
             raise Dropped
 
 
-async def run(program: Program, soak: Soak, clients: int) -> dict[str, list[float]]:
-    """Run the clients; return MiB of each role over time."""
-    working = asyncio.gather(*(soak.client() for _ in range(clients)))
-    taken: dict[str, list[float]] = {role: [] for role in ROLES}
-    while not working.done():
-        for role in ROLES:
-            taken[role].append(memory(program.pid(role)) / 2**20)
-        await asyncio.wait([working], timeout=EVERY)
+async def run(program: Program, soak: Soak, clients: int) -> Taken:
+    """Run the clients; return what was taken meanwhile."""
+    working = asyncio.gather(*(soak.client(stored=n % 2 == 0) for n in range(clients)))
+    taken: Taken = {}
+    async with redis.asyncio.Redis(
+        unix_socket_path=str(embedded.socket_path(program.data_dir)), socket_timeout=10
+    ) as store:
+        while not working.done():
+            pids = {"supervisor": program.process.pid, **{role: program.pid(role) for role in ROLES}}
+            for role, pid in pids.items():
+                taken.setdefault(role, []).append(memory(pid) / 2**20)
+            taken.setdefault("keys in the store", []).append(float(await store.dbsize()))
+            await asyncio.wait([working], timeout=EVERY)
     await working
     return taken
 
 
-def slope(values: list[float]) -> float:
-    """MiB a minute over the second half."""
-    late = values[len(values) // 2 :]
+def slope(values: list[float], warm: int) -> float:
+    """Growth a minute behind the first `warm` values."""
+    late = values[warm:]
     return float(np.polyfit(np.arange(len(late)) * EVERY / 60, late, 1)[0]) if len(late) > 2 else 0.0
 
 
@@ -81,21 +97,25 @@ def main() -> None:
     """Print the table, keep the figures."""
     parser = argparse.ArgumentParser(prog="tests.bench.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--warm", type=float, default=30.0, help="seconds of them that the slope leaves out")
     parser.add_argument("--clients", type=int, default=24)
     parser.add_argument("--tokens", type=int, default=120, help="of each answer")
     parser.add_argument("--cut-every", type=float, default=15.0, help="events between two cuts, on average")
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,
-        Program(Path(folder) / "data", model="scripted", SCRIPTED_TOKENS_PER_SECOND="60") as program,
+        Program(Path(folder) / "data", model="scripted", **SETTINGS) as program,
     ):
         program.wait_ready(60)
         until = time.monotonic() + options.seconds
         soak = Soak(program.url, options.tokens, options.cut_every, until)
         taken = asyncio.run(run(program, soak, options.clients))
-    rows = [[role, v[0], v[len(v) // 2], v[-1], max(v), slope(v)] for role, v in taken.items()]
+    warm = int(options.warm / EVERY)
+    rows = [
+        [what, v[0], v[min(warm, len(v) - 1)], v[-1], max(v), slope(v, warm)] for what, v in taken.items()
+    ]
     title = f"{options.seconds:g} s: {soak.answers} answers, {soak.cuts} cuts, 0 gaps, 0 doubles; MiB"
-    print(table(title, ("process", "start", "middle", "end", "most", "a minute"), rows))
+    print(table(title, ("process", "start", "warm", "end", "most", "a minute, warm"), rows))
     figures = {"options": vars(options), "memory": taken, "cuts": soak.cuts, "answers": soak.answers}
     print(f"\nkept in {keep('soak', figures)}")
 

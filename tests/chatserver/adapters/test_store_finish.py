@@ -100,6 +100,13 @@ async def test_what_has_ended_is_kept_for_a_while(store: ValkeyStore, client: Cl
     assert ttl == -1 if stored else 0 < ttl <= RESPONSE_TTL
 
 
+async def test_how_long_that_is_can_be_set(client: Client) -> None:
+    ended = await answered(ValkeyStore(client, tape_ttl=30), turn(stored=False), "x")
+    key = keys.response(ended.id)
+    for name in (key.tape, key.fields):
+        assert 0 < await client.run(SHARD, ("TTL", name)) <= 30
+
+
 def refusal(response: Response) -> tuple[Outcome, tuple[Record, ...]]:
     failure = Failure("context_length_exceeded", "too long", status=400)
     outcome = Outcome(Status.FAILED, Finish.ERROR, Usage(), failure=failure, completed_at=NOW)

@@ -1,0 +1,1 @@
+"""Many stored answers: what they cost in the store, and nowhere else."""
