@@ -1,0 +1,1 @@
+"""Benchmark of the windows in which a fault can be seen."""
