@@ -59,9 +59,10 @@ class BadRequest(ChatServerError):
 
 
 class ContextTooLong(BadRequest):
-    """The prompt and the reserve do not fit the window."""
+    """The prompt and the reserve do not fit the window. `needed`: tokens that the prompt has."""
 
     code = "context_length_exceeded"
+    needed = 0
 
 
 class Unauthenticated(ChatServerError):

@@ -348,6 +348,7 @@ class MemoryCaches:
         self.heard: list = []
         self.reports: list = []
         self.tokens: list[int] = []
+        self.counted: list = []
 
     async def warm(self, command):
         self._store.check()
@@ -358,6 +359,12 @@ class MemoryCaches:
 
     async def release(self, command):
         await self.warm(command)
+
+    async def count(self, command):
+        await self.warm(command)
+
+    async def counts(self, command):
+        return self.counted
 
     async def freed(self, command):
         return self.tokens

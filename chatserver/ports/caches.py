@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from chatserver.domain.response import Failure, Params
+
 
 @dataclass(frozen=True, slots=True)
 class Warm:
@@ -34,6 +36,29 @@ class Release:
     conversation: str
     ask: str
     everything: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """For one engine: say under `ask` how many tokens a prompt would have.
+
+    It is `params.messages` behind the branch of `conversation` that ends with `leaf`, or alone.
+    """
+
+    engine_id: str
+    tenant: str
+    params: Params
+    ask: str
+    conversation: str | None = None
+    leaf: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The answer: tokens, or why they cannot be told."""
+
+    tokens: int = 0
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +97,18 @@ class Caches(Protocol):
 
     async def freed(self, command: Release) -> list[int]:
         """Return how many tokens each engine freed, so far. Raises Unavailable."""
+        ...
+
+    async def count(self, command: Count) -> None:
+        """Ask one engine. Raises Unavailable."""
+        ...
+
+    async def counted(self, command: Count, answer: Counted) -> None:
+        """Leave an engine's answer for who asked. Raises Unavailable."""
+        ...
+
+    async def counts(self, command: Count) -> list[Counted]:
+        """Return the answer, if it is there. Raises Unavailable."""
         ...
 
     async def answer(self, command: Look, report: CacheReport) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from chatserver.domain.tape import Record
-from chatserver.ports.caches import Look, Release, Warm
+from chatserver.ports.caches import Count, Look, Release, Warm
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Stop:
     response_id: str
 
 
-Command = Wake | Stop | Warm | Look | Release
+Command = Wake | Stop | Warm | Look | Release | Count
 
 
 class Signals(Protocol):

@@ -24,6 +24,7 @@ _GENERATE = (
     "/chat/completions",
     "/v1/chat/completions",
     "/v1/responses",
+    "/v1/responses/input_tokens",
     "/v1/responses/{response_id}/cancel",
 )
 _FOLLOW = "/v1/responses/{response_id}"

@@ -16,6 +16,7 @@ from chatserver.service.web.admission import Ticket
 from chatserver.service.web.reader import Reader, refuse_outcome
 from chatserver.transports.door import Door, fingerprint, idempotency_key, json_response
 from chatserver.transports.sse import PADDING, Events, EventStream, wait_a_while, whole
+from chatserver.wire import input_tokens
 from chatserver.wire import responses as wire
 from chatserver.wire.conversations import item_object, list_object, page_of, parse_page
 from chatserver.wire.errors import flat_event
@@ -32,6 +33,7 @@ def routes(door: Door) -> list[Route]:
     one = "/v1/responses/{response_id}"
     return [
         Route("/v1/responses", endpoints.create, methods=["POST"]),
+        Route("/v1/responses/input_tokens", endpoints.input_tokens, methods=["POST"]),
         Route(one, endpoints.retrieve, methods=["GET"]),
         Route(one, endpoints.delete, methods=["DELETE"]),
         Route(f"{one}/cancel", endpoints.cancel, methods=["POST"]),
@@ -78,6 +80,11 @@ class _Endpoints:
             return orjson.dumps(response_object(response, status=outcome.status, outcome=outcome))
 
         return await whole(reader, lambda: wait_a_while(reader), render, ticket)
+
+    async def input_tokens(self, request: Request) -> HttpResponse:
+        tenant = self._door.tenant(request)
+        ask = input_tokens.parse(load(await request.body()))
+        return json_response(input_tokens.input_tokens_object(await self._chat.counting.count(tenant, ask)))
 
     async def retrieve(self, request: Request) -> HttpResponse:
         tenant = self._door.tenant(request)

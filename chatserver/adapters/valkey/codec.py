@@ -66,6 +66,11 @@ def decode_params(data: bytes) -> Params:
     return packing.read(_params, packing.unpack(data)[0])
 
 
+def params_from(fields: dict[str, Any]) -> Params:
+    """Return checked parameters from their JSON form."""
+    return packing.read(_params, fields)
+
+
 def encode_outcome(outcome: Outcome) -> bytes:
     """Return how a response ended, its ledger without the lists (see `Ledger`)."""
     ledger = outcome.ledger

@@ -1,4 +1,4 @@
-"""The engine role's answers about the KV cache: what is warm of a conversation, making it so, freeing what is gone."""
+"""The engine role's answers about prompts: what is warm of one, making it so, freeing what is gone, how long it is."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from chatserver.errors import NotFound, Unavailable
-from chatserver.ports.caches import CacheReport, Caches, Look, Release, Warm
+from chatserver.domain.response import Failure
+from chatserver.errors import ChatServerError, NotFound, Unavailable
+from chatserver.ports.caches import CacheReport, Caches, Count, Counted, Look, Release, Warm
 from chatserver.service.engine.layout import Ids
 from chatserver.service.engine.prefixes import Prefixes
 from chatserver.service.engine.prompting import PromptBuilder
@@ -22,13 +23,16 @@ MAX_AT_ONCE = 16
 """Commands that are looked after at a time; past it they are dropped: whoever asked hears nothing, and says so."""
 MAX_RELEASES = 1024
 """The same for conversations that are gone; what is dropped goes by its age."""
+MAX_COUNTS = 256
+"""The same for prompts that are counted."""
+_MOST: dict[type, int] = {Release: MAX_RELEASES, Count: MAX_COUNTS}
 WARM_INTERVAL = 5.0
 """Seconds for which a conversation that was just made warm is not looked at again."""
 MAX_RECENT = 1024
 
 
 class Outlook:
-    """Obeys `Warm`, `Look` and `Release` for one engine."""
+    """Obeys `Warm`, `Look`, `Release` and `Count` for one engine."""
 
     def __init__(
         self,
@@ -49,9 +53,11 @@ class Outlook:
         self._tasks: set[asyncio.Task[None]] = set()
         self._recent: OrderedDict[str, float] = OrderedDict()
 
-    def obey(self, command: Warm | Look | Release) -> None:
+    def obey(self, command: Warm | Look | Release | Count) -> None:
         """Begin to obey; never blocks."""
-        most = MAX_RELEASES if isinstance(command, Release) else MAX_AT_ONCE
+        if isinstance(command, Count) and command.engine_id != self._engine_id:
+            return
+        most = _MOST.get(type(command), MAX_AT_ONCE)
         if len(self._tasks) >= most or (isinstance(command, Warm) and self._is_recent(command)):
             return
         task = asyncio.create_task(self._obey(command), name="outlook")
@@ -74,8 +80,11 @@ class Outlook:
             self._recent.popitem(last=False)
         return False
 
-    async def _obey(self, command: Warm | Look | Release) -> None:
+    async def _obey(self, command: Warm | Look | Release | Count) -> None:
         try:
+            if isinstance(command, Count):
+                await self._count(command)
+                return
             if isinstance(command, Release):
                 await self._release(command)
                 return
@@ -92,11 +101,23 @@ class Outlook:
         except NotFound:
             pass  # deleted since it was asked for; nobody waits for the answer
         except Unavailable as error:
-            log.warning("cannot tell what is warm of %s (%s)", command.conversation, error.message)
+            log.warning("cannot tell what is asked of %s (%s)", command.conversation, error.message)
         except EngineError as error:
             log.warning("cannot free what %s holds: %s", command.conversation, error)
         except Exception:
             log.exception("cannot obey %s", command)
+
+    async def _count(self, command: Count) -> None:
+        """Say how many tokens a prompt has, or why that cannot be said."""
+        try:
+            tokens = await self._prompts.count(
+                command.tenant, command.params, command.conversation, command.leaf
+            )
+            answer = Counted(tokens)
+        except ChatServerError as error:
+            failure = Failure(error.code, error.message, error.param, error.status, error.kind)
+            answer = Counted(failure=failure)
+        await self._caches.counted(command, answer)
 
     async def _release(self, command: Release) -> None:
         """Free what belongs to nobody now, and say how much that was."""

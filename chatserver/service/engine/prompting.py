@@ -101,6 +101,14 @@ class PromptBuilder:
             carried=carried,
         )
 
+    async def count(self, tenant: str, params: Params, conversation: str | None, leaf: str | None) -> int:
+        """Return how many tokens a turn would send; if they do not fit, how many there are. Raises NotFound."""
+        asked = Response("", tenant, params, 0, conversation=conversation, parent=leaf)
+        try:
+            return (await self.build(asked)).length
+        except ContextTooLong as error:
+            return error.needed
+
     def upcoming(self, prompt: Prompt, params: Params, item_id: str, answer: Ids) -> Upcoming | None:
         """Return what the next prompt begins with, now that `answer` has ended; None if it cannot fit."""
         layout = replace(prompt.layout, carried=0).with_answer(item_id, answer)
@@ -146,18 +154,16 @@ class PromptBuilder:
 
     async def _items(self, response: Response) -> tuple[list[StoredItem], Ids]:
         """Return the items of a prompt, and the ids that its answer begins with. Raises NotFound."""
+        messages = response.params.messages
+        inline = [StoredItem(Item(f"{i}", None, Role(role), text)) for i, (role, text) in enumerate(messages)]
         if response.conversation is None:
-            items = [
-                Item(f"{i}", None, Role(role), text)
-                for i, (role, text) in enumerate(response.params.messages)
-            ]
-            return [StoredItem(item) for item in items], ()
+            return inline, ()
         leaf = response.inputs[-1] if response.inputs else response.parent
         branch = await self._conversations.branch(
             response.tenant, response.conversation, response.continues or leaf, with_ids=True
         )
         if response.continues is None:
-            return branch, ()
+            return [*branch, *inline], ()
         return branch, self.encoder.emitted(branch.pop())
 
     async def _build_again(self, response: Response, original_id: str) -> Prompt:
@@ -230,11 +236,13 @@ class PromptBuilder:
             if self._cuts(params):
                 advice += ", or set truncation.cut_inside to send it without its middle"
         bound = f", {params.post_instructions} behind the instructions" if params.post_instructions else ""
-        return ContextTooLong(
+        found = ContextTooLong(
             f"The model's context window is {self._card.context} tokens and leaves {error.limit} for the prompt "
             f"(reserve for the answer: {window.reserve}{bound}), but the prompt has {error.needed} tokens; {advice}.",
             param="input",
         )
+        found.needed = error.needed
+        return found
 
     def _ledger(self, params: Params, layout: Layout, chosen: Plan, ids: Ids, *, rebuilt: int) -> Ledger:
         leading = len(layout.leading)

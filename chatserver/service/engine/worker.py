@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from chatserver.domain.response import Response
 from chatserver.errors import ChatServerError, Unavailable
-from chatserver.ports.caches import Caches, Look, Release, Warm
+from chatserver.ports.caches import Caches, Count, Look, Release, Warm
 from chatserver.ports.registry import (
     EngineReport,
     EngineState,
@@ -136,7 +136,7 @@ class Worker:
         if isinstance(command, Stop):
             if command.response_id in self._running:
                 self._running[command.response_id][0].stop()
-        elif isinstance(command, Warm | Look | Release):
+        elif isinstance(command, Warm | Look | Release | Count):
             self._outlook.obey(command)
         else:
             self._wake.set()  # None: the subscription stands, and something may have come before it

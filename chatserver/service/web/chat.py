@@ -22,6 +22,7 @@ from chatserver.ports.tapes import Tapes
 from chatserver.ports.turns import Turns
 from chatserver.service.web.admission import NOBODY, Payer
 from chatserver.service.web.asking import Asking, fresh_id
+from chatserver.service.web.counting import Counting
 from chatserver.service.web.hub import Hub
 from chatserver.service.web.listing import Listing
 from chatserver.service.web.models import Models
@@ -70,6 +71,8 @@ class Chat:
         self._settings = settings
         self._clock = clock
         self._spots = Spots(conversations, turns)
+        self.counting = Counting(self._spots, self.models, caches, registry)
+        """How long prompts are."""
         self._asking = Asking(
             turns,
             self.models,

@@ -53,7 +53,7 @@ class Warmth:
             return []
         look = Look(tenant, conversation_id, secrets.token_hex(16))
         await self._caches.look(look)
-        return await _patiently(lambda: self._caches.answers(look), engines)
+        return await patiently(lambda: self._caches.answers(look), engines)
 
     async def close(self, tenant: str, conversation_id: str) -> int | None:
         """Have the engines forget a conversation that goes on: see `released`. Raises NotFound."""
@@ -70,7 +70,7 @@ class Warmth:
             if not (engines := await self._ready()):
                 return None
             await self._caches.release(release)
-            freed = await _patiently(lambda: self._caches.freed(release), engines)
+            freed = await patiently(lambda: self._caches.freed(release), engines)
         except Unavailable:
             return None
         return sum(freed) if freed else None
@@ -85,9 +85,11 @@ class Warmth:
         await self._conversations.get(tenant, conversation_id)
 
 
-async def _patiently(ask: Callable[[], Awaitable[list[_Answer]]], expected: int) -> list[_Answer]:
-    """Return the answers once there are as many as expected, or what there is after PATIENCE seconds."""
-    deadline = time.monotonic() + PATIENCE
+async def patiently(
+    ask: Callable[[], Awaitable[list[_Answer]]], expected: int, patience: float = PATIENCE
+) -> list[_Answer]:
+    """Return the answers once there are as many as expected, or what there is after `patience` seconds."""
+    deadline = time.monotonic() + patience
     while True:
         found = await ask()
         if len(found) >= expected or time.monotonic() > deadline:

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from chatserver.wire.documents.pieces import DAY, FLAG, METADATA, TEXT, Schema, list_of, messages, record, ref
+from chatserver.wire.documents.pieces import (
+    DAY,
+    FLAG,
+    METADATA,
+    TEXT,
+    WHOLE,
+    Schema,
+    list_of,
+    messages,
+    record,
+    ref,
+)
 
 
 def paths() -> dict[str, Schema]:
@@ -26,6 +37,13 @@ def paths() -> dict[str, Schema]:
     found: dict[str, Schema] = {
         "/v1/responses": {
             "post": _operation("Begin a response", response, body=ref("ResponseRequest"), events=True)
+        },
+        "/v1/responses/input_tokens": {
+            "post": _operation(
+                "How many tokens the prompt of such a request has, planned as the turn would be",
+                record("object input_tokens", object={"const": "response.input_tokens"}, input_tokens=WHOLE),
+                body=ref("InputTokensRequest"),
+            )
         },
         "/v1/responses/{response_id}": {
             "get": _operation(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from chatserver.wire import input_tokens
 from chatserver.wire.documents.pieces import FLAG, METADATA, TEXT, WHOLE, Schema, messages, or_null, record
 
 
 def request_schemas() -> dict[str, Schema]:
-    """Return the schemas of the two requests that generate."""
+    """Return the schemas of the requests that generate, and of what is asked about them."""
     conversation = record(
         "id", id=TEXT, parent=or_null({**TEXT, "description": "extension: branch under this item"})
     )
@@ -18,6 +19,7 @@ def request_schemas() -> dict[str, Schema]:
         cut_inside={**FLAG, "description": "extension: one too long message may lose its middle"},
         compaction={**FLAG, "description": "extension: what a cut drops is summarised in idle time"},
     )
+    response = _response(conversation, policy)
     return {
         "ChatCompletionRequest": record(
             "model messages",
@@ -28,27 +30,37 @@ def request_schemas() -> dict[str, Schema]:
             stream_options=record("", include_usage=FLAG),
             **_sampling(),
         ),
-        "ResponseRequest": record(
+        "ResponseRequest": response,
+        "InputTokensRequest": record(
             "",
-            model=TEXT,
-            input={"oneOf": [TEXT, messages(10_000)]},
-            instructions=TEXT,
-            previous_response_id=TEXT,
-            conversation={"oneOf": [TEXT, conversation]},
-            store={"type": "boolean", "default": True},
-            background=FLAG,
-            truncation={"oneOf": [{"type": "string", "enum": ["auto", "disabled"]}, policy]},
-            max_output_tokens=WHOLE,
             **{
-                "continue": {
-                    **TEXT,
-                    "description": "extension: go on with the answer of this response, which was stopped or cut off; "
-                    "with it only model, max_output_tokens, metadata, stream, background and labels",
-                }
+                name: schema for name, schema in response["properties"].items() if name in input_tokens.FIELDS
             },
-            **_sampling(),
         ),
     }
+
+
+def _response(conversation: Schema, policy: Schema) -> Schema:
+    return record(
+        "",
+        model=TEXT,
+        input={"oneOf": [TEXT, messages(10_000)]},
+        instructions=TEXT,
+        previous_response_id=TEXT,
+        conversation={"oneOf": [TEXT, conversation]},
+        store={"type": "boolean", "default": True},
+        background=FLAG,
+        truncation={"oneOf": [{"type": "string", "enum": ["auto", "disabled"]}, policy]},
+        max_output_tokens=WHOLE,
+        **{
+            "continue": {
+                **TEXT,
+                "description": "extension: go on with the answer of this response, which was stopped or cut off; "
+                "with it only model, max_output_tokens, metadata, stream, background and labels",
+            }
+        },
+        **_sampling(),
+    )
 
 
 def _sampling() -> Schema:
