@@ -159,7 +159,7 @@ class MemoryConversations:
         items = self.s.all_items[conversation_id]
         return [StoredItem(items[name]) if name in items else None for name in item_ids]
 
-    async def place(self, tenant, conversation_id, item, ids, template_hash):
+    async def place(self, tenant, conversation_id, item, ids, template_hash, *, payer=None):
         await self.get(tenant, conversation_id)
         items = self.s.all_items[conversation_id]
         if item.parent not in items:

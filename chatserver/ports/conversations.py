@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from chatserver.domain.item import Conversation, Item, StoredItem
+from chatserver.domain.response import Response
 
 
 class Conversations(Protocol):
@@ -78,11 +79,19 @@ class Conversations(Protocol):
         ...
 
     async def place(
-        self, tenant: str, conversation_id: str, item: Item, ids: Sequence[int], template_hash: str
+        self,
+        tenant: str,
+        conversation_id: str,
+        item: Item,
+        ids: Sequence[int],
+        template_hash: str,
+        *,
+        payer: Response | None = None,
     ) -> None:
         """Store an item under its parent and beside the branches: no head moves. One that exists stays as it is.
 
-        Raises NotFound (the conversation, the parent).
+        The same step leaves a bill over `item.cost` for the key that pays for `payer`; for an item that is there
+        already it leaves none. Raises NotFound (the conversation, the parent).
         """
         ...
 

@@ -16,7 +16,7 @@ from chatserver.adapters.valkey.client import Client
 from chatserver.adapters.valkey.connect import Reply
 from chatserver.adapters.valkey.scripts import Command, script
 from chatserver.domain.access import MAX_CONCURRENT, key_shard
-from chatserver.domain.ids import SHARDS, shard_for
+from chatserver.domain.ids import SHARDS, shard_for, shard_of
 from chatserver.domain.response import Usage
 from chatserver.ports.accounts import (
     HOLD,
@@ -135,7 +135,7 @@ class ValkeyAccounts:
         torn: list[tuple[int, Command]] = []
         marks: list[tuple[int, Command]] = []
         for name, payer, _ in read:
-            own, shard = keys.response(name).shard, shard_for(payer.tenant)
+            own, shard = shard_of(name) or 0, shard_for(payer.tenant)
             torn.append((own, ("HDEL", keys.due(own), name)))
             marks.append((shard, ("EXPIRE", keys.settled(shard, name), MARK_AFTER)))
         await self._client.pipeline(torn)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from chatserver.domain.item import Item
 from chatserver.domain.money import Price
 from chatserver.domain.response import Response, Usage
 
@@ -44,6 +45,13 @@ def tail(response: Response, usage: Usage) -> str:
     """Return what the end adds."""
     usage = response.billed(usage)
     return f"\n{usage.prompt} {usage.cached} {usage.output}"
+
+
+def of_item(payer: Response, item: Item) -> bytes:
+    """Return the whole bill over an item that was made beside the answers; b"" if nobody pays, or it cost nothing."""
+    if not payer.payer or not item.cost:
+        return b""
+    return head(payer) + b"\n%d %d %d" % item.cost
 
 
 def decode(data: bytes) -> tuple[Bill, Usage]:

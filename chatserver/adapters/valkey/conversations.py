@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from chatserver.adapters.valkey import codec, keys, packing
+from chatserver.adapters.valkey import bills, codec, keys, packing
 from chatserver.adapters.valkey.client import Client
 from chatserver.adapters.valkey.connect import Reply
 from chatserver.adapters.valkey.listing import Listing, decoded
 from chatserver.adapters.valkey.refusals import refused
 from chatserver.adapters.valkey.scripts import Argument, Command, script
 from chatserver.domain.item import Conversation, Item, StoredItem
+from chatserver.domain.response import Response
 from chatserver.errors import NotFound
 from chatserver.ports.conversations import MAX_BRANCH
 
@@ -204,18 +205,26 @@ class ValkeyConversations:
         ]
 
     async def place(
-        self, tenant: str, conversation_id: str, item: Item, ids: Sequence[int], template_hash: str
+        self,
+        tenant: str,
+        conversation_id: str,
+        item: Item,
+        ids: Sequence[int],
+        template_hash: str,
+        *,
+        payer: Response | None = None,
     ) -> None:
         """See `Conversations.place`."""
         key = keys.conversation(conversation_id)
         command = script("place_item").command(
-            (key.fields, key.items, key.up, key.ids),
+            (key.fields, key.items, key.up, key.ids, keys.due(key.shard)),
             *(
                 tenant,
                 item.id,
                 codec.encode_item(item),
                 item.parent or "",
                 packing.encode_ids(ids, template_hash),
+                bills.of_item(payer, item) if payer else b"",
             ),
         )
         _done(await self._client.run(key.shard, command), conversation_id)

@@ -58,7 +58,6 @@ class CompactionCounts:
 @dataclass(slots=True)
 class _Wanted:
     compaction: Compaction
-    leaf: str
     tries: int = 0
 
 
@@ -87,10 +86,10 @@ class Compactor:
         self.counts = CompactionCounts()
         """What it came to."""
 
-    def want(self, compaction: Compaction, leaf: str) -> None:
-        """Have a summary written; it takes the place of the conversation's earlier one. `leaf`: the newest answer."""
+    def want(self, compaction: Compaction) -> None:
+        """Have a summary written; it takes the place of the conversation's earlier one."""
         self._wanted.pop(compaction.conversation, None)
-        self._wanted[compaction.conversation] = _Wanted(compaction, leaf)
+        self._wanted[compaction.conversation] = _Wanted(compaction)
         if len(self._wanted) > MAX_WANTED:
             self._wanted.popitem(last=False)
         self._stir.set()
@@ -148,7 +147,7 @@ class Compactor:
         """Return False if it was stopped and is to be tried again."""
         asked, engine = wanted.compaction, self._engine
         sampling = Sampling(asked.most, temperature=0.0)
-        request = GenerateRequest(request_id, asked.ids, sampling, self._salt(asked.tenant))
+        request = GenerateRequest(request_id, asked.ids, sampling, self._salt(asked.wish.tenant))
         ids: list[int] = []
         cached, finish = 0, None
         async with contextlib.aclosing(engine.generate(request)) as chunks:
@@ -164,7 +163,7 @@ class Compactor:
         return True
 
     async def _store(self, wanted: _Wanted, text: str, cost: tuple[int, int, int]) -> None:
-        asked = wanted.compaction
+        asked, tenant = wanted.compaction, wanted.compaction.wish.tenant
         if not text:
             self.counts.failed += 1
             log.warning("no summary for %s: the model wrote nothing", asked.conversation)
@@ -172,13 +171,15 @@ class Compactor:
         item = summary_item(asked.covers, text, cost, int(time.time()))
         ids, template_hash = self._prompts.summaries.encode(text), self._engine.card.template_hash
         with contextlib.suppress(NotFound):  # removed meanwhile: nothing is left to be summarised
-            await self._conversations.place(asked.tenant, asked.conversation, item, ids, template_hash)
+            await self._conversations.place(
+                tenant, asked.conversation, item, ids, template_hash, payer=asked.wish
+            )
             self.counts.written += 1
-            upcoming = await self._prompts.upcoming_of(asked.tenant, asked.conversation)
+            upcoming = await self._prompts.upcoming_of(tenant, asked.conversation)
             if upcoming is not None:
-                salt = self._salt(asked.tenant)
+                leaf = asked.wish.item_id
                 self._prefixes.want(
-                    Prefix(asked.conversation, salt, upcoming.ids, upcoming.cut, wanted.leaf, due=True)
+                    Prefix(asked.conversation, self._salt(tenant), upcoming.ids, upcoming.cut, leaf, due=True)
                 )
 
     def _count(self, prompt: int, cached: int, output: int) -> None:

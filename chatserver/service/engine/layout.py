@@ -65,6 +65,11 @@ class Layout:
         item_id, ids = summary
         return replace(self, head=(*self.head, *ids), summary=item_id, summary_tokens=len(ids))
 
+    def without_summary(self) -> Layout:
+        """Return the branch with nothing in the place of what is dropped."""
+        head = self.head[: len(self.head) - self.summary_tokens]
+        return replace(self, head=head, summary=None, summary_tokens=0)
+
     def with_answer(self, item_id: str, ids: Ids) -> Layout:
         """Return the branch with one answer more."""
         segment = Segment(item_id, Role.ASSISTANT, len(ids))

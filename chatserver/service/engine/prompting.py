@@ -84,16 +84,13 @@ class PromptBuilder:
         newest = await self._newest(response.tenant, stored) if self._cuts(params) else None
         layout = layout.with_summary(await self._summary(params, response.conversation, stored, newest))
         layout = replace(layout, carried=len(carried))
-        window = self._window(params)
-        try:
-            chosen = plan(layout.segments, **_stored(newest), **self._rules(params, layout))
-        except DoesNotFit as error:
-            raise self._too_long(error, window, params) from None
+        layout, chosen = self._plan(params, layout, _stored(newest))
         ids = layout.prompt(chosen)
         return Prompt(
             ids=ids,
             max_output=min(
-                params.max_output_tokens or self._default_reserve, window.room - len(ids) - len(carried)
+                params.max_output_tokens or self._default_reserve,
+                self._window(params).room - len(ids) - len(carried),
             ),
             ledger=self._ledger(params, layout, chosen, (*ids, *carried), rebuilt=rebuilt(stored, encoded)),
             layout=layout,
@@ -191,6 +188,15 @@ class PromptBuilder:
             )
         most = min(response.params.max_output_tokens or 1, self._window(original.params).room - len(ids))
         return Prompt(ids, most, ledger, layout)
+
+    def _plan(self, params: Params, layout: Layout, before: Mapping[str, Any]) -> tuple[Layout, Plan]:
+        """Choose what to send. A message that fits only without the summary goes without it. Raises ContextTooLong."""
+        try:
+            return layout, plan(layout.segments, **before, **self._rules(params, layout))
+        except DoesNotFit as error:
+            if layout.summary is not None:
+                return self._plan(params, layout.without_summary(), before)
+            raise self._too_long(error, self._window(params), params) from None
 
     def _upcoming(self, params: Params, layout: Layout, before: Mapping[str, Any]) -> Upcoming | None:
         try:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from chatserver.domain.ids import summary_id
 from chatserver.domain.item import Item, Role, StoredItem
 from chatserver.domain.planner import SCHEDULER_MARGIN
-from chatserver.domain.response import Ledger
+from chatserver.domain.response import Ledger, Response
 from chatserver.ports.conversations import Conversations
 from chatserver.service.engine.layout import Ids, Layout
 from engine.contract import ModelCard, Tokenizer
@@ -32,9 +32,12 @@ REQUEST = (
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """A summary to be written. `ids`: what to send; `covers`: the last item that it covers; `most`: its tokens."""
+    """A summary to be written. `ids`: what to send; `covers`: the last item that it covers; `most`: its tokens.
 
-    tenant: str
+    `wish`: the answer whose end moved the cut; who pays for that answer pays for the summary.
+    """
+
+    wish: Response
     conversation: str
     ids: Ids
     covers: str
@@ -71,14 +74,14 @@ class Summaries:
         """Return a summary's text as it stands in prompts."""
         return self._tokenizer.segment(Role.SYSTEM.value, OPENING + text)
 
-    def wanted(self, tenant: str, conversation: str, layout: Layout, cut: str | None) -> Compaction | None:
+    def wanted(self, wish: Response, layout: Layout, cut: str | None) -> Compaction | None:
         """Return the summary that a cut needs, None if the layout has it or it cannot be made.
 
         It is asked for behind the very prompt that was sent last, so that all but the question is in the cache.
         """
         names = [segment.item_id for segment in layout.segments]
         covered = _before(names, cut)
-        if covered is None or layout.summary == summary_id(covered):
+        if covered is None or wish.conversation is None or layout.summary == summary_id(covered):
             return None
         end = names.index(covered) + 1
         start = max((i + 1 for i, name in enumerate(names) if summary_id(name) == layout.summary), default=0)
@@ -91,7 +94,7 @@ class Summaries:
         if start == end:
             return None
         dropped = [token for ids in layout.ids[start:end] for token in ids]
-        return Compaction(tenant, conversation, (*layout.head, *dropped, *question), covered, most)
+        return Compaction(wish, wish.conversation, (*layout.head, *dropped, *question), covered, most)
 
 
 def summary_item(covers: str, text: str, cost: tuple[int, int, int], now: int) -> Item:

@@ -268,15 +268,14 @@ class Turn:
         if upcoming is not None and upcoming.ids[: len(computed)] != computed:
             prefixes.want(Prefix(conversation, salt, upcoming.ids, upcoming.cut, leaf, due=True))
         if upcoming is not None and self._response.params.compaction:
-            self._compact(conversation, prompt.layout, upcoming.cut)
+            self._compact(prompt.layout, upcoming.cut)
         await prefixes.leave(salt, conversation, prompt.layout.path, cut)
 
-    def _compact(self, conversation: str, layout: Layout, cut: str | None) -> None:
+    def _compact(self, layout: Layout, cut: str | None) -> None:
         """Have what the next turn's cut drops summarised."""
-        parts, response = self._parts, self._response
-        wanted = parts.prompts.summaries.wanted(response.tenant, conversation, layout, cut)
+        wanted = self._parts.prompts.summaries.wanted(self._response, layout, cut)
         if wanted is not None:
-            parts.compactor.want(wanted, response.item_id)
+            self._parts.compactor.want(wanted)
 
     def _item(self, finish: Finish) -> Item:
         response = self._response

@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chatserver.service.engine.encoder import Encoder
-from chatserver.service.engine.published import Published, _common
+from chatserver.service.engine.published import _common
 from engine.contract import Engine, GenerateRequest, Shown, Tokenizer
+
+Tree = dict[int, "Tree"]
+"""Token ids that followed each other."""
 
 
 @dataclass(slots=True)
@@ -35,7 +38,7 @@ class Recording:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._published = Published(1 << 40, engine.card.page)
+        self._published: dict[str, Tree] = {}
         self._aborted: set[str] = set()
         self.start_over()
 
@@ -49,7 +52,7 @@ class Recording:
 
     async def generate(self, request: GenerateRequest):
         """Note the prompt; publish it with its answer at the end."""
-        could = min(self._published.warm(request.salt, "all", request.ids), len(request.ids) - 1)
+        could = min(_walk(self._published.get(request.salt, {}), request.ids), len(request.ids) - 1)
         answer: list[int] = []
         cached = 0
         try:
@@ -62,7 +65,6 @@ class Recording:
             self.reusable += could - could % self._engine.card.page
             self.cached += cached
             self._take(request, cached)
-            # under a name of its own each, so that none pushes another out
             self._publish(request.salt, (*request.ids, *answer[:-1]))
 
     async def prefill(self, request_id: str, ids: Sequence[int], salt: str = "") -> int:
@@ -99,8 +101,18 @@ class Recording:
                 made.taken = max(made.taken, min(cached, _common(made.ids, sent)))
 
     def _publish(self, salt: str, ids: Sequence[int]) -> None:
-        number = len(self._published._known)
-        self._published.add(salt, f"{number}", ids)
+        at = self._published.setdefault(salt, {})
+        for token in ids:
+            at = at.setdefault(token, {})
+
+
+def _walk(tree: Tree, ids: Sequence[int]) -> int:
+    """Return how many of the first ids were published: all of them are looked at, as nothing is ever evicted here."""
+    for count, token in enumerate(ids):
+        if (found := tree.get(token)) is None:
+            return count
+        tree = found
+    return len(ids)
 
 
 def think(encoder: Encoder, tokenizer: Tokenizer) -> None:

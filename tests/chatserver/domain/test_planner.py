@@ -43,11 +43,12 @@ def arrange(
     trim=None,
     post=None,
     inside=False,
+    fixed=10,
     choose=plan,
 ):
     chosen = Policy(policy, ratio, post, inside)
     window = Window(context, 10_000_000, 100)
-    return choose(segments, fixed=10, window=window, policy=chosen, cut=cut, trim=trim)
+    return choose(segments, fixed=fixed, window=window, policy=chosen, cut=cut, trim=trim)
 
 
 def test_all_is_kept_while_it_fits():
@@ -221,7 +222,11 @@ def test_what_would_be_too_little_is_refused():
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 2000), st.integers(1, 80)), min_size=1, max_size=40),
+    st.lists(
+        st.tuples(st.integers(1, 2000), st.integers(1, 80), st.none() | st.integers(1, 128)),
+        min_size=1,
+        max_size=40,
+    ),
     st.sampled_from(CUTTING),
     st.floats(0.1, 1.0),
     st.none() | st.integers(1, 2000),
@@ -229,28 +234,31 @@ def test_what_would_be_too_little_is_refused():
     st.sampled_from([0, 25]),
 )
 def test_a_conversation_of_any_lengths(turns, policy, ratio, post, inside, system):
-    """Turn by turn: within window and limit, head kept, kept + dropped = all, no cut moves before it must."""
+    """Turn by turn: within window and limit, head kept, kept + dropped = all, no cut moves before it must.
+
+    With compaction: after a turn whose cut moved, the head may grow by a summary, or have another one than before.
+    """
     cut = trim = None
-    start, done = 0, []
-    options = {"policy": policy, "ratio": ratio, "post": post, "inside": inside}
-    for user, answer in turns:
+    start, done, fixed = 0, [], 10
+    for user, answer, summary in turns:
+        options = {"policy": policy, "ratio": ratio, "post": post, "inside": inside, "fixed": fixed}
         segments = dialogue(*done, (user, 0), system=system)
         pinned = bool(system)
-        limit = 894 if post is None else min(894, 10 + system + post)
+        limit = 894 if post is None else min(894, fixed + system + post)
         lengths = [s.length - (trim.count if trim and s.item_id == trim.item_id else 0) for s in segments]
-        unmoved = 10 + system + sum(lengths[max(start, pinned) :])
+        unmoved = fixed + system + sum(lengths[max(start, pinned) :])
         try:
             chosen = arrange(segments, cut=cut, trim=trim, **options)
         except DoesNotFit as error:
-            assert user + 10 + system > limit, "only a message that is too long by itself is refused"
-            assert error.single and error.needed == user + 10 + system and error.limit == limit
+            assert user + fixed + system > limit, "only a message that is too long by itself is refused"
+            assert error.single and error.needed == user + fixed + system and error.limit == limit
             continue  # a refused turn takes its input back
         kept = [*segments[: chosen.pinned], *segments[chosen.start :]]
         dropped = segments[chosen.pinned : chosen.start]
         assert [*kept[: chosen.pinned], *dropped, *kept[chosen.pinned :]] == segments
         assert chosen.pinned == pinned and segments[-1] in kept
         removed = chosen.trim.count if chosen.trim else 0
-        assert chosen.sent == 10 + sum(s.length for s in kept) - removed <= limit
+        assert chosen.sent == fixed + sum(s.length for s in kept) - removed <= limit
         if chosen.trim:
             assert inside and chosen.trim.item_id in {s.item_id for s in kept}
             (whole,) = [s.length for s in kept if s.item_id == chosen.trim.item_id]
@@ -260,12 +268,32 @@ def test_a_conversation_of_any_lengths(turns, policy, ratio, post, inside, syste
             assert (chosen.start, chosen.trim) == (max(start, pinned), trim)
         done.append((user, answer))
         cut, trim, start = chosen.cut, chosen.trim, chosen.start
-        try:
-            after = arrange_next(dialogue(*done, system=system), cut=cut, trim=trim, **options)
-        except DoesNotFit:
-            continue
-        assert after.start >= start and after.trim in (None, trim)
-        cut, trim, start = after.cut, after.trim, after.start
+        for head in (fixed, fixed if summary is None or start <= pinned else 10 + summary):
+            options["fixed"] = fixed = head
+            after = _next_of(dialogue(*done, system=system), cut, trim, **options)
+            if after is not None:
+                assert after.start >= start and after.trim in (None, trim)
+                cut, trim, start = after.cut, after.trim, after.start
+
+
+def _next_of(segments, cut, trim, **options):
+    """The plan at the end of a turn. What it begins with is kept while it and the expected message fit."""
+    pinned = sum(segment.role is Role.SYSTEM for segment in segments)
+    head = options["fixed"] + sum(segment.length for segment in segments[:pinned])
+    limit = 894 if options["post"] is None else min(894, head + options["post"])
+    before = [segment.item_id for segment in segments].index(cut) if cut else pinned
+    left_out = trim.count if trim and trim.item_id in {s.item_id for s in segments[before:]} else 0
+    length = head + sum(segment.length for segment in segments[before:]) - left_out
+    # counted without what is pinned, as `plan_next` does: it errs to the long side
+    bound = 894 if options["post"] is None else min(894, options["fixed"] + options["post"])
+    expected = expected_message(segments, bound - options["fixed"])
+    try:
+        after = arrange_next(segments, cut=cut, trim=trim, **options)
+    except DoesNotFit:
+        return None
+    if length + expected <= limit:
+        assert after.start == before
+    return after
 
 
 class Counted(Sequence):

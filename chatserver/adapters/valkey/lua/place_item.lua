@@ -1,6 +1,6 @@
 -- Place an item beside the branches: under its parent, never at the head.
--- KEYS   conversation, items, up, ids
--- ARGV   tenant, item id, item, parent, packed ids
+-- KEYS   conversation, items, up, ids, bills
+-- ARGV   tenant, item id, item, parent, packed ids, bill ('' = none)
 -- Result missing · no_item (the parent is gone) · ok
 -- One step. Sent twice, it changes nothing the second time; an item that is there already stays as it is.
 if redis.call('HGET', KEYS[1], 'tenant') ~= ARGV[1] then return {'missing'} end
@@ -10,5 +10,6 @@ if redis.call('HSETNX', KEYS[3], ARGV[2], (tonumber(string.match(link, '^%d+')) 
   redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
   redis.call('HSET', KEYS[4], ARGV[2], ARGV[5])
   redis.call('HINCRBY', KEYS[1], 'rev', 1)
+  if ARGV[6] ~= '' then redis.call('HSET', KEYS[5], ARGV[2], ARGV[6]) end
 end
 return {'ok'}

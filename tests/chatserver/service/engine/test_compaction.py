@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import pytest
 
+from chatserver.domain.access import new_token
 from chatserver.domain.ids import summary_id
 from chatserver.domain.item import Role
 from chatserver.domain.response import Status
 from chatserver.service.engine.summaries import OPENING, REQUEST
 from chatserver.service.operation.again import send_again
+from chatserver.service.web.admission import Nobody
 from chatserver.wire.commands import Page
+from chatserver.wire.responses import parse
 from engine.contract import EngineError
 from tests.chatserver.service.engine.test_going_on import asked, web_of
-from tests.chatserver.service.engine_role import TENANT, scripted, worker
+from tests.chatserver.service.engine_role import TENANT, ended, scripted, worker
 
 ASK = {
     "temperature": 0,
@@ -100,12 +104,42 @@ async def test_what_it_costs_is_told(role, store):
     assert counts.prompt >= prompt and counts.output >= output
 
 
+class Paying(Nobody):
+    """A key that pays."""
+
+    def __init__(self) -> None:
+        self.key = new_token(TENANT, os.urandom(7), os.urandom(32))[0]
+
+
+async def test_whoever_pays_for_the_answers_pays_for_the_summary(role, store):
+    """Once, as one request more, to the token what the item says; nobody pays for what was never written."""
+    chat, _, parts = role
+    payer, conversation, paid = Paying(), None, []
+    for number in range(8):
+        place = {"conversation": conversation} if conversation else {}
+        ask = parse({"input": f"Word {number} " + "x " * 20, **ASK, **place})
+        response, _ = await chat.respond(TENANT, ask, watch=False, payer=payer)
+        conversation = response.conversation
+        paid.append((await ended(store, response.id)).outcome.usage)
+        await quiet(parts)
+    items, _ = await chat.tree.all(TENANT, conversation, Page(100))
+    costs = [item.cost for item in items if item.role is Role.SUMMARY]
+    assert costs
+    while await store.accounts.settle():
+        pass
+    (used,) = await store.accounts.used(TENANT, "2020-01-01", "2099-01-01")
+    assert used.answers == 8 + len(costs)
+    assert used.usage.prompt == sum(u.prompt for u in paid) + sum(cost[0] for cost in costs)
+    assert used.usage.cached == sum(u.cached for u in paid) + sum(cost[1] for cost in costs)
+    assert used.usage.output == sum(u.output for u in paid) + sum(cost[2] for cost in costs)
+
+
 async def test_the_next_summary_is_made_of_the_former_one(role, store, monkeypatch):
     """Its prompt has the former summary and what was dropped since, in this order."""
     chat, engine, parts = role
     sent = []
     want = parts.compactor.want
-    monkeypatch.setattr(parts.compactor, "want", lambda wish, leaf: (sent.append(wish), want(wish, leaf)))
+    monkeypatch.setattr(parts.compactor, "want", lambda wish: (sent.append(wish), want(wish)))
     turns = await talk(chat, store, parts, 14)
     assert len(sent) >= 2
     former = await chat.tree.item(TENANT, turns[0].conversation, summary_id(sent[0].covers))
@@ -196,6 +230,32 @@ async def test_without_a_summary_the_cut_is_plain(role, store, monkeypatch):
     assert all(response.status is Status.INCOMPLETE for response in turns)
     assert parts.compactor.counts.failed >= 1 and not parts.compactor.counts.written
     assert turns[-1].outcome.ledger.cut and not turns[-1].outcome.ledger.summary
+
+
+async def test_a_message_that_fits_only_without_the_summary_goes_without_it(role, store):
+    """A summary never makes a message too long; the next cut's summary then says what this one said, too."""
+    chat, engine, parts = role
+    turns = await talk(chat, store, parts, 8)
+    ledger = turns[-1].outcome.ledger
+    assert ledger.summary_tokens > 20
+    room = CONTEXT - 6 - 40 - len(engine.tokenizer.head(None)) - len(engine.tokenizer.cue())
+    text = "x "
+    while len(engine.tokenizer.segment("user", text)) < room - ledger.summary_tokens // 2:
+        text += "x "
+    assert room - ledger.summary_tokens < len(engine.tokenizer.segment("user", text)) <= room
+    place = {**ASK, "conversation": turns[0].conversation}
+    long = await asked(chat, store, input=text, **place)
+    assert long.status is Status.INCOMPLETE, long.outcome.failure
+    assert long.outcome.ledger.summary is None and long.outcome.ledger.sent <= CONTEXT - 46
+    replayed = await send_again(store.conversations, store.turns, store.tapes, TENANT, long.id)
+    assert replayed.same
+    told = None
+    for _ in range(4):  # as soon as the long message is dropped there is room for a summary again
+        await quiet(parts)
+        told = (await asked(chat, store, input="And? " * 10, **place)).outcome.ledger.summary
+        if told is not None:
+            break
+    assert told not in (None, ledger.summary)
 
 
 async def test_nothing_is_summarised_unasked(role, store):
