@@ -1,0 +1,197 @@
+"""The KV cache through the whole program with the real engine: what is said to be warm is, and answers replay."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+from websockets.sync.client import connect
+
+from chatserver.adapters import embedded
+from chatserver.adapters.valkey import ValkeyStore
+from chatserver.service.operation.again import send_again
+from tests.program import ROOT
+
+pytestmark = [pytest.mark.e2e, pytest.mark.sglang]
+
+ASK = {"model": "smollm2-135m-instruct", "temperature": 0, "max_output_tokens": 16, "ignore_eos": True}
+SMALL = {"type": "auto", "token_limits": {"post_instructions": 150}}
+PAGE = 1
+REST = 20.0
+"""Seconds within which idle work must have made a prefix."""
+
+
+@pytest.fixture
+def web(real):
+    with httpx.Client(base_url=f"{real.url}/v1", timeout=120) as client:
+        yield client
+
+
+def asked(web, **fields) -> dict:
+    return web.post("/responses", json={**ASK, **fields}).raise_for_status().json()
+
+
+def cache_of(web, conversation: str) -> dict:
+    found = web.get(f"/conversations/{conversation}/cache").raise_for_status().json()
+    assert (found["state"], found["page_tokens"]) == ("known", PAGE)
+    assert found["prefill_tokens"] == found["prefix_tokens"] - found["warm_tokens"] >= 0
+    return found
+
+
+def at_rest(web, conversation: str) -> dict:
+    """What is told once idle work has made all but the last token that was written."""
+    until = time.monotonic() + REST
+    while (found := cache_of(web, conversation))["prefill_tokens"] > 8 and time.monotonic() < until:
+        time.sleep(0.05)
+    return found
+
+
+def off_by(told: dict, answer: dict) -> int:
+    """By how many tokens the cache endpoint was wrong about what a turn computed beside its message and the cue."""
+    context = answer["context"]
+    new = context["sent"] - context["spans"][-1][0]
+    return abs(told["prefill_tokens"] + new - context["computed"])
+
+
+def conversation_of(web, *texts: str) -> str:
+    items = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
+    return web.post("/conversations", json={"items": items}).raise_for_status().json()["id"]
+
+
+def test_what_is_told_of_the_cache_is_so(web):
+    """Within one page: before and after turns, across cuts, after an item, the cached prefix, and all was deleted."""
+    made, cuts, answers = conversation_of(web), set(), []
+    for number in range(9):
+        told = at_rest(web, made)
+        text = f"Message {number} tells of the tide, the moon, the harbour and of {number} ships."
+        answer = asked(web, conversation=made, input=text, truncation=SMALL)
+        if number:
+            assert off_by(told, answer) <= PAGE, (number, told, answer["context"])
+            assert told["cut"] == answer["context"]["cut"]
+            assert told["prefill_tokens"] <= 8, "no turn pays for a cut"
+        cuts.add(answer["context"]["cut"])
+        answers.append(answer)
+    assert len(cuts) >= 3
+
+    web.delete(f"/conversations/{made}/items/{answers[-1]['output'][0]['id']}").raise_for_status()
+    told = cache_of(web, made)
+    answer = asked(web, conversation=made, input="And again?", truncation=SMALL)
+    assert off_by(told, answer) <= PAGE
+
+    freed = web.request("DELETE", f"/conversations/{made}/cache").raise_for_status().json()
+    assert freed["freed_tokens"] > 100
+    told = cache_of(web, made)
+    answer = asked(web, conversation=made, input="Once more?", truncation=SMALL)
+    assert told["prefill_tokens"] > 50 and off_by(told, answer) <= PAGE
+
+    fork = web.post(f"/conversations/{made}/fork", json={}).raise_for_status().json()["id"]
+    told = cache_of(web, fork)
+    assert off_by(told, asked(web, conversation=fork, input="In the fork?", truncation=SMALL)) <= PAGE
+
+    held = cache_of(web, made)
+    gone = web.delete(f"/conversations/{made}").raise_for_status().json()
+    assert gone["freed_tokens"] < held["warm_tokens"], "the fork still holds what they share"
+    assert web.get(f"/conversations/{made}/cache").status_code == 404
+    assert web.delete(f"/conversations/{fork}").json()["freed_tokens"] > 100
+
+
+@pytest.mark.parametrize("sign", ["typing", "opening"])
+def test_a_sign_of_life_makes_the_prefix(web, real, sign):
+    """What a client wrote into a conversation is cold; when its user opens it or types, it is made before any turn."""
+    made = conversation_of(web, f"For {sign}, tell me of tides. " * 40, "They come and go.")
+    cold = cache_of(web, made)
+    assert cold["prefill_tokens"] > 200
+    if sign == "opening":
+        web.get(f"/conversations/{made}/items").raise_for_status()
+    else:
+        with connect(real.url.replace("http", "ws") + "/v1/responses") as socket:
+            socket.send(json.dumps({"type": "input.typing", "conversation_id": made}))
+    told = at_rest(web, made)
+    assert told["prefill_tokens"] == 0 and told["prefix_tokens"] == cold["prefix_tokens"]
+    answer = asked(
+        web, conversation=made, input="So?", truncation=SMALL | {"token_limits": {"post_instructions": 800}}
+    )
+    assert off_by(told, answer) <= PAGE and answer["context"]["computed"] < 30
+
+
+async def test_answers_replay_to_the_token(web, real):
+    """At temperature 0: after a cut, a stop, a continuation, and with a summary in the place of what was dropped."""
+    replayed = {}
+    made, policy = conversation_of(web), {**SMALL, "compaction": True}
+    for number in range(14):
+        text = f"My {number}th wish is a boat with {number} sails and a bell."
+        answer = asked(web, conversation=made, input=text, truncation=policy)
+        if answer["context"]["cut"]:
+            replayed["cut"] = answer
+        if answer["context"]["summary"]:
+            replayed["summary"] = answer
+            break
+        if answer["context"]["next_cut"] != answer["context"]["cut"]:
+            _await_summary(web, made)
+    replayed["stop"] = _stopped(web)
+    replayed["continuation"] = asked_to_go_on(web, replayed["stop"]["id"])
+    assert {"cut", "summary"} <= set(replayed)
+    store = await ValkeyStore.open(embedded.url(real.data_dir))
+    try:
+        for what, answer in replayed.items():
+            tenant = await store.turns.tenant_of(answer["id"])
+            found = await send_again(store.conversations, store.turns, store.tapes, tenant, answer["id"])
+            assert found.same is True, what
+            assert (found.prompt, found.prompt_hash) == (
+                answer["context"]["sent"],
+                answer["context"]["prompt_hash"],
+            )
+    finally:
+        await store.close()
+    said = subprocess.run(
+        [sys.executable, "-m", "chatserver", "replay", answer["id"], "--data-dir", str(real.data_dir)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "are the same" in said.stdout
+
+
+def _await_summary(web, conversation: str) -> None:
+    until = time.monotonic() + REST
+    while time.monotonic() < until:
+        items = web.get(f"/conversations/{conversation}/items?branches=all&order=asc&limit=100").json()[
+            "data"
+        ]
+        if any(item["type"] == "compaction" for item in items):
+            return
+        time.sleep(0.1)
+    raise AssertionError("no summary was written")
+
+
+def _stopped(web) -> dict:
+    """An answer that its user stopped after some tokens."""
+    body = {**ASK, "input": "Tell me a story about a whale.", "max_output_tokens": 400, "background": True}
+    response_id = web.post("/responses", json=body).raise_for_status().json()["id"]
+    with web.stream("GET", f"/responses/{response_id}?stream=true") as stream:
+        deltas = 0
+        for line in stream.iter_lines():
+            deltas += line.startswith("event: response.output_text.delta")
+            if deltas == 6:
+                break
+    web.post(f"/responses/{response_id}/cancel").raise_for_status()
+    until = time.monotonic() + REST
+    while (found := web.get(f"/responses/{response_id}").json())["status"] in ("queued", "in_progress"):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert found["status"] == "cancelled"
+    return found
+
+
+def asked_to_go_on(web, response_id: str) -> dict:
+    return (
+        web.post("/responses", json={"continue": response_id, "max_output_tokens": 12})
+        .raise_for_status()
+        .json()
+    )
