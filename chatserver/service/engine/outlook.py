@@ -122,16 +122,17 @@ class Outlook:
     async def _release(self, command: Release) -> None:
         """Free what belongs to nobody now, and say how much that was."""
         conversation, salt = command.conversation, self._salt(command.tenant)
-        leaves = {known.leaf for known in self._prefixes.known(salt, conversation)}
         kept: Ids = ()
+        gone: set[str | None] | None = None  # None: whatever is known by the time that it is freed
         try:
             upcoming = await self._prompts.upcoming_of(command.tenant, conversation)
             if upcoming is not None and not command.everything:
-                leaves -= await self._prompts.still_there(command.tenant, conversation, leaves)
-                kept = upcoming.ids
+                leaves = {known.leaf for known in self._prefixes.known(salt, conversation)}
+                there = await self._prompts.still_there(command.tenant, conversation, leaves)
+                kept, gone = upcoming.ids, (leaves - there) | {None}
         except NotFound:
             pass  # all of it is gone
         freed = await self._prefixes.free(
-            salt, conversation, lambda known: known.leaf in leaves or known.leaf is None, kept
+            salt, conversation, lambda known: gone is None or known.leaf in gone, kept
         )
         await self._caches.released(command, self._engine_id, freed)

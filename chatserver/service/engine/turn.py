@@ -31,7 +31,6 @@ from chatserver.ports.turns import Turns
 from chatserver.service.engine import account
 from chatserver.service.engine.compaction import Compactor
 from chatserver.service.engine.generation import Generation, as_server_error
-from chatserver.service.engine.layout import Layout
 from chatserver.service.engine.prefixes import Prefixes
 from chatserver.service.engine.prompting import Prompt, PromptBuilder, Upcoming
 from chatserver.service.engine.tape_writer import TapeWriter
@@ -75,6 +74,7 @@ class Turn:
     def __init__(self, parts: TurnParts, response: Response) -> None:
         self._parts = parts
         self._response = response
+        self._salt = parts.salt(response.tenant)
         self._written = Written()
         self._prompt: Prompt | None = None
         self._generation: Generation | None = None
@@ -139,8 +139,7 @@ class Turn:
                 f"{response.params.model} is no longer served; {served.name} is.", param="model"
             )
         self._prompt = prompt = await self._parts.prompts.build(response)
-        salt = self._parts.salt(response.tenant)
-        await self._parts.prefixes.wait_for(response.conversation, salt, prompt.ids, self._over)
+        await self._parts.prefixes.wait_for(response.conversation, self._salt, prompt.ids, self._over)
         await self._end(await self._generate(prompt))
 
     async def _generate(self, prompt: Prompt) -> Finish:
@@ -164,8 +163,7 @@ class Turn:
         """Run one request behind what is written. None: it gave way, and is to be continued."""
         parts, written = self._parts, self._written
         left = prompt.max_output - written.output
-        salt = parts.salt(self._response.tenant)
-        generation = Generation(parts.engine, self._response.params, salt, written.ids)
+        generation = Generation(parts.engine, self._response.params, self._salt, written.ids)
         if ended := self._already_over(left, generation):
             return ended
         self._generation = generation
@@ -233,6 +231,9 @@ class Turn:
         await self._parts.writer.flush(response.id)
         if self._lost:
             return
+        done = prompt if generation and generation.first_at and failure is None else None
+        if done is not None:
+            self._note_cached(done, upcoming)
         kept = await self._parts.turns.finish(
             response,
             outcome,
@@ -244,8 +245,8 @@ class Turn:
         )
         if not kept:
             log.warning("answer %s was taken over by another engine before it ended", response.id)
-        elif prompt and generation and generation.first_at and failure is None:
-            await self._note_cached(prompt, upcoming)
+        elif done is not None:
+            await self._leave_behind(done, upcoming)
 
     def _upcoming(self, prompt: Prompt, answer: tuple[int, ...]) -> Upcoming | None:
         """Return what the next turn begins with. Its cut moves now, if it may have to."""
@@ -254,28 +255,30 @@ class Turn:
             return None
         return self._parts.prompts.upcoming(prompt, response.params, response.item_id, answer)
 
-    async def _note_cached(self, prompt: Prompt, upcoming: Upcoming | None) -> None:
-        """Say what the cache holds now, free what a cut left, have the next turn's prefix made if it is another one."""
+    def _note_cached(self, prompt: Prompt, upcoming: Upcoming | None) -> None:
+        """Say what the cache holds, and have the next turn's prefix made if it is another one.
+
+        Before the end is stored: who sees the end may ask at once what is warm, or have all of it freed.
+        """
         prefixes, conversation = self._parts.prefixes, self._response.conversation
-        cut, leaf = prompt.ledger.cut, self._response.item_id
-        salt = self._parts.salt(self._response.tenant)
+        leaf = self._response.item_id
         # the last token's KV is computed only when something follows it
         computed = (*prompt.ids, *self._written.ids[:-1])
-        prefixes.computed(salt, conversation, computed, cut, leaf)
-        if conversation is None:
-            return
+        prefixes.computed(self._salt, conversation, computed, prompt.ledger.cut, leaf)
         # a cut that moved, or a template that shows what was emitted in another form from now on
-        if upcoming is not None and upcoming.ids[: len(computed)] != computed:
-            prefixes.want(Prefix(conversation, salt, upcoming.ids, upcoming.cut, leaf, due=True))
-        if upcoming is not None and self._response.params.compaction:
-            self._compact(prompt.layout, upcoming.cut)
-        await prefixes.leave(salt, conversation, prompt.layout.path, cut)
+        if conversation and upcoming is not None and upcoming.ids[: len(computed)] != computed:
+            prefixes.want(Prefix(conversation, self._salt, upcoming.ids, upcoming.cut, leaf, due=True))
 
-    def _compact(self, layout: Layout, cut: str | None) -> None:
-        """Have what the next turn's cut drops summarised."""
-        wanted = self._parts.prompts.summaries.wanted(self._response, layout, cut)
-        if wanted is not None:
-            self._parts.compactor.want(wanted)
+    async def _leave_behind(self, prompt: Prompt, upcoming: Upcoming | None) -> None:
+        """Have what the next turn drops summarised; free what earlier cuts hold."""
+        parts, response, layout = self._parts, self._response, prompt.layout
+        if response.conversation is None:
+            return
+        if upcoming is not None and response.params.compaction:
+            wanted = parts.prompts.summaries.wanted(response, layout, upcoming.cut)
+            if wanted is not None:
+                parts.compactor.want(wanted)
+        await parts.prefixes.leave(self._salt, response.conversation, layout.path, prompt.ledger.cut)
 
     def _item(self, finish: Finish) -> Item:
         response = self._response

@@ -105,6 +105,38 @@ async def test_closing_a_conversation_frees_it_and_lets_it_go_on(store):
                 await asking(store).close(tenant, conversation)
 
 
+async def test_a_turn_that_ends_while_its_cache_is_closed_does_not_keep_it(store, monkeypatch):
+    """What is noted of the cache between the question and the answer goes, too: all was asked for."""
+    async with scripted() as engine, worker(store, engine) as role:
+        await reported(store)
+        response = await run_turn(store, first_turn("x " * 100))
+        prompts, prefixes = role._parts.prompts, role._parts.prefixes
+        upcoming_of = prompts.upcoming_of
+
+        async def meanwhile(tenant, conversation):
+            (known,) = prefixes.known(TENANT, conversation)
+            prefixes.computed(TENANT, conversation, (*known.ids, 7, 8, 9), None, "a newer answer")
+            return await upcoming_of(tenant, conversation)
+
+        monkeypatch.setattr(prompts, "upcoming_of", meanwhile)
+        assert await asking(store).close(TENANT, response.conversation) > 100
+        assert not prefixes.known(TENANT, response.conversation)
+
+
+async def test_what_a_turn_computed_is_known_before_its_end(store, monkeypatch):
+    """Who sees the end and asks at once is told what is warm, and what is deleted then is freed."""
+    async with scripted() as engine, worker(store, engine) as role:
+        finish, known = role._parts.turns.finish, []
+
+        async def look(response, *args, **options):
+            known.extend(role._parts.prefixes.known(TENANT, response.conversation))
+            return await finish(response, *args, **options)
+
+        monkeypatch.setattr(role._parts.turns, "finish", look)
+        usage = (await run_turn(store, first_turn("x " * 100))).outcome.usage
+        assert [len(one.ids) for one in known] == [usage.prompt + usage.output - 1]
+
+
 async def test_nobody_can_tell(store, monkeypatch):
     """No engine, an engine that fails, a store that is away: null, and the deletion stands."""
     monkeypatch.setattr(module, "PATIENCE", 0.1)

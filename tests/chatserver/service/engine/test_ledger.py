@@ -197,4 +197,4 @@ async def test_a_template_that_drops_what_was_emitted_is_made_up_for_in_idle_tim
             usage = response.outcome.usage
             new = len(tokenizer.segment("user", f"And {number}?")) + len(tokenizer.cue())
             assert usage.prompt - usage.cached <= new + 1
-        assert role._parts.prefixes.counts.finished == 5
+        assert role._parts.prefixes.counts.finished >= 5
