@@ -17,6 +17,7 @@ from chatserver.errors import ChatServerError, StartupError
 from chatserver.service import logs
 from chatserver.service.operation import capacity, operator_arguments, random_model
 from chatserver.settings import Settings, options, read
+from chatserver.terminal import command as chat
 
 COMMANDS = {
     "serve": "run everything on this machine: store, engine and web, restarted when they die",
@@ -26,7 +27,7 @@ COMMANDS = {
     "replay": "send the ids of a response to the running server again, and compare the answers",
     "doctor": "say what this machine lacks, and what to do about it",
 }
-TOOLS = {"plan": capacity, "random-model": random_model}
+TOOLS = {"chat": chat, "plan": capacity, "random-model": random_model}
 """Commands that need no settings; each brings its own options."""
 OPERATORS = {"keys": operator_arguments.KEYS_HELP, "usage": operator_arguments.USAGE_HELP}
 """Commands that only need the store."""

@@ -140,7 +140,8 @@ def options() -> list[Option]:
     ]
 
 
-_FOREIGN = frozenset({"CHATSERVER_TEST_DATA"})
+_FOREIGN = frozenset({"CHATSERVER_TEST_DATA", "CHATSERVER_URL", "CHATSERVER_TOKEN"})
+"""Variables of the tests and of `chatserver chat`, which the server does not read."""
 
 
 def _variable(name: str) -> str:

