@@ -73,6 +73,10 @@ class MemoryStore:
         tape += fresh
         self.announce(response_id, fresh)
 
+    def changed(self, conversation_id: str) -> None:
+        for queue in self.subscribers["changes"]:
+            queue.put_nowait(conversation_id)
+
     def cut_subscriptions(self) -> None:
         for queues in self.subscribers.values():
             for queue in queues:
@@ -103,12 +107,14 @@ class MemoryConversations:
         changes = {"title": title, "metadata": metadata}
         found = replace(found, updated_at=now, **{k: v for k, v in changes.items() if v is not None})
         self.s.all_conversations[conversation_id] = found
+        self.s.changed(conversation_id)
         return found
 
     async def delete(self, tenant, conversation_id):
         if (await self.get(tenant, conversation_id)).active:
             raise Conflict("a turn runs")
         del self.s.all_conversations[conversation_id], self.s.all_items[conversation_id]
+        self.s.changed(conversation_id)
         for response in list(self.s.all_responses.values()):
             if response.conversation == conversation_id:
                 del self.s.all_responses[response.id], self.s.all_tapes[response.id]
@@ -127,6 +133,7 @@ class MemoryConversations:
         self.s.all_items[conversation_id].update({item.id: item for item in items})
         found = replace(found, head=items[-1].id if items else found.head, updated_at=now)
         self.s.all_conversations[conversation_id] = found
+        self.s.changed(conversation_id)
         return found
 
     async def branch(self, tenant, conversation_id, leaf, *, with_ids):
@@ -153,6 +160,11 @@ class MemoryConversations:
         ordered = sorted(items.values(), key=lambda item: (depth(item), item.id))
         start = 0 if after is None else [item.id for item in ordered].index(after) + 1
         return ordered[start : start + limit]
+
+    async def links(self, tenant, conversation_id, *, unless=0):
+        await self.get(tenant, conversation_id)
+        items = self.s.all_items[conversation_id]
+        return {} if len(items) == unless else {item.id: item.parent for item in items.values()}
 
     async def some(self, tenant, conversation_id, item_ids):
         await self.get(tenant, conversation_id)
@@ -181,6 +193,7 @@ class MemoryConversations:
             if gone == found.head:
                 found = replace(found, head=above)
         self.s.all_conversations[conversation_id] = found
+        self.s.changed(conversation_id)
         return found
 
 
@@ -232,6 +245,7 @@ class MemoryTurns:
             title=found.title or turn.title,
             updated_at=response.created_at,
         )
+        self.s.changed(found.id)
 
     async def known(self, turn):
         known, fingerprint = self.s.keys.get(
@@ -247,6 +261,11 @@ class MemoryTurns:
         if found is None or found.tenant != tenant:
             raise NotFound(f"no response {response_id}")
         return found
+
+    async def running(self, tenant, conversation_id):
+        await self.s.conversations.get(tenant, conversation_id)
+        mine = [r for r in self.s.all_responses.values() if r.conversation == conversation_id]
+        return [response for response in mine if not response.status.ended]
 
     async def ahead(self, response_ids):
         self.s.check()
@@ -288,6 +307,7 @@ class MemoryTurns:
                 head = found.parent
             conversation = self.s.all_conversations[found.conversation]
             self.s.all_conversations[found.conversation] = replace(conversation, head=head, active=None)
+            self.s.changed(found.conversation)
         self.s.add(response.id, closing)
         return True
 
@@ -324,6 +344,10 @@ class MemoryTapes:
 class MemorySignals:
     def __init__(self, store: MemoryStore) -> None:
         self.s = store
+
+    async def changes(self):
+        async for conversation_id in self.bundles("changes"):
+            yield conversation_id
 
     async def bundles(self, web_id):
         self.s.check()

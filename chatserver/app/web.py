@@ -16,6 +16,7 @@ from chatserver.app import store as stores
 from chatserver.domain.ids import ENTROPY_BYTES, new_id
 from chatserver.service.supervision.listening import listen
 from chatserver.service.web.chat import Chat
+from chatserver.service.web.feeds import Feeds
 from chatserver.service.web.hub import Hub
 from chatserver.service.web.prices import Prices
 from chatserver.settings import Settings
@@ -49,6 +50,7 @@ def chat_on(store: ValkeyStore, hub: Hub, settings: Settings, prices: Prices | N
         registry=store.registry,
         caches=store.caches,
         hub=hub,
+        feeds=Feeds(store.signals),
         settings=settings,
         prices=prices,
     )

@@ -261,6 +261,11 @@ class Response:
     price: Price | None = None
     """What the model cost when the response was accepted; None: it has no price."""
 
+    @property
+    def answers(self) -> str | None:
+        """The item that the answer stands under, None if it is the first of its conversation."""
+        return self.inputs[-1] if self.inputs else self.parent
+
     def billed(self, usage: Usage) -> Usage:
         """Return what its payer pays for: the prompt of several answers is on the first one's bill."""
         return replace(usage, prompt=0, cached=0) if self.beside else usage

@@ -72,6 +72,13 @@ class Conversations(Protocol):
         """Return up to `limit` items of all branches in order of (depth, id), behind `after`. Raises NotFound."""
         ...
 
+    async def links(self, tenant: str, conversation_id: str, *, unless: int = 0) -> dict[str, str | None]:
+        """Return the item above each item, of all branches and summaries; None above the first ones.
+
+        Empty if there are `unless` items: whoever knows a branch as long as that knows them all. Raises NotFound.
+        """
+        ...
+
     async def some(
         self, tenant: str, conversation_id: str, item_ids: Sequence[str]
     ) -> list[StoredItem | None]:

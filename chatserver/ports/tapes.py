@@ -88,6 +88,10 @@ class Signals(Protocol):
         """Yield what is announced to a web process."""
         ...
 
+    def changes(self) -> AsyncIterator[str | None]:
+        """Yield the id of each conversation whose items, running responses or own fields have changed."""
+        ...
+
     def commands(self, engine_id: str) -> AsyncIterator[Command | None]:
         """Yield wake-ups and questions for all engines, and stops for this one."""
         ...

@@ -68,6 +68,13 @@ class Turns(Protocol):
         """Return it. Raises NotFound."""
         ...
 
+    async def running(self, tenant: str, conversation_id: str) -> list[Response]:
+        """Return up to MAX_RUNNING responses of a conversation that have not ended, the oldest first.
+
+        Raises NotFound.
+        """
+        ...
+
     async def tenant_of(self, response_id: str) -> str:
         """Return whose a response is; for operators, not for clients. Raises NotFound."""
         ...
@@ -134,6 +141,9 @@ class Turns(Protocol):
         """Return how many jobs wait in all queues."""
         ...
 
+
+MAX_RUNNING = 64
+"""Bound on what `Turns.running` returns."""
 
 RESPONSE_TTL = 3600
 """Seconds that an ended tape, and an ended response with `stored` False, stays readable, if nothing else is set."""

@@ -53,8 +53,10 @@ class _Endpoints:
         return json_response(rendered)
 
     async def get(self, request: Request) -> Response:
-        conversation = await self._chat.conversation(self._door.tenant(request), _id(request))
-        return json_response(wire.conversation_object(conversation))
+        tenant = self._door.tenant(request)
+        conversation = await self._chat.conversation(tenant, _id(request))
+        running = await self._chat.running(tenant, _id(request)) if conversation.active else []
+        return json_response(wire.conversation_object(conversation, running))
 
     async def update(self, request: Request) -> Response:
         tenant = self._door.tenant(request)
@@ -83,17 +85,24 @@ class _Endpoints:
 
     async def list_items(self, request: Request) -> Response:
         tenant = self._door.tenant(request)
-        everything, leaf, query = wire.parse_branch(self._door.query(request))
+        wanted, query = wire.parse_branch(self._door.query(request))
         page = wire.parse_page(query)
-        if everything:
+        if wanted.everything:
             found, more = await self._chat.tree.all(tenant, _id(request), page)
             return json_response(wire.list_object(found, wire.item_object, has_more=more))
-        items = await self._chat.tree.branch(tenant, _id(request), leaf)
+        tree = self._chat.tree
+        if wanted.through is None:
+            items = await tree.branch(tenant, _id(request), wanted.leaf)
+        else:
+            items = await tree.through(tenant, _id(request), wanted.through)
         found, more = wire.page_of(items, page)
+        beside = await tree.siblings(tenant, _id(request), items, found) if wanted.siblings else None
         found = await self._chat.tree.with_summaries(tenant, _id(request), found)
         if page.after is None:
             await self._chat.warmth.expect(tenant, _id(request))  # who opens it is likely to ask
-        return json_response(wire.list_object(found, wire.item_object, has_more=more))
+        return json_response(
+            wire.list_object(found, lambda item: wire.item_object(item, beside), has_more=more)
+        )
 
     async def get_item(self, request: Request) -> Response:
         tenant = self._door.tenant(request)

@@ -48,6 +48,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await hub.start()
+        await chat.feeds.start()
         await settling.start()
         telling = asyncio.create_task(chat.places.run(), name="queue places")
         watching = asyncio.create_task(admission.vigil.run(), name="vigil")
@@ -58,6 +59,7 @@ def create_app(
             watching.cancel()
             await asyncio.gather(telling, watching, return_exceptions=True)
             await settling.close()
+            await chat.feeds.close()
             await hub.close()
 
     keys = Keys(settings.api_keys, host=settings.host, access=access, origins=settings.cors_origins)

@@ -12,10 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
-import orjson
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
@@ -31,13 +30,13 @@ from chatserver.errors import (
 )
 from chatserver.service.web.admission import Caller, Ticket
 from chatserver.service.web.reader import Reader
+from chatserver.transports.conversation_feed import tell
 from chatserver.transports.door import Door, fingerprint, idempotency_key
 from chatserver.transports.frame_socket import GOODBYES, FrameSocket, ends_all
 from chatserver.wire import frames
 from chatserver.wire.errors import nested_event
 from chatserver.wire.limits import rate_headers
 from chatserver.wire.response_events import ResponseEvents
-from chatserver.wire.response_objects import response_object
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +76,7 @@ class Connection:
         self._ticket: Ticket | None = None
         self._lanes: dict[str | None, deque[frames.Create]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._feeds: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Serve until one side closes. What was begun goes on without us."""
@@ -162,13 +162,15 @@ class Connection:
             case frames.Create():
                 self._queue(frame)
             case frames.Attach():
-                self._spawn(self._attach(frame))
+                self._spawn(self._admitted(frame.stream_id, lambda: self._attach(frame)))
             case frames.Cancel():
                 await self._enter()
                 response = await self._chat.stop(self._caller.tenant, frame.response_id)
-                await self._socket.send(_stop_accepted(response, frame.stream_id))
+                await self._socket.send(frames.stop_accepted(response, frame.stream_id))
             case frames.Typing():
                 await self._chat.warmth.expect(self._caller.tenant, frame.conversation_id)
+            case frames.Subscribe():
+                self._subscribe(frame)
             case frames.Authenticate():
                 await self._socket.send(b'{"type":"auth.accepted"}')  # nothing to do any more
 
@@ -184,7 +186,24 @@ class Connection:
             )
         lane.append(frame)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _subscribe(self, frame: frames.Subscribe) -> None:
+        """Begin or end to tell of a conversation; whoever subscribes again is told anew."""
+        telling = self._feeds.pop(frame.conversation_id, None)
+        if telling is not None:
+            telling.cancel()
+        if frame.on:
+            telling = self._feeds[frame.conversation_id] = self._spawn(
+                self._admitted(
+                    frame.stream_id, lambda: tell(self._chat, self._caller.tenant, self._socket, frame)
+                )
+            )
+            telling.add_done_callback(lambda done: self._told(frame.conversation_id, done))
+
+    def _told(self, conversation_id: str, telling: asyncio.Task[None]) -> None:
+        if self._feeds.get(conversation_id) is telling:
+            del self._feeds[conversation_id]
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         if len(self._tasks) > MAX_LANES:
             work.close()
             raise Overloaded(
@@ -193,6 +212,7 @@ class Connection:
         task = asyncio.create_task(self._guard(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a lane; what it cannot tell the client about ends the connection."""
@@ -233,14 +253,18 @@ class Connection:
         await self._relay(response, reader, frame.stream_id)
 
     async def _attach(self, frame: frames.Attach) -> None:
+        response, reader = await self._chat.read(self._caller.tenant, frame.response_id, frame.after)
+        await self._relay(response, reader, frame.stream_id, frame.after)
+
+    async def _admitted(self, stream_id: str | None, work: Callable[[], Awaitable[None]]) -> None:
+        """Do what counts as a request of the key; what goes wrong is said in its lane."""
         try:
             await self._enter()
-            response, reader = await self._chat.read(self._caller.tenant, frame.response_id, frame.after)
-            await self._relay(response, reader, frame.stream_id, frame.after)
+            await work()
         except ChatServerError as error:
             if ends_all(error):
                 raise
-            await self._socket.send(self._error(error, frame.stream_id))
+            await self._socket.send(self._error(error, stream_id))
 
     async def _relay(
         self, response: Response, reader: Reader, stream_id: str | None, after: int = -1
@@ -259,11 +283,3 @@ class Connection:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _stop_accepted(response: Response, stream_id: str | None) -> bytes:
-    """Return our answer to a cancel: an event type of its own, as the tape says when the answer has ended."""
-    event: dict[str, object] = {"type": "response.cancel.accepted", "response": response_object(response)}
-    if stream_id is not None:
-        event["stream_id"] = stream_id
-    return orjson.dumps(event)

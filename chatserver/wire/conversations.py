@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from chatserver.domain.item import Conversation, Item, Role
-from chatserver.domain.response import Usage
+from chatserver.domain.response import Response, Usage
 from chatserver.errors import BadRequest
 from chatserver.ports.caches import CacheReport
 from chatserver.ports.registry import ServedModel
@@ -21,6 +22,19 @@ MAX_LIMIT = 100
 MAX_TITLE = 200
 MAX_SEARCH = 200
 MAX_INCLUDE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """Which items to list: of all branches, of the one that ends with `leaf`, or of one that goes `through` an item.
+
+    `siblings`: whether to say of each item what stands beside it.
+    """
+
+    everything: bool = False
+    leaf: str | None = None
+    through: str | None = None
+    siblings: bool = False
 
 
 def parse_create(body: dict[str, Any]) -> tuple[dict[str, str], tuple[Message, ...]]:
@@ -63,15 +77,23 @@ def parse_fork(body: dict[str, Any]) -> tuple[str | None, dict[str, str] | None]
     return leaf, pairs
 
 
-def parse_branch(query: Mapping[str, str]) -> tuple[bool, str | None, Mapping[str, str]]:
-    """Take our extensions from the query of an item list: all branches?, the leaf of one branch; return the rest."""
-    rest = {k: v for k, v in query.items() if k not in ("branches", "leaf")}
-    branches, leaf = query.get("branches", "head"), query.get("leaf")
+def parse_branch(query: Mapping[str, str]) -> tuple[Branch, Mapping[str, str]]:
+    """Take our extensions from the query of an item list; return them, and the rest."""
+    rest = {k: v for k, v in query.items() if k not in ("branches", "leaf", "through", "siblings")}
+    branches, leaf, through = query.get("branches", "head"), query.get("leaf"), query.get("through")
+    siblings = query.get("siblings", "false")
     if branches not in ("head", "all"):
         raise BadRequest(f"branches: expected head or all, got {branches[:60]!r}", param="branches")
-    if branches == "all" and (leaf is not None or rest.get("order") == "desc"):
-        raise BadRequest("branches=all: expected no leaf and order asc", param="branches")
-    return branches == "all", leaf, rest
+    if siblings not in ("true", "false"):
+        raise BadRequest(f"siblings: expected true or false, got {siblings[:60]!r}", param="siblings")
+    if leaf is not None and through is not None:
+        raise BadRequest("through: expected it without leaf, got both", param="through")
+    one = leaf or through or siblings == "true"
+    if branches == "all" and (one or rest.get("order") == "desc"):
+        raise BadRequest(
+            "branches=all: expected no leaf, through or siblings, and order asc", param="branches"
+        )
+    return Branch(branches == "all", leaf, through, siblings == "true"), rest
 
 
 def parse_page(query: Mapping[str, str], *, search: bool = False) -> Page:
@@ -100,8 +122,14 @@ def parse_query(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     return {name: value for name, value in pairs if name not in ("include", "include[]")}
 
 
-def conversation_object(conversation: Conversation) -> dict[str, Any]:
-    """Return a conversation. Extensions: title, updated_at, head (last item), active (running response)."""
+def conversation_object(
+    conversation: Conversation, running: Sequence[Response] | None = None
+) -> dict[str, Any]:
+    """Return a conversation. Extensions: title, updated_at, head (last item), active (running response).
+
+    `running`: all running responses if they are told, each with the item that it answers and the one it will make.
+    """
+    more = {} if running is None else {"running": [_running(response) for response in running]}
     return {
         "id": conversation.id,
         "object": "conversation",
@@ -111,18 +139,38 @@ def conversation_object(conversation: Conversation) -> dict[str, Any]:
         "updated_at": conversation.updated_at or conversation.created_at,
         "head": conversation.head,
         "active": conversation.active,
+        **more,
     }
 
 
-def item_object(item: Item) -> dict[str, Any]:
-    """Return an item. Extensions: created_at, parent and response_id; a summary is of type compaction."""
+def _running(response: Response) -> dict[str, Any]:
+    return {"response_id": response.id, "item_id": response.item_id, "parent": response.answers}
+
+
+def changed_event(conversation: Conversation, running: Sequence[Response]) -> dict[str, Any]:
+    """Return what a subscriber of a conversation is told, first and then after each change."""
+    return {"type": "conversation.changed", "conversation": conversation_object(conversation, running)}
+
+
+def gone_event(conversation_id: str) -> dict[str, Any]:
+    """Return the last thing that a subscriber is told: the conversation was deleted."""
+    return {"type": "conversation.deleted", "conversation_id": conversation_id}
+
+
+def item_object(item: Item, siblings: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
+    """Return an item. Extensions: created_at, parent and response_id; a summary is of type compaction.
+
+    `siblings`: of the items that have some; if given, the item says which ones, itself among them.
+    """
     if item.role is Role.SUMMARY:
         return summary_object(item)
+    beside = {} if siblings is None else {"siblings": siblings.get(item.id, [item.id])}
     return {
         **message(item),
         "created_at": item.created_at,
         "parent": item.parent,
         "response_id": item.response_id,
+        **beside,
     }
 
 

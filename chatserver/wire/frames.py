@@ -1,4 +1,4 @@
-"""Frames that clients send on the WebSocket."""
+"""Frames that clients send on the WebSocket, and the one that only a cancel is answered with."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 
 import orjson
 
+from chatserver.domain.response import Response
 from chatserver.errors import BadRequest
 from chatserver.wire import responses
 from chatserver.wire.commands import CreateResponse
 from chatserver.wire.fields import Fields, describe, load
+from chatserver.wire.response_objects import response_object
 
 MAX_LANE = 64
 """Longest stream_id."""
@@ -51,14 +53,23 @@ class Typing:
 
 
 @dataclass(frozen=True, slots=True)
+class Subscribe:
+    """`conversation.subscribe`: be told of a conversation now and when it changes; `on` False: no longer."""
+
+    conversation_id: str
+    stream_id: str | None
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Authenticate:
     """`auth`: the first message of a client that cannot send headers."""
 
     token: str
 
 
-Frame = Create | Attach | Cancel | Typing | Authenticate
-_LATER = ("conversation.subscribe", "response.steer")
+Frame = Create | Attach | Cancel | Typing | Subscribe | Authenticate
+_LATER = ("response.steer",)
 
 
 def parse(text: bytes) -> Frame:
@@ -86,13 +97,17 @@ def parse(text: bytes) -> Frame:
         frame = Cancel(fields.text("response_id", longest=responses.MAX_ID), stream_id)
     elif kind == "input.typing":
         frame = Typing(fields.text("conversation_id", longest=responses.MAX_ID))
+    elif kind in ("conversation.subscribe", "conversation.unsubscribe"):
+        name = fields.text("conversation_id", longest=responses.MAX_ID)
+        frame = Subscribe(name, stream_id, kind == "conversation.subscribe")
     elif kind == "auth":
         frame = Authenticate(fields.text("token", longest=512, shortest=1))
     elif kind in _LATER:
         raise BadRequest(f"type: {kind} is not supported yet", param="type", code="not_supported")
     else:
         raise BadRequest(
-            "type: expected response.create, response.attach, response.cancel, input.typing or auth, "
+            "type: expected response.create, response.attach, response.cancel, conversation.subscribe, "
+            "conversation.unsubscribe, input.typing or auth, "
             f"got {describe(kind)}",
             param="type",
         )
@@ -111,3 +126,11 @@ def stream_id_in(text: bytes) -> str | None:
         return lane_of(load(text))
     except BadRequest:
         return None
+
+
+def stop_accepted(response: Response, stream_id: str | None) -> bytes:
+    """Return our answer to a cancel: an event type of its own, as the tape says when the answer has ended."""
+    event: dict[str, object] = {"type": "response.cancel.accepted", "response": response_object(response)}
+    if stream_id is not None:
+        event["stream_id"] = stream_id
+    return orjson.dumps(event)

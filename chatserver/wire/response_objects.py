@@ -26,7 +26,8 @@ def response_object(
     """Return the response object; `status` and `outcome` override the stored ones, for events of the past.
 
     Extensions beside OpenAI's fields: `context` (what the model saw) and `timing`, null until the end; `continues`
-    (the item whose text the answer begins with); `siblings` (responses that answer the same input), `beside`.
+    (the item whose text the answer begins with); `siblings` (responses that answer the same input), `beside`;
+    `parent` (the item that it answers) and `item_id` (the one that it makes), known from the start.
     """
     params = response.params
     if status is None:
@@ -68,6 +69,8 @@ def response_object(
         "continues": response.continues,
         "siblings": response.siblings,
         "beside": response.beside,
+        "parent": response.answers,
+        "item_id": response.item_id,
     }
 
 

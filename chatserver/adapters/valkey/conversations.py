@@ -186,6 +186,21 @@ class ValkeyConversations:
             if item is not None
         ]
 
+    async def links(self, tenant: str, conversation_id: str, *, unless: int = 0) -> dict[str, str | None]:
+        """See `Conversations.links`."""
+        key = keys.conversation(conversation_id)
+        commands: list[Command] = [("HGET", key.fields, "tenant"), ("HLEN", key.up)]
+        owner, count = await self._client.pipeline([(key.shard, command) for command in commands])
+        if owner != tenant.encode():
+            raise keys.no_conversation(conversation_id)
+        if count == unless:
+            return {}
+        flat = await self._client.run(key.shard, ("HGETALL", key.up))
+        return {
+            name.decode(): link.split(b" ", 1)[1].decode() or None
+            for name, link in zip(flat[::2], flat[1::2], strict=True)
+        }
+
     async def some(
         self, tenant: str, conversation_id: str, item_ids: Sequence[str]
     ) -> list[StoredItem | None]:  # type: ignore[valid-type]

@@ -47,6 +47,8 @@ from chatserver.errors import NotFound
 REGISTRY_SHARD = 0
 ENGINES_CHANNEL = "chat:engines"
 """Wake-ups for all engines; the payload is the shard."""
+CHANGES_CHANNEL = "chat:changes"
+"""Ids of conversations that have changed, for all web processes; the scripts name it, too."""
 CACHES_CHANNEL = "chat:caches"
 """Questions to all engines about the KV cache."""
 WEB_CHANNELS = "chat:web:"

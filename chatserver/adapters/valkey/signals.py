@@ -23,6 +23,12 @@ class ValkeySignals:
             async for message in messages:
                 yield None if message is None else frames.split(message[1])
 
+    async def changes(self) -> AsyncIterator[str | None]:
+        """See `Signals.changes`."""
+        async with aclosing(self._client.subscribe(keys.CHANGES_CHANNEL)) as messages:
+            async for message in messages:
+                yield None if message is None else message[1].decode()
+
     async def commands(self, engine_id: str) -> AsyncIterator[Command | None]:
         """See `Signals.commands`."""
         own = keys.ENGINE_CHANNELS + engine_id

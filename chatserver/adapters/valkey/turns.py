@@ -13,7 +13,7 @@ from chatserver.adapters.valkey.scripts import Command, script
 from chatserver.domain.ids import SHARDS
 from chatserver.domain.response import Outcome, Response
 from chatserver.domain.tape import Interrupted, Record
-from chatserver.ports.turns import Begun, NewTurn
+from chatserver.ports.turns import MAX_RUNNING, Begun, NewTurn
 
 REAP_STEP = 500
 """Jobs that one call of the put-back script takes from a shard when their leases ran out."""
@@ -61,6 +61,22 @@ class ValkeyTurns:
         if found is None or found.tenant != tenant:
             raise keys.no_response(response_id)
         return found
+
+    async def running(self, tenant: str, conversation_id: str) -> list[Response]:
+        """See `Turns.running`."""
+        key = keys.conversation(conversation_id)
+        commands: list[Command] = [("HGET", key.fields, "tenant"), ("SMEMBERS", key.running)]
+        owner, names = await self._client.pipeline([(key.shard, command) for command in commands])
+        if owner != tenant.encode():
+            raise keys.no_conversation(conversation_id)
+        ids = sorted(name.decode() for name in names)[:MAX_RUNNING]
+        fields = [keys.response(response_id).fields for response_id in ids]
+        found = await self._client.pipeline([(key.shard, ("HGETALL", field)) for field in fields])
+        running = [codec.decode_response(name, flat) for name, flat in zip(ids, found, strict=True) if flat]
+        return sorted(
+            (response for response in running if not response.status.ended),
+            key=lambda response: (response.accepted_at, response.id),
+        )
 
     async def tenant_of(self, response_id: str) -> str:
         """See `Turns.tenant_of`."""

@@ -23,6 +23,7 @@ from chatserver.ports.turns import Turns
 from chatserver.service.web.admission import NOBODY, Payer
 from chatserver.service.web.asking import Asking, fresh_id
 from chatserver.service.web.counting import Counting
+from chatserver.service.web.feeds import Feeds
 from chatserver.service.web.hub import Hub
 from chatserver.service.web.listing import Listing
 from chatserver.service.web.models import Models
@@ -52,6 +53,7 @@ class Chat:
         registry: Registry,
         caches: Caches,
         hub: Hub,
+        feeds: Feeds,
         settings: Settings,
         prices: Prices | None = None,
         clock: Callable[[], float] = time.time,
@@ -61,6 +63,8 @@ class Chat:
         self.warmth = Warmth(conversations, caches, registry)
         self.places = QueuePlaces(turns, hub)
         """What is warm in the engines' caches."""
+        self.feeds = feeds
+        """What changes in conversations."""
         self.tree = Tree(conversations)
         """Branches of conversations."""
         self._conversations = conversations
@@ -108,6 +112,11 @@ class Chat:
         """Return it. Raises NotFound."""
         _check_id(conversation_id, "conversation", "conv")
         return await self._conversations.get(tenant, conversation_id)
+
+    async def running(self, tenant: str, conversation_id: str) -> list[Response]:
+        """Return its responses that have not ended. Raises NotFound."""
+        _check_id(conversation_id, "conversation", "conv")
+        return await self._turns.running(tenant, conversation_id)
 
     async def conversations(self, tenant: str, page: Page) -> tuple[list[Conversation], str | None]:
         """See `Listing.page`. Raises NotFound if `page.after` is not a conversation."""

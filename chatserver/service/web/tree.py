@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from chatserver.domain.ids import ENTROPY_BYTES, new_id, shard_of, summary_id
@@ -46,6 +46,43 @@ class Tree:
             _check(leaf, "leaf", "msg")
         stored = await self._conversations.branch(tenant, conversation_id, leaf, with_ids=False)
         return [s.item for s in stored]
+
+    async def through(self, tenant: str, conversation_id: str, item_id: str) -> list[Item]:
+        """Return the items of a branch that has that item: the head's if it has, else the one that ends last."""
+        _check(item_id, "through", "msg")
+        at_head = await self.branch(tenant, conversation_id)
+        if any(item.id == item_id for item in at_head):
+            return at_head
+        below = _below(await self._conversations.links(tenant, conversation_id))
+        leaves, going = [], [item_id]
+        while going:
+            name = going.pop()
+            going += below.get(name, ())
+            leaves += [] if below.get(name) else [name]
+        ends = await self._in_order(tenant, conversation_id, leaves)
+        return await self.branch(tenant, conversation_id, ends[-1] if ends else item_id)
+
+    async def siblings(
+        self, tenant: str, conversation_id: str, branch: Sequence[Item], page: Sequence[Item]
+    ) -> dict[str, list[str]]:
+        """Return the items under the same parent, oldest first, for those of `page` that are not alone there.
+
+        `branch`: from the root to the leaf that `page` is of.
+        """
+        below = _below(await self._conversations.links(tenant, conversation_id, unless=len(branch)))
+        families = {item.id: family for item in page if len(family := below.get(item.parent, ())) > 1}
+        names = list(dict.fromkeys(name for family in families.values() for name in family))
+        places = {name: n for n, name in enumerate(await self._in_order(tenant, conversation_id, names))}
+        return {
+            item_id: sorted(filter(places.__contains__, family), key=places.__getitem__)
+            for item_id, family in families.items()
+        }
+
+    async def _in_order(self, tenant: str, conversation_id: str, item_ids: Sequence[str]) -> list[str]:
+        """Return the ids of those that are still there, the oldest first."""
+        found = await self._conversations.some(tenant, conversation_id, item_ids)
+        there = [stored.item for stored in found if stored is not None]
+        return [item.id for item in sorted(there, key=lambda item: (item.created_at, item.id))]
 
     async def all(self, tenant: str, conversation_id: str, page: Page) -> tuple[list[Item], bool]:
         """Return one page of the items of all branches, parents before what follows them, and whether more follow."""
@@ -103,6 +140,15 @@ class Tree:
         """Return the summary that ends with each item, None where there is none."""
         wanted = [summary_id(item.id) for item in items]
         return await self._conversations.some(tenant, conversation_id, wanted)
+
+
+def _below(links: Mapping[str, str | None]) -> dict[str | None, list[str]]:
+    """Return what lies right under each item; summaries, which lie beside the branches, are left out."""
+    below: dict[str | None, list[str]] = {}
+    for name, above in links.items():
+        if shard_of(name, "cmp") is None:
+            below.setdefault(above, []).append(name)
+    return below
 
 
 def _check(identifier: str, param: str, *kinds: str) -> None:

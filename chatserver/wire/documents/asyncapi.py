@@ -70,6 +70,12 @@ def _client_frames() -> dict[str, Any]:
             "response.attach", {"response_id": TEXT, "starting_after": WHOLE}, "response_id"
         ),
         "response.cancel": _message("response.cancel", {"response_id": TEXT}, "response_id"),
+        "conversation.subscribe": _message(
+            "conversation.subscribe", {"conversation_id": TEXT}, "conversation_id"
+        ),
+        "conversation.unsubscribe": _message(
+            "conversation.unsubscribe", {"conversation_id": TEXT}, "conversation_id"
+        ),
         "input.typing": _message("input.typing", {"conversation_id": TEXT}, "conversation_id"),
         "auth": _message("auth", {"token": TEXT}, "token"),
     }
@@ -81,7 +87,23 @@ def _server_frames() -> dict[str, Any]:
     place = _message(
         "response.queue_position", {"response_id": TEXT, "position": WHOLE}, "response_id", "position"
     )
-    return frames | {"response.queue_position": place}
+    changed = _message(
+        "conversation.changed",
+        {
+            "conversation": {
+                "type": "object",
+                "description": "the conversation as it is now; `running` names its responses that have not ended",
+            }
+        },
+        "conversation",
+    )
+    deleted = _message("conversation.deleted", {"conversation_id": TEXT}, "conversation_id")
+    apart = {
+        "response.queue_position": place,
+        "conversation.changed": changed,
+        "conversation.deleted": deleted,
+    }
+    return frames | apart
 
 
 def _message(kind: str, properties: dict[str, Any], *required: str) -> dict[str, Any]:

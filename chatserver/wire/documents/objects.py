@@ -51,6 +51,13 @@ def schemas() -> dict[str, Schema]:
             title=TEXT,
             head=or_null(TEXT),
             active=or_null(TEXT),
+            running={
+                "type": "array",
+                "description": "of one conversation, not in lists: its responses that have not ended",
+                "items": record(
+                    "response_id item_id parent", response_id=TEXT, item_id=TEXT, parent=or_null(TEXT)
+                ),
+            },
         ),
         "Cache": record(
             "object conversation_id state engines",
@@ -83,6 +90,8 @@ def schemas() -> dict[str, Schema]:
             continues=or_null({**TEXT, "description": "the item whose text the answer begins with"}),
             siblings={"type": "array", "items": TEXT, "description": "responses that answer the same input"},
             beside=or_null({**TEXT, "description": "the response that this one is a sibling of"}),
+            parent=or_null({**TEXT, "description": "the item that it answers"}),
+            item_id={**TEXT, "description": "the item that its answer is or will be"},
         ),
         "ChatCompletion": record(
             "id object created model choices usage",

@@ -89,10 +89,14 @@ def paths() -> dict[str, Schema]:
         },
         "/v1/conversations/{conversation_id}/items": {
             "get": _operation(
-                "Its items up to its head; extensions: up to `leaf`, or of all branches (order asc: by depth)",
+                "Its items up to its head; extensions: up to `leaf`, of the branch that goes `through` an item (the "
+                "head's, else the one that ends last), or of all branches (order asc: by depth). `siblings`: say of "
+                "each item which ones stand under the same parent",
                 list_of(item),
                 branches={"type": "string", "enum": ["head", "all"], "default": "head"},
                 leaf=TEXT,
+                through=TEXT,
+                siblings={"type": "string", "enum": ["true", "false"], "default": "false"},
                 **page,
             ),
             "post": _operation("Append items", list_of(item), body=record("items", items=messages(20))),

@@ -18,7 +18,7 @@ from chatserver.service.web.hub import Hub
 from chatserver.settings import Settings
 from chatserver.transports.connections import ServerConfig
 from chatserver.transports.http import create_app
-from tests.fakes import FakeEngine, MemoryStore
+from tests.fakes import MODEL, FakeEngine, MemoryStore
 
 
 @dataclass
@@ -97,6 +97,15 @@ async def opened_store(kind: str):
             yield store
         finally:
             await store.close()
+
+
+@pytest.fixture
+async def memory():
+    """A web role in memory."""
+    store = MemoryStore()
+    store.known_models.append(MODEL)
+    async with running_web(store) as web:
+        yield web
 
 
 @pytest.fixture(params=["memory", "valkey"])

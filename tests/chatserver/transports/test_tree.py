@@ -4,21 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from chatserver.ports.caches import CacheReport, Warm
-from tests.chatserver.transports.conftest import running_web
 from tests.chatserver.transports.test_websocket import receive, send, socket_to, until
-from tests.fakes import MODEL, MemoryStore
-
-
-@pytest.fixture
-async def memory():
-    """A web role in memory."""
-    store = MemoryStore()
-    store.known_models.append(MODEL)
-    async with running_web(store) as web:
-        yield web
 
 
 async def conversation(web, http) -> str:

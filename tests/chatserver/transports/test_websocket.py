@@ -117,7 +117,8 @@ async def test_attach_cancel_and_errors(web):
             ),
             ({"type": "response.create", "input": 5}, "input"),
             ({"type": "response.create", "input": "x", "stream_id": 5}, "stream_id"),
-            ({"type": "conversation.subscribe", "conversation_id": "c"}, "type"),
+            ({"type": "conversation.subscribe", "conversation_id": "c"}, "conversation"),
+            ({"type": "response.steer"}, "type"),
             ({"type": "nonsense"}, "type"),
         ):
             await send(second, **frame)

@@ -24,4 +24,5 @@ end
 redis.call('HSET', KEYS[1], 'head', head, 'updated_at', ARGV[3])
 redis.call('HINCRBY', KEYS[1], 'rev', 1)
 redis.call('ZADD', KEYS[5], ARGV[3], ARGV[2])
+redis.call('PUBLISH', 'chat:changes', ARGV[2])
 return {'ok', redis.call('HGETALL', KEYS[1])}

@@ -109,4 +109,5 @@ if ARGV[9] ~= '' then
   redis.call('PUBLISH', ARGV[11], ARGV[10])
 end
 redis.call('PUBLISH', ARGV[12], ARGV[13])
+if mode ~= 'none' then redis.call('PUBLISH', 'chat:changes', ARGV[15]) end
 return {'ok'}

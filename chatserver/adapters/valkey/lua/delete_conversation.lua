@@ -11,6 +11,7 @@ if tenant[1] then
   redis.call('HSET', KEYS[1], 'deleted', ARGV[1])
   redis.call('HDEL', KEYS[1], 'tenant')
   redis.call('ZREM', KEYS[7], ARGV[2])
+  redis.call('PUBLISH', 'chat:changes', ARGV[2])
 end
 
 for _, id in ipairs(redis.call('SPOP', KEYS[6], ARGV[4])) do

@@ -28,4 +28,5 @@ end
 redis.call('HSET', KEYS[1], 'updated_at', ARGV[4])
 redis.call('HINCRBY', KEYS[1], 'rev', 1)
 redis.call('ZADD', KEYS[6], ARGV[4], ARGV[2])
+redis.call('PUBLISH', 'chat:changes', ARGV[2])
 return {'ok', redis.call('HGETALL', KEYS[1])}

@@ -82,6 +82,7 @@ if ARGV[10] ~= '' then
     redis.call('HSET', KEYS[5], 'updated_at', ARGV[5])
     redis.call('ZADD', KEYS[10], ARGV[5], ARGV[10])
   end
+  redis.call('PUBLISH', 'chat:changes', ARGV[10])
 end
 for web in string.gmatch(state[3] or '', '%S+') do redis.call('PUBLISH', ARGV[8] .. web, ARGV[9]) end
 return 1

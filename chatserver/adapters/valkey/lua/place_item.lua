@@ -11,5 +11,6 @@ if redis.call('HSETNX', KEYS[3], ARGV[2], (tonumber(string.match(link, '^%d+')) 
   redis.call('HSET', KEYS[4], ARGV[2], ARGV[5])
   redis.call('HINCRBY', KEYS[1], 'rev', 1)
   if ARGV[6] ~= '' then redis.call('HSET', KEYS[5], ARGV[2], ARGV[6]) end
+  redis.call('PUBLISH', 'chat:changes', string.match(KEYS[1], '[^:]+$'))
 end
 return {'ok'}

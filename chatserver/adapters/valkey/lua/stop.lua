@@ -40,6 +40,7 @@ if ARGV[11] ~= '' then
   end
   redis.call('HSET', KEYS[4], 'updated_at', ARGV[3])
   redis.call('ZADD', KEYS[7], ARGV[3], ARGV[11])
+  redis.call('PUBLISH', 'chat:changes', ARGV[11])
 end
 for web in string.gmatch(state[5] or '', '%S+') do redis.call('PUBLISH', ARGV[10] .. web, ARGV[8]) end
 return {'ok', redis.call('HGETALL', KEYS[1])}
