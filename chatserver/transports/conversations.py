@@ -100,8 +100,9 @@ class _Endpoints:
         found = await self._chat.tree.with_summaries(tenant, _id(request), found)
         if page.after is None:
             await self._chat.warmth.expect(tenant, _id(request))  # who opens it is likely to ask
+        leaf = items[-1].id if items else ""
         return json_response(
-            wire.list_object(found, lambda item: wire.item_object(item, beside), has_more=more)
+            wire.list_object(found, lambda item: wire.item_object(item, beside, leaf), has_more=more)
         )
 
     async def get_item(self, request: Request) -> Response:

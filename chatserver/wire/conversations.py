@@ -157,14 +157,21 @@ def gone_event(conversation_id: str) -> dict[str, Any]:
     return {"type": "conversation.deleted", "conversation_id": conversation_id}
 
 
-def item_object(item: Item, siblings: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
+def item_object(
+    item: Item, families: Mapping[str | None, Sequence[str]] | None = None, leaf: str = ""
+) -> dict[str, Any]:
     """Return an item. Extensions: created_at, parent and response_id; a summary is of type compaction.
 
-    `siblings`: of the items that have some; if given, the item says which ones, itself among them.
+    `families`: what stands under some items. If given, an item says what stands beside it, itself among them, and
+    `leaf` what stands under it.
     """
     if item.role is Role.SUMMARY:
         return summary_object(item)
-    beside = {} if siblings is None else {"siblings": siblings.get(item.id, [item.id])}
+    beside: dict[str, Any] = {}
+    if families is not None:
+        beside["siblings"] = families.get(item.parent, [item.id])
+    if families is not None and item.id == leaf:
+        beside["children"] = families.get(item.id, [])
     return {
         **message(item),
         "created_at": item.created_at,

@@ -64,18 +64,19 @@ class Tree:
 
     async def siblings(
         self, tenant: str, conversation_id: str, branch: Sequence[Item], page: Sequence[Item]
-    ) -> dict[str, list[str]]:
-        """Return the items under the same parent, oldest first, for those of `page` that are not alone there.
+    ) -> dict[str | None, list[str]]:
+        """Return what stands under the same parent, oldest first, by parent, for the items of `page` and their leaf.
 
-        `branch`: from the root to the leaf that `page` is of.
+        `branch`: from the root to the leaf that `page` is of. A parent with one item under it may be left out.
         """
         below = _below(await self._conversations.links(tenant, conversation_id, unless=len(branch)))
-        families = {item.id: family for item in page if len(family := below.get(item.parent, ())) > 1}
+        parents = {item.parent for item in page} | {item.id for item in branch[-1:]}
+        families = {parent: below[parent] for parent in parents if parent in below}
         names = list(dict.fromkeys(name for family in families.values() for name in family))
         places = {name: n for n, name in enumerate(await self._in_order(tenant, conversation_id, names))}
         return {
-            item_id: sorted(filter(places.__contains__, family), key=places.__getitem__)
-            for item_id, family in families.items()
+            parent: sorted(filter(places.__contains__, family), key=places.__getitem__)
+            for parent, family in families.items()
         }
 
     async def _in_order(self, tenant: str, conversation_id: str, item_ids: Sequence[str]) -> list[str]:

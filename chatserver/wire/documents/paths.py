@@ -91,7 +91,7 @@ def paths() -> dict[str, Schema]:
             "get": _operation(
                 "Its items up to its head; extensions: up to `leaf`, of the branch that goes `through` an item (the "
                 "head's, else the one that ends last), or of all branches (order asc: by depth). `siblings`: say of "
-                "each item which ones stand under the same parent",
+                "each item which ones stand under the same parent, and of the branch's last one its `children`",
                 list_of(item),
                 branches={"type": "string", "enum": ["head", "all"], "default": "head"},
                 leaf=TEXT,

@@ -103,6 +103,8 @@ async def test_branches_and_siblings(web):
             sorted([answer, again], key=listed[1]["siblings"].index),
         ]
         assert set(listed[1]["siblings"]) == {answer, again}
+        at_question = await items_of(http, one, siblings="true", leaf=question)
+        assert [(i["id"], set(i["children"])) for i in at_question] == [(question, {answer, again})]
         for through in (answer, second["parent"], second["output"][0]["id"]):
             branch = await items_of(http, one, through=through, order="asc")
             assert [i["id"] for i in branch] == [
