@@ -168,19 +168,31 @@ def memory(name: str, path: Path | None, context: int | None, profile: Profile |
         return Finding(Level.OK, "memory", f"{free / GIB:.1f} GiB free")
     try:
         described = _config(name, path)
-        if described.get("model_type") not in FAMILIES:
-            return Finding(
-                Level.OK, "memory", f"{free / GIB:.1f} GiB free; what the model needs is not known here"
-            )
-        if profile and profile.gpus:
-            return _gpu_memory(described, context, profile)
-        return _host_memory(described, path, context, free)
-    except ProfileRefused as error:
-        return Finding(Level.FAIL, "memory", str(error), "choose another profile, window or model")
     except (ModelUnusable, OSError) as error:
         return Finding(
             Level.WARN, "memory", f"{free / GIB:.1f} GiB free; what is needed: {error}", "see model"
         )
+    try:
+        return _needed(described, path, context, profile, free)
+    except ModelUnusable as error:
+        return Finding(Level.FAIL, "memory", str(error), "choose another profile, window or model")
+
+
+def _needed(
+    described: dict[str, object], path: Path, context: int | None, profile: Profile | None, free: int
+) -> Finding:
+    """Raises ModelUnusable if the profile or the window is not for this model."""
+    family = described.get("model_type")
+    if profile and profile.family not in ("any", family):
+        raise ProfileRefused(f"profile {profile.name} is for {profile.family} models, this one is {family}")
+    if family not in FAMILIES:
+        detail = f"{free / GIB:.1f} GiB free; what the model needs is not known here"
+        return Finding(Level.OK, "memory", detail)
+    if profile and profile.gpus:
+        return _gpu_memory(described, context, profile)
+    if profile:
+        of_profile(profile, architecture(described), context)
+    return _host_memory(described, path, context, free)
 
 
 def _gpu_memory(described: dict[str, object], context: int | None, profile: Profile) -> Finding:

@@ -31,8 +31,8 @@ _CASES = (
     ),
     _case(
         r"Not enough memory\. Please try to increase --mem-fraction-static",
-        "no room is left for the KV cache: raise mem_fraction_static in the profile, or use more GPUs "
-        "(chatserver plan says how many)",
+        "no room is left for the KV cache: raise mem_fraction_static in the profile, use more GPUs (chatserver plan says "
+        "how many), or, on a CPU, stop other programs or take a smaller model",
     ),
     _case(
         r"Capture cuda graph failed",
@@ -59,8 +59,14 @@ _CASES = (
         "or take a smaller model",
     ),
     _case(
-        r"exit ?code:? -9\b|exited with -9\b|Out of memory: Killed",  # SGLang explains -9 after any other code, too
-        f"{_KILLED} the scheduler, most likely for host memory: set a smaller window (CHATSERVER_CONTEXT), "
+        r"can't start new thread",
+        "the system gave no memory for another thread: raise the limit on this program's memory (ulimit -v) or "
+        "processes (ulimit -u), set a smaller window (CHATSERVER_CONTEXT), or take a smaller model",
+    ),
+    _case(
+        # -6: what C++ does without memory. SGLang explains -9 after any other code, too.
+        r"exit ?code:? -[69]\b|exited with -[69]\b|Out of memory: Killed",
+        f"{_KILLED} the scheduler, most likely because host memory ran out: set a smaller window (CHATSERVER_CONTEXT), "
         "take a smaller model, or stop other programs",
     ),
 )

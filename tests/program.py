@@ -27,6 +27,12 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def inherited() -> dict[str, str]:
+    """Return the environment without settings of the program."""
+    ours = ("CHATSERVER_", "SCRIPTED_", "REDIS_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
 class Program:
     """`chatserver serve` in its own data folder. Use as a context manager."""
 
@@ -39,11 +45,8 @@ class Program:
         MODELS.mkdir(parents=True, exist_ok=True)
         if not (data_dir / "models").exists():
             (data_dir / "models").symlink_to(MODELS)
-        inherited = {
-            k: v for k, v in os.environ.items() if not k.startswith(("CHATSERVER_", "SCRIPTED_", "REDIS_"))
-        }
         self._environment = {
-            **inherited,
+            **inherited(),
             "ENGINE_KERNEL_CACHE": str(KERNELS),
             "CHATSERVER_PORT": str(self.port),
             "CHATSERVER_DATA_DIR": str(data_dir),

@@ -120,6 +120,22 @@ def test_profile_that_cannot_run_the_model(tmp_path, smi):
     assert (found.level, "9 attention heads" in found.detail) == (Level.FAIL, True)
 
 
+def test_profile_of_another_family(tmp_path):
+    """Also on a CPU, where nothing else would notice."""
+    found = doctor.memory("smollm2-135m-instruct", tmp_path / "none", None, load("cpu-tp2-ep2"))
+    assert (found.level, found.detail) == (
+        Level.FAIL,
+        "profile cpu-tp2-ep2 is for deepseek_v3 models, this one is llama",
+    )
+
+
+def test_window_that_the_model_has_not(tmp_path):
+    """The start would be refused: so says the doctor."""
+    found = doctor.memory("smollm2-135m-instruct", tmp_path / "none", 100_000, None)
+    assert found.level is Level.FAIL
+    assert "100000 tokens was asked for" in found.detail
+
+
 def test_model_folders(tmp_path):
     """Missing, empty, or not yet prepared: each says what to do."""
     assert doctor.model("scripted", None).level is Level.OK

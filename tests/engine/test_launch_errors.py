@@ -50,6 +50,7 @@ DIED = (
             "CHATSERVER_CONTEXT",
         ),
         ("OSError: [Errno 12] Cannot allocate memory", "CHATSERVER_CONTEXT"),
+        ("RuntimeError: can't start new thread", "ulimit -v"),
         (DIED.format(-9), "the system killed"),
         ("ValueError: Not enough host memory available. Requesting 400 GB", "hicache_ratio"),
     ],

@@ -16,12 +16,15 @@ from chatserver.errors import StartupError
 
 if TYPE_CHECKING:
     from engine.architecture import Architecture
+    from engine.parallelism import Parallelism
     from engine.plan import Plan
     from engine.profile import Profile
     from engine.published.tables import Gpu
 
 HELP = "say whether a model fits on some GPUs, what fits beside it, and which settings to use"
-_GPUS = re.compile(r"(\d{1,4})x([A-Za-z0-9-]+)")
+_GPUS = re.compile(r"(?:(\d{1,4})x)?(\d{1,4})x([A-Za-z][A-Za-z0-9-]*)")
+"""Nodes, GPUs of a node, kind; without nodes: GPUs, kind."""
+_MOST_GPUS = 9999
 _LENGTH = re.compile(r"(\d{1,9})([kKmM]?)")
 _OWN = ("ep", "redundant_experts", "attention_dp", "no_draft")
 """Options that make a spread of one's own; a profile has decided all of them."""
@@ -36,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="deepseek-v3",
         help="deepseek-v3, a model of ours, or a model folder (default: deepseek-v3)",
     )
-    add("--gpus", metavar="COUNTxKIND", help="GPUs such as 8xH200, or cpu for this machine's memory")
+    add("--gpus", metavar="COUNTxKIND", help="GPUs: 8xH200, 2x8xH800; or cpu for this machine's memory")
     add("--context", metavar="TOKENS", help="window, such as 128k (default: the profile's, else the model's)")
     add(
         "--ep",
@@ -90,30 +93,32 @@ def run(options: Mapping[str, Any]) -> int:
 def _plan(options: Mapping[str, Any]) -> tuple[Profile | None, Plan]:
     from dataclasses import replace  # noqa: PLC0415 - see the module
 
-    from engine.plan import default_ask, default_spread, made_for, of_profile, plan  # noqa: PLC0415
+    from engine.plan import default_ask, made_for, of_profile, plan  # noqa: PLC0415
 
     model = _architecture(str(options["model"]))
     context = _length(options["context"]) if options["context"] else None
     profile = _named(options)
     gpu, count = _hardware(options, profile)
     custom = any(_given(options[name]) for name in _OWN)
-    profile = profile or (None if custom else made_for(model, gpu, count))
-    if profile is not None:
-        ask = of_profile(profile, model, context)
+    spread = _spread(model, count, options) if custom else None
+    made = profile or made_for(model, gpu, count)
+    if made is not None and (spread is None or spread == made.parallelism):
+        profile, ask = made, of_profile(made, model, context)
     else:
-        spread = default_spread(
-            model,
-            count,
-            ep=options["ep"],
-            redundant=options["redundant_experts"],
-            draft=not options["no_draft"],
-        )
-        if options["attention_dp"] is not None:
-            spread = _regroup(spread, options["attention_dp"])
-        ask = default_ask(gpu, spread, context or model.context)
+        ask = default_ask(gpu, spread or _spread(model, count, options), context or model.context)
     if options["kv_dtype"]:
         ask = replace(ask, kv_dtype=options["kv_dtype"])
     return profile, plan(model, gpu, ask)
+
+
+def _spread(model: Architecture, count: int, options: Mapping[str, Any]) -> Parallelism:
+    """Return the spread over `count` GPUs that the options ask for, the usual one where they say nothing."""
+    from engine.plan import default_spread  # noqa: PLC0415
+
+    spread = default_spread(
+        model, count, ep=options["ep"], redundant=options["redundant_experts"], draft=not options["no_draft"]
+    )
+    return spread if options["attention_dp"] is None else _regroup(spread, options["attention_dp"])
 
 
 def _architecture(name: str) -> Architecture:
@@ -158,12 +163,14 @@ def _hardware(options: Mapping[str, Any], profile: Profile | None) -> tuple[Gpu,
     else:
         match = _GPUS.fullmatch(text)
         kinds = {name.lower(): name for name in GPUS}
-        if match is None or match[2].lower() not in kinds or not int(match[1]):
+        count = int(match[1] or 1) * int(match[2]) if match else 0
+        if match is None or match[3].lower() not in kinds or not 0 < count <= _MOST_GPUS:
             raise StartupError(
-                f"--gpus: expected a count and one of {', '.join(GPUS)}, such as 8xH200, or cpu, got {text!r}",
+                f"--gpus: expected 1 to {_MOST_GPUS} of {', '.join(GPUS)}, such as 8xH200 or 2x8xH800, or cpu, "
+                f"got {text!r}",
                 exit_code=2,
             )
-        gpu, count = GPUS[kinds[match[2].lower()]], int(match[1])
+        gpu = GPUS[kinds[match[3].lower()]]
     if profile is not None and count != max(1, profile.gpus):
         raise StartupError(
             f"--gpus: profile {profile.name} is for {profile.gpus} GPUs, got {text}", exit_code=2
@@ -176,7 +183,7 @@ def _given(value: object) -> bool:
     return value is not None and value is not False
 
 
-def _regroup(spread: Any, groups: int) -> Any:
+def _regroup(spread: Parallelism, groups: int) -> Parallelism:
     from dataclasses import replace  # noqa: PLC0415
 
     from engine.parallelism import ProfileRefused  # noqa: PLC0415

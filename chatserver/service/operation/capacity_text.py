@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from typing import Any
 
 from engine.models import known_models
@@ -27,8 +28,7 @@ def lines(name: str, plan: Plan, profile: Profile | None) -> list[str]:
         *_memory(plan),
         "",
         *(_capacity(plan) if plan.fits else _remedies(plan)),
-        *(_expected(plan) if plan.fits else ()),
-        *_commands(name, profile),
+        *([*_expected(plan), *_commands(name, plan, profile)] if plan.fits else ()),
     ]
 
 
@@ -73,8 +73,10 @@ def _how(plan: Plan, profile: Profile | None) -> list[str]:
     words = [f"settings      {_profile(profile)}", f"              {_written(_settings(plan))}"]
     if model.experts:
         spare = f", {spread.redundant} of all are spare copies" if spread.redundant else ""
+        share = spread.tp // spread.ep
+        divided = f", each divided among {share} GPUs" if share > 1 else ""
         words.append(
-            f"experts       {spread.experts_held(model.experts)} of {model.experts} on each GPU{spare}; "
+            f"experts       {spread.experts_held(model.experts)} of {model.experts} on each GPU{divided}{spare}; "
             f"{model.active_parameters / 1e9:.1f} of {model.parameters / 1e9:.1f} billion parameters work on a token"
         )
     if spread.attention_dp > 1:
@@ -166,19 +168,39 @@ def _rate_json(rate: Rate) -> dict[str, Any]:
     }
 
 
-def _commands(name: str, profile: Profile | None) -> list[str]:
+def _commands(name: str, plan: Plan, profile: Profile | None) -> list[str]:
     if profile is None:
         return []
     result = _labelled("note", profile.notes.splitlines()) if profile.notes else []
     if profile.runs == "engine":
-        result += [f"start         make serve MODEL={_served(name)} PROFILE={profile.name}"]
+        result += [_start(name, plan, profile)]
     if profile.runs != "engine" or profile.nodes > 1:
         where = "each node" if profile.runs != "engine" else "other nodes"
         variables = [f"{key}={shlex.quote(value)}" for key, value in profile.environment.items()]
-        result += ["", f"on {where}:", "  " + " ".join([*variables, *profile.command("FOLDER")])]
+        words = [*variables, *_as_planned(plan, profile).command("FOLDER")]
+        result += ["", f"on {where}:", "  " + " ".join(words)]
     if profile.router:
         result += ["", "in front:", f"  {profile.router}"]
     return result
+
+
+def _as_planned(plan: Plan, profile: Profile) -> Profile:
+    """Return the profile with the plan's window and kind of cache: all nodes must agree on them."""
+    arguments = {**profile.arguments, "context_length": plan.ask.context}
+    if plan.ask.kv_dtype != "auto":
+        arguments["kv_cache_dtype"] = plan.ask.kv_dtype
+    return replace(profile, arguments=arguments)
+
+
+def _start(name: str, plan: Plan, profile: Profile) -> str:
+    """Return how to start what was planned: the profile, and what the plan has otherwise than it."""
+    command = f"make serve MODEL={_served(name)}"
+    if plan.ask.context != (profile.arguments.get("context_length") or plan.model.context):
+        command += f" CONTEXT={plan.ask.context}"
+    kind = plan.ask.kv_dtype
+    if kind == profile.arguments.get("kv_cache_dtype", "auto"):
+        return f"start         {command} PROFILE={profile.source or profile.name}"
+    return f'start         with kv_cache_dtype = "{kind}" in a copy of profile {profile.name}: {command} PROFILE=COPY.toml'
 
 
 def _settings(plan: Plan) -> dict[str, Any]:

@@ -33,14 +33,15 @@ def test_too_small(capsys):
     assert "the weights need 31.2 GiB more on each GPU" in text
     assert "--gpus 16xH100 " in text
     assert "--gpus 8xH200 " in text
+    assert "make serve" not in text
 
 
 def test_window_that_does_not_fit(capsys):
     """The weights fit, one window does not: the largest that does is offered."""
-    code, text = planned(capsys, "--gpus", "16xH800", "--ep", "16", "--context", "128k")
+    code, text = planned(capsys, "--gpus", "16xH800", "--redundant-experts", "16", "--context", "128k")
     assert code == 1
-    assert "the cache holds 113,919 tokens, one window has 131,072" in text
-    assert "--context 113664" in text
+    assert "the cache holds 77,530 tokens, one window has 131,072" in text
+    assert "--context 76800" in text
 
 
 def test_json(capsys):
@@ -70,6 +71,14 @@ def test_json(capsys):
             "36 of 256 on each GPU, 32 of all are spare copies",
         ),
         (["--gpus", "8xH200", "--kv-dtype", "fp8_e4m3"], "35,712 bytes a token"),
+        (
+            ["--gpus", "8xH200", "--kv-dtype", "fp8_e4m3"],
+            'kv_cache_dtype = "fp8_e4m3" in a copy of profile h200x8',
+        ),
+        (["--gpus", "8xH200", "--ep", "8"], "MODEL=FOLDER PROFILE=h200x8"),
+        (["--gpus", "8xH200", "--ep", "4"], "64 of 256 on each GPU, each divided among 2 GPUs;"),
+        (["--gpus", "2x8xH800", "--context", "64k"], "MODEL=FOLDER CONTEXT=65536 PROFILE=h800x16"),
+        (["--gpus", "2x8xH800", "--context", "64k"], "--context-length 65536 --nnodes 2"),
         (["--profile", "h800x16"], "--node-rank $NODE_RANK --dist-init-addr $DIST_INIT_ADDR"),
         (["--profile", "pd-prefill-ep32"], "sglang_router.launch_router --pd-disaggregation"),
         (["--profile", "pd-decode-ep144"], "2 of 256 on each GPU, 32 of all are spare copies"),
@@ -96,8 +105,9 @@ def test_model_folder(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--gpus", "8xH900"], "--gpus: expected a count and one of H200"),
-        (["--gpus", "0xH200"], "--gpus: expected a count"),
+        (["--gpus", "8xH900"], "--gpus: expected 1 to 9999 of H200"),
+        (["--gpus", "2x0xH200"], "--gpus: expected 1 to 9999 of"),
+        (["--gpus", "0xH200"], "--gpus: expected 1 to 9999 of"),
         ([], "--gpus: expected GPUs such as 8xH200, or cpu"),
         (["--gpus", "6xH200"], "ep_num_redundant_experts = 2 would"),
         (["--gpus", "8xH200", "--ep", "3"], "tp_size: 8 cannot be divided among 3 expert ranks"),

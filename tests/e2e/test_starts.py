@@ -1,0 +1,89 @@
+"""Starts that cannot succeed, on the real engine: each ends with one line that names what to change."""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from engine.models import prepare
+from tests.program import KEPT, KERNELS, MODELS, ROOT, free_port, inherited
+
+pytestmark = [pytest.mark.e2e, pytest.mark.sglang]
+
+NO_ROOM = """
+description = "Weights and no cache."
+family = "any"
+runs = "engine"
+[needs]
+gpus = 0
+[sglang]
+device = "cpu"
+dtype = "float32"
+mem_fraction_static = 0.001
+"""
+
+
+def prepared(model: str):
+    """Return a model's folder, made without a limit on memory."""
+    return prepare(model, KEPT, lambda *progress: None)
+
+
+def run(folder, command: str, *options: str, memory: int | None = None) -> tuple[int, str]:
+    """Run `chatserver` to its end; return the exit code and what it printed. `memory`: a limit in bytes."""
+    (folder / "data").mkdir()
+    (folder / "data" / "models").symlink_to(MODELS)
+    where = ["--data-dir", str(folder / "data"), "--port", str(free_port())]
+    limit = None if memory is None else lambda: resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    done = subprocess.run(
+        [sys.executable, "-m", "chatserver", command, *where, *options],
+        cwd=ROOT,
+        env={**inherited(), "ENGINE_KERNEL_CACHE": str(KERNELS)},
+        preexec_fn=limit,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert "Traceback" not in done.stdout
+    return done.returncode, done.stdout
+
+
+def last_words(printed: str) -> str:
+    """Return the line that ended the program: it is the last and the only one of its kind."""
+    (said,) = (line for line in printed.splitlines() if line.startswith("chatserver: "))
+    assert printed.splitlines()[-1] == said
+    return said
+
+
+def test_a_fault_that_only_the_scheduler_finds(tmp_path):
+    """A value that passes every check and that SGLang's model refuses: told once, not tried again."""
+    shutil.copytree(prepared("tiny-deepseek-v3"), tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "hidden_act": "nope"}))
+    code, printed = run(tmp_path, "serve", "--model", str(tmp_path / "model"))
+    assert code == 1
+    assert "ValueError: Unsupported activation: nope" in last_words(printed)
+    assert "starting it again" not in printed
+
+
+def test_memory_that_runs_out_at_the_start(tmp_path):
+    """Under a real limit on the processes' memory: the line says which setting makes the program smaller."""
+    model = prepared("smollm2-135m-instruct").name
+    code, printed = run(tmp_path, "serve", "--model", model, memory=3_000_000_000)
+    assert code == 1
+    assert "CHATSERVER_CONTEXT" in last_words(printed)
+
+
+def test_the_doctor_tries_the_start(tmp_path):
+    """A profile that leaves no room for the cache: the doctor's line has the value to set."""
+    (tmp_path / "small.toml").write_text(NO_ROOM)
+    profile = ["--profile", str(tmp_path / "small.toml")]
+    code, printed = run(tmp_path, "doctor", "--engine", "--model", "tiny-deepseek-v3", *profile)
+    (line,) = (line for line in printed.splitlines() if line.startswith("fail"))
+    assert code == 1
+    assert "engine " in line
+    assert "set mem_fraction_static above 0." in line
