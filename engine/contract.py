@@ -293,7 +293,7 @@ class Engine(Protocol):
 
         Returns how many tokens were freed, 0 if nothing was there. `keep`: how many of the first tokens others
         begin with, too. What a running request uses stays. Raises RequestRefused (`keep` is not in 0 … len(ids)),
-        EngineLost, EngineError (no answer in time).
+        EngineLost, EngineError (no answer in time, or a cache with copies that cannot be freed).
         """
         ...
 

@@ -31,8 +31,8 @@ _CASES = (
     ),
     _case(
         r"Not enough memory\. Please try to increase --mem-fraction-static",
-        "no room is left for the KV cache: raise mem_fraction_static in the profile, use more GPUs (chatserver plan says "
-        "how many), or, on a CPU, stop other programs or take a smaller model",
+        "no room is left for the KV cache: raise mem_fraction_static in the profile, use more GPUs "
+        "(chatserver plan says how many), or, on a CPU, stop other programs or take a smaller model",
     ),
     _case(
         r"Capture cuda graph failed",

@@ -28,10 +28,9 @@ def release(cache: Any, ids: Sequence[int], keep: int, salt: str | None) -> int:
     """Free what is cached of sequences that begin with `ids[:keep + 1]`, from token `keep` on; return the tokens.
 
     Modifies `cache`. `keep` is rounded down to a page, as nothing shares a part of one. Returns 0 for caches
-    that are not SGLang's unified tree, and for a write-back HiCache, whose leaves go to host memory instead.
-    A host copy (HiCache) stays until host memory is wanted.
+    that are not SGLang's unified tree. With HiCache the engine refuses before: host copies would stay.
     """
-    if not isinstance(cache, UnifiedRadixCache) or cache.disable or cache.is_write_back:
+    if not isinstance(cache, UnifiedRadixCache) or cache.disable:
         return 0
     core = cache.tree_core
     # Speculation keys the tree by pairs of tokens: `keep` common tokens are one pair less.

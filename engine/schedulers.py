@@ -18,6 +18,8 @@ PING_SECONDS = 2.0
 RELEASE_SECONDS = 10.0
 WATCH_SECONDS = 2.0
 """Seconds between two looks of the watchdog."""
+AWAY_SECONDS = 0.5
+"""A look that comes later than that was held up here (a stopped process, a machine that is overrun)."""
 
 
 class Schedulers:
@@ -108,9 +110,14 @@ class Schedulers:
     async def keep_watch(self) -> None:
         """Lose schedulers that say nothing, end requests that get nothing, until cancelled."""
         while True:
-            await asyncio.sleep(min(WATCH_SECONDS, self._settings.silence / 4))
+            pause, asleep = min(WATCH_SECONDS, self._settings.silence / 4), time.monotonic()
+            await asyncio.sleep(pause)
+            asked = time.monotonic()
             answered = await self.ping()
             now = time.monotonic()
+            late = max(0.0, asked - asleep - pause) + max(0.0, now - asked - PING_SECONDS)
+            if late > AWAY_SECONDS:
+                self._watchdog.away(late)
             if (silent := self._watchdog.silent(now)) is not None:
                 self._lose(f"the scheduler said nothing for {silent:.0f} s")
             # Schedulers that do not answer are computing, or are lost soon: then the answers go on elsewhere.

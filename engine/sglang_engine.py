@@ -138,6 +138,10 @@ class SglangEngine:
     async def release(self, ids: Sequence[int], keep: int = 0, salt: str = "") -> int:
         """Free cached prefixes from token `keep` on; return how many tokens."""
         check_release(ids, keep)
+        if self._settings.extra.get("enable_hierarchical_cache"):
+            raise EngineError(
+                "HiCache keeps copies in host memory that SGLang frees by age alone: nothing is released"
+            )
         return await self._live().release(ids, keep, salt)
 
     async def health(self) -> Health:

@@ -27,6 +27,13 @@ class Watchdog:
         if word != self._last_word:
             self._last_word, self.heard_at = word, now
 
+    def away(self, seconds: float) -> None:
+        """Note that this process itself was held up for so long: nobody can have been heard, nobody was late."""
+        self.heard_at += seconds
+        for wait in self.waits.values():
+            if wait.since is not None:
+                wait.since += seconds
+
     def silent(self, now: float) -> float | None:
         """Return for how many seconds the schedulers have said nothing, if that is too long."""
         passed = now - self.heard_at

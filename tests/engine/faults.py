@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from engine.contract import EngineError, GenerateRequest, Sampling
+from engine.contract import EngineError, FinishReason, GenerateRequest, Sampling
 from engine.launch_errors import explained
 from engine.launch_record import recorded
 from engine.settings import EngineSettings
@@ -69,6 +69,20 @@ async def stops(engine: SglangEngine) -> None:
     await tokens(engine, "stops", 900, lambda: [rank.send_signal(signal.SIGSTOP) for rank in ranks()])
 
 
+async def pauses(engine: SglangEngine) -> None:
+    """The ranks are stopped for a moment that is not too long: the answer goes on."""
+
+    def pause() -> None:
+        stopped = ranks()
+        for rank in stopped:
+            rank.send_signal(signal.SIGSTOP)
+        asyncio.get_running_loop().call_later(
+            0.5, lambda: [rank.send_signal(signal.SIGCONT) for rank in stopped]
+        )
+
+    await tokens(engine, "pauses", 40, pause)
+
+
 async def stalls(engine: SglangEngine) -> None:
     """One request is forgotten by the schedulers; the others go on."""
     assert engine._runtime is not None
@@ -81,7 +95,47 @@ async def stalls(engine: SglangEngine) -> None:
     await lost
 
 
-SCENARIOS = {"dies": dies, "stops": stops, "stalls": stalls}
+async def aborts(engine: SglangEngine) -> None:
+    """Four times 250 requests are in flight, some with a token, some in the queue, and all are aborted at once.
+
+    `rate`: aborts a second from the first one asked for to the last request's end, in the best of the four.
+    """
+    ids = (*engine.tokenizer.head(None), *engine.tokenizer.segment("user", "Hi"), *engine.tokenizer.cue())
+    sampling = Sampling(max_tokens=500, temperature=0.0, ignore_end=True)
+    rates = []
+    for _ in range(4):
+        requests = [GenerateRequest(uuid.uuid4().hex, ids, sampling) for _ in range(250)]
+        tasks = [asyncio.create_task(drain(engine, request)) for request in requests]
+        while (await engine.health()).queued < 150:
+            await asyncio.sleep(0.01)
+        began = time.monotonic()
+        for request in requests:
+            await engine.abort(request.request_id)
+        assert not [end for end in await asyncio.gather(*tasks) if end is not FinishReason.ABORT]
+        rates.append(len(requests) / (time.monotonic() - began))
+    await tokens(engine, "after aborts", 20)
+    say(name="aborts", rate=max(rates), running=(await engine.health()).running, **await whole(engine))
+
+
+async def drain(engine: SglangEngine, request: GenerateRequest) -> FinishReason | None:
+    """Take all that a request brings; return how it ended."""
+    finish = None
+    async for chunk in engine.generate(request):
+        finish = chunk.finish
+    return finish
+
+
+async def whole(engine: SglangEngine) -> dict[str, object]:
+    """Count the KV pool once nothing runs any more."""
+    assert engine._runtime is not None
+    for _ in range(100):
+        if (pool := await engine._runtime.pool(5.0)) is not None:
+            return {"leaked": pool.leaked, "whole": pool.free + pool.cached == pool.total}
+        await asyncio.sleep(0.05)
+    return {"leaked": None, "whole": False}
+
+
+SCENARIOS = {"dies": dies, "stops": stops, "pauses": pauses, "aborts": aborts, "stalls": stalls}
 
 
 async def main(folder: str, names: list[str], count: int) -> None:

@@ -26,9 +26,12 @@ async def happened(folder, ranks: int, *scenarios: str) -> dict[str, dict]:
     return {said.pop("name"): said for said in map(json.loads, out.decode().splitlines())}
 
 
-async def test_schedulers_that_forget_and_stop(tiny_deepseek):
-    """A forgotten request fails alone; stopped schedulers are given up, and end with us."""
-    said = await happened(tiny_deepseek, 1, "stalls", "stops")
+async def test_schedulers_that_pause_forget_and_stop(tiny_deepseek):
+    """A pause is waited out; a forgotten request fails alone; stopped schedulers are given up, and end with us."""
+    said = await happened(tiny_deepseek, 1, "pauses", "aborts", "stalls", "stops")
+    assert said["pauses"] == {"tokens": 40}
+    assert said["aborts"]["rate"] >= 1000, said
+    assert (said["aborts"]["running"], said["aborts"]["leaked"], said["aborts"]["whole"]) == (0, 0, True)
     assert said["stalls"] == {"tokens": 20}
     assert said["lost"]["error"] == "EngineStalled"
     assert said["lost"]["text"].startswith("no token came for 5 s")

@@ -1,12 +1,17 @@
 """What is freed of SGLang's radix tree, and what stays: on both of its tree cores."""
 
 from array import array
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from engine.contract import EngineError
+from engine.settings import EngineSettings
+from engine.sglang_engine import SglangEngine
 
 pytestmark = pytest.mark.sglang
 
@@ -167,3 +172,10 @@ def test_others_lose_nothing(core, sequences, which):
 def common(a, b) -> int:
     """Return the length of the longest common prefix."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+async def test_host_copies_are_not_passed_over():
+    """With HiCache a copy would stay: the engine says so instead of telling a number."""
+    engine = SglangEngine(EngineSettings(Path(), "m", extra={"enable_hierarchical_cache": True}))
+    with pytest.raises(EngineError, match="HiCache keeps copies in host memory"):
+        await engine.release((1, 2, 3), 0)

@@ -1,6 +1,7 @@
 """Silence: of one request, of all schedulers, and what is not silence."""
 
 import asyncio
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -37,6 +38,18 @@ def test_any_new_word_is_a_sign_of_life():
     assert watchdog.silent(10) is None
 
 
+def test_time_in_which_nobody_listened_is_no_silence():
+    """This process was stopped itself: neither the schedulers nor a request were late."""
+    watchdog = Watchdog(silence=5, heard_at=0)
+    watchdog.waits["waiting"] = Wait(patience=5, since=1)
+    watchdog.waits["reading"] = Wait(patience=5)
+    watchdog.away(10)
+    assert watchdog.silent(14) is None
+    assert watchdog.stalled(14) == []
+    assert watchdog.silent(15.5) == 5.5
+    assert watchdog.stalled(16.5) == ["waiting"]
+
+
 def test_long_prompts_have_more_patience():
     """Ten minutes for 30,000 tokens on a CPU, half a minute more on a GPU."""
     assert patience(SETTINGS, 30_000) == pytest.approx(600.2)
@@ -70,6 +83,7 @@ class _Runtime:
 
     def __init__(self) -> None:
         self.alive = True
+        self.hold_up = 0.0
         self.aborted: list[str] = []
         self.manager = SimpleNamespace(
             generate_request=self._generate, abort_request=self.aborted.append, last_receive_tstamp=0
@@ -85,6 +99,10 @@ class _Runtime:
             await asyncio.sleep(60)
 
     async def pool(self, timeout: float):
+        if self.hold_up:
+            time.sleep(self.hold_up)  # the whole process is held up
+            self.hold_up = 0.0
+            raise TimeoutError
         if not self.alive:
             await asyncio.sleep(0.02)
             raise TimeoutError
@@ -128,3 +146,15 @@ async def test_schedulers_that_say_nothing_are_lost(watched):
     runtime.alive = False
     with pytest.raises(EngineLost, match="the scheduler said nothing for 0 s"):
         await asyncio.wait_for(outputs(schedulers, "0" * 32), 5)
+
+
+@pytest.mark.sglang
+async def test_schedulers_are_not_lost_while_nobody_listens(watched, monkeypatch):
+    """The event loop stands still for longer than the silence that is allowed: afterwards they are asked again."""
+    monkeypatch.setattr("engine.schedulers.PING_SECONDS", 0.05)
+    monkeypatch.setattr("engine.schedulers.AWAY_SECONDS", 0.05)
+    runtime, schedulers = watched
+    runtime.hold_up = 1.0
+    assert await outputs(schedulers, "f" * 32) == 41
+    assert runtime.hold_up == 0.0
+    assert not schedulers._lost.done()

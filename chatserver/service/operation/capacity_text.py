@@ -200,7 +200,8 @@ def _start(name: str, plan: Plan, profile: Profile) -> str:
     kind = plan.ask.kv_dtype
     if kind == profile.arguments.get("kv_cache_dtype", "auto"):
         return f"start         {command} PROFILE={profile.source or profile.name}"
-    return f'start         with kv_cache_dtype = "{kind}" in a copy of profile {profile.name}: {command} PROFILE=COPY.toml'
+    change = f'with kv_cache_dtype = "{kind}" in a copy of profile {profile.name}'
+    return f"start         {change}: {command} PROFILE=COPY.toml"
 
 
 def _settings(plan: Plan) -> dict[str, Any]:

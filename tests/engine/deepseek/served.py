@@ -46,6 +46,10 @@ class Served:
         """Return the answers. `at_once`: in one batch, as far as the scheduler does; else one after the other."""
         return await self._exchange({"requests": requests, "at_once": at_once})
 
+    async def release(self, ids: list[int], keep: int, salt: str) -> int:
+        """Free what is cached of `ids` from token `keep` on; return how many tokens."""
+        return await self._exchange({"release": {"ids": ids, "keep": keep, "salt": salt}})
+
     async def state(self) -> dict[str, Any]:
         """Return the scheduler's internal state, the model card, health and expert load."""
         return await self._exchange({"state": True})
@@ -89,7 +93,10 @@ async def main(settings: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         question = json.loads(line)
-        answer = await (_state(engine) if "state" in question else _run(engine, question))
+        if "release" in question:
+            answer = await engine.release(**question["release"])
+        else:
+            answer = await (_state(engine) if "state" in question else _run(engine, question))
         print(json.dumps(answer), flush=True)
     await engine.close()
 

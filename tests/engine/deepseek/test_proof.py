@@ -127,6 +127,21 @@ async def test_cut_and_continue(served, reference, sampling):
             reference.check([*ids, *whole["ids"][:k]], part)
 
 
+async def test_a_prefix_is_released_on_every_rank(served, reference):
+    """Behind what is kept nothing is cached any more, of another tenant all; pool and answers stay whole."""
+    ids = prompt(64, seed=3200)
+    mine, other = ({"ids": ids, "max_tokens": 8, "salt": salt} for salt in ("mine", "other"))
+    first, _ = await served.ask(mine, other)
+    assert await served.release([*ids, *first["ids"]], 20, "mine") == 64 + 7 - 20
+    assert await served.release([*ids, *first["ids"]], 20, "mine") == 0
+    health = (await served.state())["health"]
+    assert (health["kv_used"], health["kv_leaked"]) == (0, 0)
+    again, kept = await served.ask(mine, other)
+    assert (again["cached"], kept["cached"]) == (20, 63)
+    assert again["ids"] == kept["ids"] == first["ids"]
+    reference.check(ids, again)
+
+
 async def test_the_pool_is_whole_and_as_large_as_the_formula_says(served):
     """Layers x (kv_lora + rope) x 4 bytes a token, on every rank; nothing is held when nothing runs."""
     state = await served.state()
