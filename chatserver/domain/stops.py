@@ -2,6 +2,9 @@
 
 Text that may still turn out to be the beginning of a stop string is held back, together with its
 tokens: what is released is final, and can be written to a tape that is never rewritten.
+
+    ├── earlier: out already ──┤├── released ──┤├── held back ──┤
+                           └ a stop string may begin in any of the last two, or over the seam
 """
 
 from __future__ import annotations
@@ -14,9 +17,14 @@ Pair = tuple[int, str]
 
 @dataclass(slots=True)
 class StopFilter:
-    """Feed pairs, get released pairs. `matched` is the stop string once one was found; its text is trimmed."""
+    """Feed pairs, get released pairs. `matched` is the stop string once one was found; its text is trimmed.
+
+    `earlier`: text before the stream, which cannot be taken back. A stop string that begins there and ends in the
+    stream counts: what the stream has of it is trimmed.
+    """
 
     stops: tuple[str, ...]
+    earlier: str = ""
     matched: str | None = None
     _held: list[Pair] = field(default_factory=list)
 
@@ -38,12 +46,16 @@ class StopFilter:
         if self.matched is not None:
             return [(pair[0], "")]
         self._held.append(pair)
-        text = "".join(piece for _, piece in self._held)
-        position, stop = min(((text.find(s), s) for s in self.stops if s in text), default=(-1, None))
+        self.earlier = self.earlier[-max(map(len, self.stops)) :]
+        seam, text = len(self.earlier), self.earlier + "".join(piece for _, piece in self._held)
+        found = ((text.find(s, max(0, seam - len(s) + 1)), s) for s in self.stops)
+        position, stop = min((one for one in found if one[0] >= 0), default=(-1, None))
         if stop is not None:
             self.matched = stop
-            return _trim(self.flush(), position)
-        return self._release(len(text) - _overlap(text, self.stops))
+            return _trim(self.flush(), position - seam)
+        released = self._release(len(text) - _overlap(text, self.stops) - seam)
+        self.earlier += "".join(piece for _, piece in released)
+        return released
 
     def _release(self, final: int) -> list[Pair]:
         """Release the pairs whose text ends at or before character `final`."""

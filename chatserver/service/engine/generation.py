@@ -62,14 +62,15 @@ class Generation:
     async def run(self, prompt: Sequence[int], max_tokens: int) -> AsyncGenerator[list[Pair], None]:
         """Yield pairs, a list per scheduler step. Raises what the engine raises."""
         decoder = self._engine.tokenizer.decoder()
-        for token in self._emitted:
-            decoder.push(token)
+        self._stops.earlier = "".join([decoder.push(token) for token in self._emitted])
         request = GenerateRequest(self._id, (*prompt, *self._emitted), self._sampling(max_tokens), self._salt)
         async with contextlib.aclosing(self._patiently(request)) as chunks:
             async for chunk in chunks:
                 self._note(chunk)
                 pairs = self._stops.feed([(token, decoder.push(token)) for token in chunk.ids])
                 yield pairs + self._stops.flush() if chunk.finish else pairs
+                if self.matched:
+                    return  # the engine, which only knows its own part of an answer, may have seen nothing
 
     @property
     def matched(self) -> bool:
@@ -79,12 +80,13 @@ class Generation:
     def was_matched(self, after: int) -> bool:
         """Whether what was emitted ends with a stop string: the process died before it said so.
 
-        `after`: the first tokens, which another response wrote, are no part of the search.
+        `after`: the first tokens, which another response wrote; a stop string may begin there, not end there.
         """
         if not self._params.stop or len(self._emitted) <= after:
             return False
-        decoder, stops = self._engine.tokenizer.decoder(), StopFilter(self._params.stop)
+        decoder = self._engine.tokenizer.decoder()
         pairs = [(token, decoder.push(token)) for token in self._emitted]
+        stops = StopFilter(self._params.stop, "".join(piece for _, piece in pairs[:after]))
         stops.feed(pairs[after:])
         return stops.matched is not None
 

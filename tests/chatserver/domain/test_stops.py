@@ -33,6 +33,38 @@ def test_a_stop_over_several_tokens_is_trimmed():
     assert matched == "END"
 
 
+def test_a_stop_string_over_the_seam_counts():
+    """It began in what is out already: the rest of it is trimmed. One that is out as a whole does not count."""
+    stream = StopFilter(("END",), "what was stopped ended in E")
+    assert stream.feed([(1, "N")]) == []
+    assert stream.feed([(2, "D.")]) == [(1, ""), (2, "")]
+    assert stream.matched == "END"
+    stream = StopFilter(("END",), "END")
+    assert stream.feed([(1, "ND")]) == [(1, "ND")] and stream.matched is None
+    stream = StopFilter(("END",), "so E")
+    assert stream.feed([(1, "x"), (2, "N"), (3, "D")]) == [(1, "x"), (2, "N"), (3, "D")]
+
+
+@given(
+    st.text("abE", max_size=8),
+    st.lists(st.text("abE", max_size=3), max_size=12),
+    st.lists(st.text("abE", min_size=1, max_size=4), min_size=1, max_size=3),
+)
+def test_any_seam(earlier, pieces, stops):
+    """A match ends behind the seam and at the first piece that completes one; what is released leaves it out."""
+    stream, released, out = StopFilter(tuple(stops), earlier), [], earlier
+    for token, piece in enumerate(pieces):
+        released += stream.feed([(token, piece)])
+        out += piece
+        ends = [out.find(stop, max(0, len(earlier) - len(stop) + 1)) for stop in stops]
+        assert (stream.matched is not None) == any(end >= 0 for end in ends)
+        if stream.matched is not None:
+            text = "".join(piece for _, piece in released)
+            assert earlier + text == out[: max(len(earlier), min(end for end in ends if end >= 0))]
+            return
+    assert "".join(piece for _, piece in released + stream.flush()) == "".join(pieces)
+
+
 @given(
     st.lists(st.text("abE", max_size=3), max_size=30),
     st.lists(st.text("abE", min_size=1, max_size=3), max_size=3),

@@ -160,6 +160,20 @@ async def test_what_cannot_go_on_is_refused(chat, store):
         assert refused.value.param == next(iter(field))
 
 
+async def test_a_stop_string_over_the_seam_ends_the_answer(chat, store):
+    """Begun by what was cut off and ended by what follows: the answer ends there, as it would have in one."""
+    whole = await asked(chat, store, input="Tell me about tides.", **{**ASK, "max_output_tokens": 36})
+    part = await asked(chat, store, input="Tell me about tides.", **ASK)
+    text, kept = whole.outcome.item.text, part.outcome.item.text
+    stop = text[len(kept) - 3 : len(kept) + 3]
+    assert text.index(stop) == len(kept) - 3
+    cut = await asked(chat, store, input="Tell me about tides.", **ASK, stop=[stop])
+    assert cut.outcome.item.text == kept
+    more = await asked(chat, store, **{"continue": cut.id, "max_output_tokens": 24})
+    assert (more.status, more.outcome.item.text) == (Status.COMPLETED, kept)
+    assert 0 < more.outcome.usage.output < 6
+
+
 async def test_several_answers_are_siblings(chat, store):
     """They answer one input with seeds of their own; the first is at the head, all are whole."""
     ask = {**ASK, "temperature": 1, "seed": 7, "n": 3}

@@ -12,17 +12,17 @@ from chatserver.domain.response import Truncation
 from chatserver.service.engine.prefixes import Prefixes
 from chatserver.service.engine.wanted import Prefix
 from engine.contract import GenerateRequest, Sampling
-from engine.models import prepare
-from engine.settings import EngineSettings
 from engine.sglang_engine import SglangEngine
 from tests.chatserver.service.engine_role import at_rest, first_turn, next_turn, run_turn, worker
-from tests.program import KEPT
+from tests.engine.conftest import new_id
 from tests.stores import running_store
 
-pytestmark = [pytest.mark.e2e, pytest.mark.sglang]
+pytestmark = [pytest.mark.sglang, pytest.mark.asyncio(loop_scope="session")]
 
-MODEL = "smollm2-135m-instruct"
-WINDOW = 1024
+PREFIX = 1000
+"""Tokens: more than three chunks."""
+HISTORY = 340
+"""Tokens that may follow the instructions: a cut every few turns."""
 NEW_CHUNKS = 3
 
 
@@ -51,12 +51,12 @@ class Watched:
             self.over.append(time.monotonic())
 
 
-async def gives_way_within_a_step(engine: SglangEngine) -> None:
+async def test_it_gives_way_within_a_step(sglang_engine):
     """A turn comes in the middle of a prefill: no other step of it begins before the turn has its token."""
-    watched = Watched(engine)
+    engine, watched = sglang_engine, Watched(sglang_engine)
     prefixes = Prefixes(watched)
     working = asyncio.create_task(prefixes.run())
-    ids = tuple(1000 + (i * 37) % 30_000 for i in range(WINDOW - 8))
+    ids = tuple(1000 + (i * 37) % 30_000 for i in range(PREFIX))
     prefixes.want(Prefix("somebody", "salt", ids))
     async with asyncio.timeout(60):
         while len(watched.began) < NEW_CHUNKS:
@@ -76,39 +76,32 @@ async def gives_way_within_a_step(engine: SglangEngine) -> None:
     await asyncio.gather(working, return_exceptions=True)
 
 
-async def no_turn_pays_for_a_cut(engine: SglangEngine, store: ValkeyStore) -> None:
-    """Past the window, the turn after a cut computes its new message and no more."""
-    options = {"model": MODEL, "truncation": Truncation.AUTO, "max_output_tokens": 12}
-    cuts, tokenizer = 0, engine.tokenizer
-    async with worker(store, engine, lease=60) as role:
-        response = await run_turn(store, first_turn("The tide comes in. " * 25, **options))
-        for number in range(16):
-            await at_rest(role)
-            text = f"{number}: " + "and the tide goes out again " * 15
-            before, response = response, await run_turn(store, next_turn(response, text, **options))
-            usage = response.outcome.usage
-            new = len(tokenizer.segment("user", text)) + len(tokenizer.cue()) + len(tokenizer.tail((0,))) + 1
-            assert usage.prompt - usage.cached <= new
-            cuts += response.outcome.ledger.cut != before.outcome.ledger.cut
-        probe = first_turn(text, **options)
-        assert (await run_turn(store, probe)).outcome.usage.cached < 40, (
-            "the template's head, and nothing more"
-        )
+@pytest.mark.timeout(300)
+async def test_no_turn_pays_for_a_cut(sglang_engine):
+    """Past the bound on the history, the turn after a cut computes its new message and no more."""
+    engine, tokenizer = sglang_engine, sglang_engine.tokenizer
+    options = {"model": engine.card.name, "truncation": Truncation.AUTO, "max_output_tokens": 8}
+    options["post_instructions"] = HISTORY
+    cuts = 0
+    with running_store() as running:
+        store = await ValkeyStore.open(running.url)
+        async with worker(store, engine, lease=60) as role:
+            response = await run_turn(store, first_turn("The tide comes in. " * 20, **options))
+            for number in range(8):
+                await at_rest(role)
+                text = f"{number}: " + "and the tide goes out again " * 10
+                before, response = response, await run_turn(store, next_turn(response, text, **options))
+                usage = response.outcome.usage
+                new = len(tokenizer.segment("user", text)) + len(tokenizer.cue())
+                assert usage.prompt - usage.cached <= new + len(tokenizer.tail((0,))) + 1
+                cuts += response.outcome.ledger.cut != before.outcome.ledger.cut
+        await store.close()
     assert cuts >= 2
 
 
-@pytest.mark.timeout(300)
-async def test_idle_work_on_the_real_engine():
-    """One start of the engine for both."""
-    engine = SglangEngine(
-        EngineSettings(prepare(MODEL, KEPT, lambda *_: None), MODEL, context=WINDOW, kv_tokens=8 * WINDOW)
-    )
-    await engine.start(lambda _: None)
-    try:
-        await gives_way_within_a_step(engine)
-        with running_store() as running:
-            store = await ValkeyStore.open(running.url)
-            await no_turn_pays_for_a_cut(engine, store)
-            await store.close()
-    finally:
-        await engine.close()
+async def test_a_prefix_is_nothing_to_another_tenant(sglang_engine):
+    """Under another salt the same ids are computed anew."""
+    ids = tuple(2000 + (i * 41) % 30_000 for i in range(200))
+    assert await sglang_engine.prefill(new_id(), ids, "one") == 0
+    assert await sglang_engine.prefill(new_id(), ids, "one") == len(ids) - 1
+    assert await sglang_engine.prefill(new_id(), ids, "other") == 0
