@@ -7,7 +7,7 @@ from starlette.responses import Response as HttpResponse
 from starlette.routing import Route
 
 from chatserver.domain.response import Outcome, Response
-from chatserver.errors import BadRequest, ChatServerError
+from chatserver.errors import ChatServerError
 from chatserver.service.web.admission import Ticket
 from chatserver.service.web.reader import Reader
 from chatserver.transports.door import Door, fingerprint, idempotency_key, json_response
@@ -19,6 +19,9 @@ from chatserver.wire.commands import CompleteChat
 from chatserver.wire.conversations import list_object, model_object
 from chatserver.wire.errors import from_failure
 from chatserver.wire.fields import load
+
+CONVERSATION = "x-conversation-id"
+"""The header that ties a request to a conversation, in which it is stored; the answer has it, too."""
 
 
 def routes(door: Door) -> list[Route]:
@@ -41,28 +44,30 @@ class _Endpoints:
 
     async def create(self, request: Request) -> HttpResponse:
         tenant = self._door.tenant(request)
-        if "x-conversation-id" in request.headers:
-            raise BadRequest(
-                "X-Conversation-Id: is not supported yet; use /v1/responses with conversation",
-                param="X-Conversation-Id",
-                code="unsupported_parameter",
-            )
         key = idempotency_key(request.headers.get("idempotency-key"))
         body = await request.body()
-        ask = wire.parse(load(body))
+        conversation = request.headers.get(CONVERSATION)
+        ask = wire.in_conversation(wire.parse(load(body)), conversation)
         chat = self._door.chat
         response, fresh = await chat.complete(
-            tenant, ask, key=key, fingerprint=fingerprint("chat", body), payer=self._door.ticket(request)
+            tenant,
+            ask,
+            key=key,
+            fingerprint=fingerprint(f"chat {conversation or ''}", body),
+            payer=self._door.ticket(request),
         )
         readers = [await chat.attach(response, fresh=fresh, resumable=False)]
         together = Together(readers)
         try:
             readers += [(await chat.read(tenant, sibling))[1] for sibling in response.siblings]
             answer = self._stream if ask.stream else self._whole
-            return await answer(ask, response, readers, together, self._door.ticket(request))
+            answered = await answer(ask, response, readers, together, self._door.ticket(request))
         except BaseException:
             await together.aclose()
             raise
+        if response.conversation is not None:
+            answered.headers[CONVERSATION] = response.conversation
+        return answered
 
     async def _stream(
         self,

@@ -26,6 +26,7 @@ REQUEST_HEADERS = (
 )
 ANSWER_HEADERS = (
     "x-request-id",
+    "x-conversation-id",
     "retry-after",
     "retry-after-ms",
     *(

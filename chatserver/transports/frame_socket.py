@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from starlette.datastructures import Headers
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -65,9 +65,10 @@ class FrameSocket:
         """The subprotocols that the client offers."""
         return self._socket.scope.get("subprotocols", [])
 
-    async def accept(self, subprotocol: str | None) -> None:
+    async def accept(self, subprotocol: str | None, headers: Mapping[str, str]) -> None:
         """End the handshake."""
-        await self._socket.accept(subprotocol=subprotocol)
+        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await self._socket.accept(subprotocol=subprotocol, headers=pairs)
 
     async def receive(self) -> bytes:
         """Return the next frame. Raises BadRequest for a binary one, TooLarge, WebSocketDisconnect."""

@@ -83,11 +83,13 @@ class Connection:
         offered = self._socket.offered
         chosen = next((name for name in offered if not name.startswith(TOKEN_PROTOCOL)), None)
         try:
+            refusal = await self._look_at_handshake(offered)
             # Accept before refusing: a browser sees only 1006 of a refused handshake.
-            await self._socket.accept(chosen)
-            self._caller = await self._authenticate(offered)
-            self._caller.check(Scope.GENERATE)
-            leave = (await self._enter()).watch(self._socket.end)
+            await self._socket.accept(chosen, self._limits())
+            if refusal is not None:
+                raise refusal
+            ticket = self._ticket or await self._first_message()
+            leave = ticket.watch(self._socket.end)
             try:
                 await self._serve()
             finally:
@@ -100,14 +102,26 @@ class Connection:
             await self._cancel_tasks()
             self._socket.release()
 
-    async def _authenticate(self, offered: Sequence[str]) -> Caller:
+    async def _look_at_handshake(self, offered: Sequence[str]) -> ChatServerError | None:
+        """Let in who needs no key or brought it along; return why somebody must stay out."""
+        try:
+            caller = await self._caller_in_handshake(offered)
+            if caller is not None:
+                await self._let_in(caller)
+        except ChatServerError as error:
+            return error
+        return None
+
+    async def _caller_in_handshake(self, offered: Sequence[str]) -> Caller | None:
         keys, headers = self._door.keys, self._socket.headers
         keys.check_origin(headers)
         if not await keys.required() or "authorization" in headers:
             return await keys.caller(headers)
         tokens = [name.removeprefix(TOKEN_PROTOCOL) for name in offered if name.startswith(TOKEN_PROTOCOL)]
-        if tokens:
-            return await keys.caller_of(tokens[0])
+        return await keys.caller_of(tokens[0]) if tokens else None
+
+    async def _first_message(self) -> Ticket:
+        """Let in who brings the key in the first message. Raises Unauthenticated."""
         try:
             async with asyncio.timeout(AUTH_TIMEOUT):
                 frame = frames.parse(await self._socket.receive())
@@ -118,9 +132,21 @@ class Connection:
                 f"Missing API key: send the Authorization header, or the message "
                 f'{{"type": "auth", "token": …}} first and within {AUTH_TIMEOUT:g} s.'
             )
-        caller = await keys.caller_of(frame.token)
-        await self._socket.send(b'{"type":"auth.accepted"}')
-        return caller
+        ticket = await self._let_in(await self._door.keys.caller_of(frame.token))
+        limits = self._limits()
+        accepted = {"type": "auth.accepted", **({"headers": limits} if limits else {})}
+        await self._socket.send(orjson.dumps(accepted))
+        return ticket
+
+    async def _let_in(self, caller: Caller) -> Ticket:
+        caller.check(Scope.GENERATE)
+        self._caller = caller
+        return await self._enter()
+
+    def _limits(self) -> dict[str, str]:
+        """Return what an HTTP answer would say in its headers about the key's limits."""
+        verdict = self._ticket.verdict if self._ticket else None
+        return rate_headers(verdict) if verdict else {}
 
     async def _enter(self) -> Ticket:
         """Take one request of the key. Raises RateLimited, Unauthenticated: it was revoked."""
@@ -130,8 +156,7 @@ class Connection:
 
     def _error(self, error: ChatServerError, stream_id: str | None) -> bytes:
         """Return an error event, with the key's limits if they are what it is about."""
-        verdict = self._ticket.verdict if self._ticket and isinstance(error, RateLimited) else None
-        return nested_event(error, stream_id, rate_headers(verdict) if verdict else None)
+        return nested_event(error, stream_id, self._limits() if isinstance(error, RateLimited) else None)
 
     async def _serve(self) -> None:
         """Take frames until the client goes or a task finds that the connection is over."""

@@ -11,7 +11,7 @@ import orjson
 from chatserver.domain.response import Finish, Outcome, Params, Response, Usage
 from chatserver.domain.tape import Delta, Ended, ItemOpened, Record, Waiting
 from chatserver.errors import BadRequest
-from chatserver.wire.commands import CompleteChat
+from chatserver.wire.commands import NEW, CompleteChat
 from chatserver.wire.errors import from_failure
 from chatserver.wire.fields import Fields, metadata, wrong
 from chatserver.wire.messages import MAX_MESSAGES, chat_message
@@ -29,6 +29,7 @@ from chatserver.wire.sampling import (
 from chatserver.wire.usage import priced
 
 DONE = b"data: [DONE]\n\n"
+MAX_ID = 128
 
 
 def parse(body: dict[str, Any]) -> CompleteChat:
@@ -52,6 +53,22 @@ def parse(body: dict[str, Any]) -> CompleteChat:
     _refuse_rest(fields)
     fields.done()
     return CompleteChat(params, messages, stream, include_usage, count, fleeting=fleeting is False)
+
+
+def in_conversation(ask: CompleteChat, conversation: str | None) -> CompleteChat:
+    """Return the request tied to the conversation that X-Conversation-Id names. Raises BadRequest."""
+    if conversation is None:
+        return ask
+    if not 0 < len(conversation) <= MAX_ID:
+        raise BadRequest(
+            f"X-Conversation-Id: expected an id, or {NEW}, got {conversation[:60]!r}",
+            param="X-Conversation-Id",
+        )
+    if ask.fleeting:
+        raise BadRequest(
+            "store: expected it not to be false with X-Conversation-Id, got false", param="store"
+        )
+    return replace(ask, conversation=conversation)
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:

@@ -11,6 +11,10 @@ Message = tuple[str, str]
 """(role, text)."""
 
 
+NEW = "new"
+"""In place of a conversation's id: make one."""
+
+
 class Place(Enum):
     """HEAD: continue the conversation where it ends."""
 
@@ -44,7 +48,7 @@ class CreateResponse:
 class CompleteChat:
     """Ask for `count` answers to a conversation that the client keeps. `include_usage`: send it as a last chunk.
 
-    `fleeting`: said that nothing may be stored.
+    `fleeting`: said that nothing may be stored. `conversation`: where it is kept all the same, NEW for a new one.
     """
 
     params: Params
@@ -53,6 +57,7 @@ class CompleteChat:
     include_usage: bool = False
     count: int = 1
     fleeting: bool = False
+    conversation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

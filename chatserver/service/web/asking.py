@@ -99,25 +99,30 @@ class Asking:
     async def complete(
         self, tenant: str, ask: CompleteChat, *, key: str | None, fingerprint: str, payer: Payer
     ) -> tuple[Response, bool]:
-        """Begin an answer to messages that are not kept; otherwise like `respond`."""
+        """Begin an answer to messages that are kept if `ask.conversation` says where; otherwise like `respond`."""
+        spot = await self._spots.of_chat(tenant, ask)
         model = await self._models.resolve(ask.params.model)
-        shard = _pick_shard(tenant, key)
+        shard = spot.shard if spot.shard is not None else _pick_shard(tenant, key)
         now = self._clock()
+        items = chain(spot.messages, spot.parent, int(now), lambda: fresh_id("msg", shard))
         response = Response(
             id=fresh_id("chatcmpl", shard),
             tenant=tenant,
-            params=replace(with_defaults(ask.params, model), messages=ask.messages),
+            params=replace(with_defaults(ask.params, model), messages=spot.inline),
             created_at=int(now),
             accepted_at=now,
+            conversation=fresh_id("conv", shard) if spot.create else spot.conversation,
+            parent=spot.parent,
+            inputs=tuple(item.id for item in items),
             siblings=_several("chatcmpl", shard, ask.count),
             item_id=fresh_id("msg", shard),
-            stored=False,
+            stored=ask.conversation is not None,
             fleeting=ask.fleeting,
             payer=payer.key,
             price=self._prices.of(model),
         )
-        turn = self._turn(response, [], Spot(shard), key, fingerprint, watch=True, deserted=False)
-        return await self._begin(turn, payer, 0, model.context)
+        turn = self._turn(response, items, spot, key, fingerprint, watch=True, deserted=False)
+        return await self._begin(turn, payer, spot.tokens, model.context)
 
     def _turn(
         self,

@@ -6,6 +6,7 @@ previous_response_id         under that response's answer           branch
 continue                     beside that response's answer          branch, begins with that answer's ids
 neither                      a new conversation                     create
 store: false                 nowhere: the history goes along        inline
+X-Conversation-Id            where the messages leave the head's branch, so that the model sees just them
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from chatserver.domain.response import Params, Response, Usage
 from chatserver.errors import BadRequest, Conflict, NotFound
 from chatserver.ports.conversations import Conversations
 from chatserver.ports.turns import Turns
-from chatserver.wire.commands import CreateResponse, Message, Place
+from chatserver.wire.commands import NEW, CompleteChat, CreateResponse, Message, Place
 
 TITLE_LENGTH = 80
 
@@ -63,6 +64,31 @@ class Spots:
         if not ask.store:
             return Spot(None, inline=ask.messages)
         return Spot(None, messages=ask.messages, create=True)
+
+    async def of_chat(self, tenant: str, ask: CompleteChat) -> Spot:
+        """Return the spot of a Chat Completion. Raises NotFound.
+
+        Its `messages` are the whole history. Where a conversation has them already they are not stored again: what is
+        new goes under the last that is the same, as a branch if the conversation went on from there otherwise.
+        """
+        if ask.conversation is None:
+            return Spot(None, inline=ask.messages)
+        if ask.conversation == NEW:
+            return Spot(None, messages=ask.messages, create=True)
+        shard = shard_of(ask.conversation, "conv")
+        if shard is None:
+            raise NotFound(f"No conversation with id {ask.conversation[:80]!r}.", param="X-Conversation-Id")
+        conversation = await self._conversations.get(tenant, ask.conversation)
+        items = await self.branch(tenant, ask.conversation, conversation.head)
+        same = _alike(items, ask.messages)
+        return Spot(
+            shard,
+            ask.conversation,
+            items[same - 1].id if same else None,
+            ask.messages[same:],
+            exclusive=same == len(items),
+            tokens=conversation.tokens,
+        )
 
     async def branch(self, tenant: str, conversation_id: str, leaf: str | None) -> list[Item]:
         """Return the items from the root to `leaf`. Raises NotFound."""
@@ -148,13 +174,13 @@ class Spots:
 
     async def _kept(self, tenant: str, response_id: str, param: str) -> tuple[int, str, Response]:
         """Return the shard and the conversation of a response, and it. Raises NotFound."""
-        shard = shard_of(response_id, "resp")
+        shard = shard_of(response_id, "resp", "chatcmpl")
         if shard is None:
             raise NotFound(f"No response with id {response_id[:80]!r}.", param=param)
         found = await self._turns.get(tenant, response_id)
         if found.conversation is None:
             raise NotFound(
-                f"The response {response_id!r} was made with store: false, so it cannot be continued.",
+                f"The response {response_id!r} was not stored (store: false), so it cannot be continued.",
                 param=param,
             )
         return shard, found.conversation, found
@@ -178,6 +204,13 @@ def chain(
         above = items[-1].id if items else parent
         items.append(Item(make_id(), above, Role(role), text, created_at=now))
     return items
+
+
+def _alike(items: Sequence[Item], messages: Sequence[Message]) -> int:
+    """Return how many messages are the first items."""
+    pairs = enumerate(zip(items, messages, strict=False))
+    differs = (i for i, (item, (role, text)) in pairs if (item.role.value, item.text) != (role, text))
+    return next(differs, min(len(items), len(messages)))
 
 
 def title_of(messages: Sequence[Message]) -> str:

@@ -151,8 +151,6 @@ async def test_errors_have_openais_form(memory):
     assert given.headers["x-request-id"] == "mine-1"
     long = await http.post("/v1/responses", json={"input": "x"}, headers={"Idempotency-Key": "k" * 300})
     assert error_of(long)["param"] == "Idempotency-Key"
-    tied = await http.post("/v1/chat/completions", json=CHAT, headers={"X-Conversation-Id": "c"})
-    assert error_of(tied)["param"] == "X-Conversation-Id"
 
 
 async def test_unexpected_failure_is_an_error_body(memory, monkeypatch, caplog):

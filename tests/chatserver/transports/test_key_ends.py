@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from dataclasses import replace
 
 import pytest
+import websockets
 
 from chatserver.domain.access import Limits, Scope
 from chatserver.service.web.vigil import Vigil
@@ -111,3 +113,24 @@ async def test_limits_change_with_the_next_request(stored):
     assert [answer.status_code for answer in answers] == [200, 200, 429]
     assert answers[0].headers["x-ratelimit-limit-requests"] == "2"
     assert "x-ratelimit-limit-tokens" not in answers[0].headers
+
+
+async def test_the_socket_tells_the_limits_at_its_start(stored):
+    """In the handshake for who brings the key there, in the answer to the first message for who brings it there."""
+    url = stored.url.replace("http", "ws") + "/v1/responses"
+    token = await new_key(stored.store, requests=100, tokens=5000)
+    protocols = [
+        websockets.Subprotocol("realtime"),
+        websockets.Subprotocol(f"openai-insecure-api-key.{token}"),
+    ]
+    for left, options in ((99, {"additional_headers": bearer(token)}), (98, {"subprotocols": protocols})):
+        async with websockets.connect(url, **options) as connection:
+            told = connection.response.headers
+            assert told["x-ratelimit-limit-requests"] == "100" and told["x-ratelimit-limit-tokens"] == "5000"
+            assert told["x-ratelimit-remaining-requests"] == str(left)
+    async with websockets.connect(url) as connection:
+        assert "x-ratelimit-limit-requests" not in connection.response.headers
+        await connection.send(json.dumps({"type": "auth", "token": token}))
+        accepted = json.loads(await asyncio.wait_for(connection.recv(), 5))
+        assert accepted["type"] == "auth.accepted"
+        assert accepted["headers"]["x-ratelimit-remaining-requests"] == "97"

@@ -1,0 +1,105 @@
+"""`X-Conversation-Id`: a Chat Completion that is kept, can be resumed, and sees what it would see without."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.chatserver.transports.engine_beside import web_and_engine
+from tests.chatserver.transports.test_http import parse_sse
+
+CHAT = {"model": "scripted", "max_tokens": 20, "temperature": 0}
+SYSTEM, HELLO = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello there"}
+
+
+@pytest.fixture
+async def whole():
+    async with web_and_engine() as web:
+        yield web
+
+
+def texts(listed) -> list[str]:
+    return [item["content"][0]["text"] for item in listed.json()["data"]]
+
+
+async def test_turns_of_the_openai_sdk_become_a_conversation(whole):
+    """The client sends its whole history each time, as ever; here it is kept, and comes from the cache."""
+    sdk = whole.sdk(default_headers={"X-Conversation-Id": "new"})
+    messages = [SYSTEM, HELLO]
+    first = await sdk.chat.completions.with_raw_response.create(messages=messages, **CHAT)
+    conversation = first.headers["x-conversation-id"]
+    tied = whole.sdk(default_headers={"X-Conversation-Id": conversation})
+    answer = first.parse()
+    for turn in range(3):
+        messages += [answer.choices[0].message, {"role": "user", "content": f"And {turn}?"}]
+        answer = await tied.chat.completions.create(messages=messages, **CHAT)
+        sent = [m["content"] if isinstance(m, dict) else m.content for m in messages]
+        seen = await whole.http().get(f"/v1/responses/{answer.id}/input_items?order=asc&limit=100")
+        assert texts(seen) == sent
+        assert answer.usage.prompt_cache_hit_tokens >= answer.usage.prompt_tokens // 2
+    listed = await whole.http().get(f"/v1/conversations/{conversation}/items?order=asc&limit=100")
+    assert texts(listed) == [*sent, answer.choices[0].message.content]
+
+
+async def test_an_edit_is_a_branch_and_a_repeat_regenerates(whole):
+    """What the history leaves is kept beside it: nothing is overwritten."""
+    http = whole.http()
+
+    async def ask(*messages, conversation):
+        body = CHAT | {"messages": list(messages)}
+        return await http.post("/v1/chat/completions", json=body, headers={"X-Conversation-Id": conversation})
+
+    first = await ask(SYSTEM, HELLO, conversation="new")
+    conversation = first.headers["x-conversation-id"]
+    items = f"/v1/conversations/{conversation}/items?order=asc"
+    await ask(SYSTEM, HELLO, conversation=conversation)  # regenerated
+    assert len(texts(await http.get(items))) == 3
+    await ask(SYSTEM, {"role": "user", "content": "Hello, edited"}, conversation=conversation)
+    assert texts(await http.get(items))[1] == "Hello, edited"
+    assert len(texts(await http.get(f"{items}&branches=all"))) == 6
+    other = await ask({"role": "user", "content": "Something else"}, conversation=conversation)
+    assert other.status_code == 200 and texts(await http.get(items))[0] == "Something else"
+    streamed = CHAT | {"messages": [HELLO], "stream": True, "n": 2}
+    answer = await http.post("/v1/chat/completions", json=streamed, headers={"X-Conversation-Id": "new"})
+    assert answer.headers["x-conversation-id"].startswith("conv_") and "[DONE]" in answer.text
+
+
+async def test_it_can_be_resumed_and_continued(whole):
+    """By its id at /v1/responses, like any other answer; also as `previous_response_id`."""
+    http = whole.http()
+    body = CHAT | {"messages": [HELLO], "stream": True}
+    answer = await http.post("/v1/chat/completions", json=body, headers={"X-Conversation-Id": "new"})
+    name = parse_sse(answer.text)[0]["data"].split('"id":"')[1].split('"')[0]
+    resumed = parse_sse((await http.get(f"/v1/responses/{name}?stream=true&starting_after=2")).text)
+    assert resumed[-1]["event"] == "response.completed" or resumed[-1]["event"] == "response.incomplete"
+    more = await http.post(
+        "/v1/responses", json={"input": "And then?", "previous_response_id": name, "max_output_tokens": 5}
+    )
+    assert more.json()["conversation"]["id"] == answer.headers["x-conversation-id"]
+
+
+async def test_mistakes_are_named(web):
+    http = web.http()
+    chat = {"model": "tiny", "messages": [HELLO]}
+    for value, more, status, param in (
+        ("conv_x", {}, 404, "X-Conversation-Id"),
+        ("", {}, 400, "X-Conversation-Id"),
+        ("x" * 200, {}, 400, "X-Conversation-Id"),
+        ("new", {"store": False}, 400, "store"),
+    ):
+        refused = await http.post(
+            "/v1/chat/completions", json=chat | more, headers={"X-Conversation-Id": value}
+        )
+        assert (refused.status_code, refused.json()["error"]["param"]) == (status, param)
+    web.engine.write.clear()
+    first = asyncio.create_task(
+        http.post("/v1/chat/completions", json=chat | {"stream": True}, headers={"X-Conversation-Id": "new"})
+    )
+    while not (listed := (await http.get("/v1/conversations")).json()["data"]):
+        await asyncio.sleep(0.01)
+    grown = chat | {"messages": [HELLO, {"role": "user", "content": "And?"}]}
+    busy = await http.post("/v1/chat/completions", json=grown, headers={"X-Conversation-Id": listed[0]["id"]})
+    assert busy.status_code == 409
+    web.engine.write.set()
+    await first
