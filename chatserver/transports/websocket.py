@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
+import orjson
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
