@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from engine.answers import Form, Splitter
 from engine.experts import ExpertLoad
 
 REQUEST_ID_LENGTH = 32
@@ -29,7 +30,14 @@ class EngineError(Exception):
 
 
 class RequestRefused(EngineError):
-    """The request can never run as it is (too long, ids out of range, unknown sampling value)."""
+    """The request can never run as it is (too long, ids out of range, a form that the model has not).
+
+    `field`: of the form, what is wrong; None if it is something else.
+    """
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class EngineBusy(EngineError):
@@ -208,27 +216,35 @@ class Tokenizer(Protocol):
 
     template_hash: str
 
-    def head(self, instructions: str | None) -> tuple[int, ...]:
-        """Return the ids that every prompt with these instructions begins with (BOS, system message)."""
+    def head(self, instructions: str | None, tools: str = "") -> tuple[int, ...]:
+        """Return the ids that every prompt with these instructions begins with (BOS, system message).
+
+        `tools`: a JSON list of what the model may call, "" for none.
+        """
         ...
 
-    def segment(self, role: str, text: str) -> tuple[int, ...]:
-        """Return the ids of one whole message. `role`: system, developer, user or assistant.
+    def segment(self, role: str, text: str, calls: Sequence[tuple[str, str]] = ()) -> tuple[int, ...]:
+        """Return the ids of one whole message. `role`: system, developer, user, assistant or tool (what a call gave).
+
+        `calls`: of an answer, (name, arguments), which are JSON as the model wrote it.
 
         Special-token strings inside `text` are encoded as plain text.
         """
         ...
 
-    def cue(self) -> tuple[int, ...]:
-        """Return the ids that ask the model for an answer (the generation prompt)."""
+    def cue(self, thinking: bool | None = None) -> tuple[int, ...]:
+        """Return the ids that ask the model for an answer (the generation prompt).
+
+        `thinking`: see `Form`. Raises RequestRefused: the template always, or never, has the model think.
+        """
         ...
 
     def tail(self, emitted: Sequence[int]) -> tuple[int, ...]:
         """Return the ids that close an answer: the end token if `emitted` lacks it, and what follows it."""
         ...
 
-    def shown(self, emitted: Sequence[int]) -> Shown:
-        """Return an answer as later prompts have it.
+    def shown(self, emitted: Sequence[int], thinking: bool | None = None) -> Shown:
+        """Return an answer as later prompts have it. `thinking`: as it was asked for.
 
         That is what was emitted, id by id, unless the template drops earlier reasoning: then what the template
         shows. Every other difference from the template is only told.
@@ -243,8 +259,8 @@ class Tokenizer(Protocol):
         """Return the text of `ids` without special tokens."""
         ...
 
-    def decoder(self) -> Decoder:
-        """Return a fresh decoder that skips special tokens."""
+    def decoder(self, *, marks: bool = False) -> Decoder:
+        """Return a fresh decoder that skips special tokens. `marks`: only those that end an answer."""
         ...
 
 
@@ -267,6 +283,13 @@ class Engine(Protocol):
 
     async def start(self, report: Callable[[str], None]) -> None:
         """Load the model. `report` gets one short line for each phase. Raises ModelUnusable, EngineError."""
+        ...
+
+    def splitter(self, form: Form) -> Splitter | None:
+        """Return what takes an answer of this form apart, None if it is all text. Feed it what `decoder` returns.
+
+        Raises RequestRefused: the model has not this form.
+        """
         ...
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:

@@ -46,16 +46,21 @@ class ByteTable:
 class StreamDecoder:
     """`engine.contract.Decoder` for any vocabulary that `tokenizers` can decode."""
 
-    __slots__ = ("_emitted", "_ids", "_stream", "_tokenizer")
+    __slots__ = ("_emitted", "_ids", "_silent", "_skip", "_stream", "_tokenizer")
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+    def __init__(self, tokenizer: tokenizers.Tokenizer, silent: frozenset[int] | None = None) -> None:
+        """`silent`: ids without text, None = the special tokens."""
         self._tokenizer = tokenizer
-        self._stream = DecodeStream(skip_special_tokens=True)
+        self._silent = silent or frozenset()
+        self._skip = silent is None
+        self._stream = DecodeStream(skip_special_tokens=self._skip)
         self._ids: list[int] = []
         self._emitted = 0
 
     def push(self, token: int) -> str:
         """Return the text that `token` completes."""
+        if token in self._silent:
+            return ""
         self._ids.append(token)
         piece = self._stream.step(self._tokenizer, token) or ""
         self._emitted += len(piece)
@@ -63,4 +68,4 @@ class StreamDecoder:
 
     def flush(self) -> str:
         """Return what is held back, unfinished bytes as U+FFFD."""
-        return self._tokenizer.decode(self._ids, skip_special_tokens=True)[self._emitted :]
+        return self._tokenizer.decode(self._ids, skip_special_tokens=self._skip)[self._emitted :]

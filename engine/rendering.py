@@ -15,10 +15,17 @@ from engine.contract import ModelUnusable
 
 
 class Render(Protocol):
-    """(messages as (role, content), with cue, tools) -> text, None if the template refuses these messages."""
+    """(messages, with cue, tools, thinking) -> text, None if the template refuses these messages.
+
+    A message: (role, content), or an object as the template wants it.
+    """
 
     def __call__(  # noqa: D102
-        self, messages: Sequence[tuple[str, str]], cue: bool, tools: Sequence[Any] = ()
+        self,
+        messages: Sequence[tuple[str, str] | Mapping[str, Any]],
+        cue: bool,
+        tools: Sequence[Any] = (),
+        thinking: bool | None = None,
     ) -> str | None: ...
 
 
@@ -36,7 +43,7 @@ def compile_template(source: str, constants: Mapping[str, str], specials: Sequen
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
     )
-    environment.filters["tojson"] = lambda value, **kwargs: _harmless(
+    environment.filters["tojson"] = lambda value, **kwargs: harmless(
         json.dumps(value, ensure_ascii=False, **kwargs), specials
     )
     environment.globals["raise_exception"] = refuse
@@ -46,18 +53,27 @@ def compile_template(source: str, constants: Mapping[str, str], specials: Sequen
     except jinja2.exceptions.TemplateError as error:
         raise ModelUnusable(f"the chat template does not parse: {error}") from error
 
-    def render(messages: Sequence[tuple[str, str]], cue: bool, tools: Sequence[Any] = ()) -> str | None:
-        shown = [{"role": role, "content": content} for role, content in messages]
-        given = {"tools": list(tools)} if tools else {}
+    def render(
+        messages: Sequence[tuple[str, str] | Mapping[str, Any]],
+        cue: bool,
+        tools: Sequence[Any] = (),
+        thinking: bool | None = None,
+    ) -> str | None:
+        shown = [
+            dict(zip(("role", "content"), m, strict=True)) if isinstance(m, tuple) else m for m in messages
+        ]
+        given: dict[str, Any] = {"tools": list(tools)} if tools else {}
+        if thinking is not None:  # what DeepSeek's templates call it, and Qwen's and most others
+            given |= {"thinking": thinking, "enable_thinking": thinking}
         try:
             return template.render(messages=shown, add_generation_prompt=cue, **constants, **given)
-        except jinja2.exceptions.TemplateError:
+        except (jinja2.exceptions.TemplateError, TypeError):  # or it wanted a value of another type
             return None
 
     return render
 
 
-def _harmless(text: str, specials: Sequence[str]) -> str:
+def harmless(text: str, specials: Sequence[str]) -> str:
     """Return JSON that says the same and spells no special token: the first character of each is escaped."""
     for special in specials:
         text = text.replace(special, f"\\u{ord(special[0]):04x}{special[1:]}")

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from engine.answers import Form
 from engine.checks import check_release, check_request
 from engine.contract import (
     Chunk,
@@ -31,6 +32,7 @@ from engine.contract import (
 from engine.decoding_bytes import ByteDecoder
 from engine.scripted_cache import PrefixCache
 from engine.scripted_script import Script
+from engine.scripted_splitter import ScriptedSplitter
 from engine.scripted_tokenizer import BYTES, END, VOCABULARY, ScriptedTokenizer
 
 NAME = "scripted"
@@ -104,6 +106,10 @@ class ScriptedEngine:
             raise EngineError("the engine can be started once")
         self._ticker = asyncio.create_task(self._tick_for_ever(), name="scripted-ticks")
         report(f"{self._card.name} is ready")
+
+    def splitter(self, form: Form) -> ScriptedSplitter | None:
+        """Return what takes an answer of this form apart, None if it is all text."""
+        return ScriptedSplitter(form) if form.thinking or form.calls else None
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         """Run one request, yielding a chunk per tick; the last has `finish`."""

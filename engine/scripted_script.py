@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from engine.scripted_tokenizer import END, IDS
+from engine.scripted_tokenizer import END, END_THINK, IDS, THINK
 from engine.scripted_words import OPENERS, WORDS
 
 _BITS = (1 << 64) - 1
@@ -23,10 +23,14 @@ _HEADING = IDS["## "]
 _NEWLINE = IDS["\n"]
 _STOP = ord(".")
 _COMMA = ord(",")
-_BLANK = frozenset((_PARAGRAPH, _BULLET, _HEADING, _NEWLINE))
+_THINK, _END_THINK = IDS[THINK], IDS[END_THINK]
+_MARKS = (_THINK, _END_THINK)
+_BLANK = frozenset((_PARAGRAPH, _BULLET, _HEADING, _NEWLINE, *_MARKS))
 """After these a sentence begins without a space."""
 
 _LONGEST = 12
+_END_THINK_ODDS = 3
+"""One sentence in so many ends the reasoning."""
 _END_ODDS = 10
 """One sentence in so many ends the answer; with about 8 tokens a sentence the mean is 80 tokens."""
 
@@ -48,13 +52,14 @@ def start(salt: str = "") -> int:
 class Script:
     """Writes one answer. `state` covers the ids so far, without salt."""
 
-    __slots__ = ("_last", "_seed", "_since", "state")
+    __slots__ = ("_last", "_seed", "_since", "_thinks", "state")
 
     def __init__(self, ids: Iterable[int], seed: int) -> None:
         self.state = start()
         self._seed = seed & _BITS
         self._last = -1
         self._since = 0  # ids since the sentence began
+        self._thinks = False
         for token in ids:
             self._take(token)
 
@@ -68,12 +73,16 @@ class Script:
         self.state = fold(self.state, token)
         self._last = token
         self._since = 0 if token == _STOP or token in _BLANK else self._since + 1
+        if token in _MARKS:
+            self._thinks = token == _THINK
 
     def _choose(self, may_end: bool) -> int:
         draw = fold(self.state, self._seed)
         pick, draw = draw >> 32, draw & 0xFFFFFFFF
         if self._last == _STOP:
-            if may_end and draw % _END_ODDS == 0:
+            if self._thinks and draw % _END_THINK_ODDS == 0:
+                return _END_THINK
+            if may_end and not self._thinks and draw % _END_ODDS == 0:
                 return END
             return self._after_sentence(draw // _END_ODDS, pick)
         if self._last in _BLANK:

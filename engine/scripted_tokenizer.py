@@ -13,18 +13,23 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from engine.contract import Decoder, Shown
+from engine.contract import Decoder, Difference, Shown
 from engine.decoding_bytes import ByteDecoder
 from engine.scripted_words import OPENERS, WORDS
+from engine.tool_texts import output, with_calls, with_tools
 
 START = 256
 END = 257
 _FIRST_PIECE = 258
 
 MARKDOWN = ("\n\n", "\n- ", "## ", " **important**", " **note**", " `value`", " *really*", "```", "\n")
+THINK, END_THINK = MARKS = ("<think>", "</think>")
+"""What reasoning stands between; one token each, never made from text."""
 _ROLES = ("system", "user", "assistant")
 PIECES: tuple[str, ...] = tuple(
-    dict.fromkeys((*MARKDOWN, *_ROLES, *WORDS, *OPENERS, *(f" {word}" for word in (*WORDS, *OPENERS))))
+    dict.fromkeys(
+        (*MARKDOWN, *_ROLES, *WORDS, *OPENERS, *(f" {word}" for word in (*WORDS, *OPENERS)), *MARKS)
+    )
 )
 IDS: dict[str, int] = {piece: _FIRST_PIECE + i for i, piece in enumerate(PIECES)}
 VOCABULARY = _FIRST_PIECE + len(PIECES)
@@ -44,26 +49,38 @@ class ScriptedTokenizer:
 
     template_hash = hashlib.sha256("\0".join(PIECES).encode()).hexdigest()[:16]
 
-    def head(self, instructions: str | None) -> tuple[int, ...]:
+    def head(self, instructions: str | None, tools: str = "") -> tuple[int, ...]:
         """Return the ids that every prompt with these instructions begins with."""
-        return self.segment("system", _DEFAULT_SYSTEM if instructions is None else instructions)
+        text = _DEFAULT_SYSTEM if instructions is None else instructions
+        return self.segment("system", with_tools(text, tools) if tools else text)
 
-    def segment(self, role: str, text: str) -> tuple[int, ...]:
-        """Return the ids of one whole message."""
+    def segment(self, role: str, text: str, calls: Sequence[tuple[str, str]] = ()) -> tuple[int, ...]:
+        """Return the ids of one whole message. `calls`: (name, arguments) of an answer."""
+        if role == "tool":
+            role, text = "user", output(text)
+        elif calls:
+            text = with_calls(text, calls)
         name = "system" if role == "developer" else role
         return (START, *self.encode(f"{name}\n"), *self.encode(text), END, *_NEWLINE)
 
-    def cue(self) -> tuple[int, ...]:
-        """Return the ids that ask for an answer."""
-        return (START, *self.encode("assistant\n"))
+    def cue(self, thinking: bool | None = None) -> tuple[int, ...]:
+        """Return the ids that ask for an answer; reasoning begins only if it is asked for."""
+        return (START, *self.encode("assistant\n"), *((IDS[THINK],) if thinking else ()))
 
     def tail(self, emitted: Sequence[int]) -> tuple[int, ...]:
         """Return the ids that close an answer."""
         return _NEWLINE if emitted and emitted[-1] == END else (END, *_NEWLINE)
 
-    def shown(self, emitted: Sequence[int]) -> Shown:
-        """Return an answer as it was emitted: nothing is ever dropped."""
-        return Shown((*self.cue(), *emitted, *self.tail(emitted)))
+    def shown(self, emitted: Sequence[int], thinking: bool | None = None) -> Shown:
+        """Return an answer as it was emitted, without its reasoning."""
+        whole, end = (*self.cue(thinking), *emitted, *self.tail(emitted)), IDS[END_THINK]
+        if not thinking:
+            return Shown(whole)
+        thought = emitted.index(end) + 1 if end in emitted else len(emitted)
+        kept = emitted[thought:]
+        ids = (*self.cue(), *kept, *self.tail(kept))
+        at = len(self.cue())
+        return Shown(ids, thought, Difference("reasoning", at, len(whole), len(ids), rewritten=True))
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the ids of plain text."""
@@ -81,8 +98,8 @@ class ScriptedTokenizer:
         """Return the text of `ids` without special tokens."""
         return b"".join([BYTES[i] for i in ids]).decode("utf-8", "replace")
 
-    def decoder(self) -> Decoder:
-        """Return a fresh decoder."""
+    def decoder(self, *, marks: bool = False) -> Decoder:
+        """Return a fresh decoder; its only marks are text."""
         return ByteDecoder(BYTES)
 
 

@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from engine.answers import Form, Splitter
 from engine.checks import check_release, check_request
 from engine.contract import (
     Chunk,
@@ -37,6 +38,7 @@ from engine.settings import EngineSettings, prepare_environment, server_args, wi
 from engine.tokenizer import HubTokenizer
 
 if TYPE_CHECKING:
+    from engine.forms import Forms
     from engine.ranks import Ranks
     from engine.runtime import Runtime
     from engine.schedulers import Schedulers
@@ -58,6 +60,7 @@ class SglangEngine:
         self._receiver: asyncio.Task[None] | None = None
         self._card: ModelCard | None = None
         self._tokenizer: HubTokenizer | None = None
+        self._forms: Forms | None = None
         self._lost: asyncio.Future[str] | None = None
         self._schedulers: Schedulers | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -94,8 +97,11 @@ class SglangEngine:
         report("importing SGLang")
         launching = loop.run_in_executor(self._launcher, importlib.import_module, "engine.runtime")
         module = await self._unless_lost(launching, "importing SGLang")
+        launching = loop.run_in_executor(self._launcher, importlib.import_module, "engine.forms")
+        parsers = await self._unless_lost(launching, "importing SGLang's parsers")
+        self._forms = forms = parsers.Forms(tokenizer, settings.extra)
         report(f"loading {settings.name}")
-        arguments = server_args(settings, context)
+        arguments = {"reasoning_parser": forms.reasoning, **server_args(settings, context)}
         launching = loop.run_in_executor(self._launcher, lambda: module.Runtime(self._ranks, **arguments))
         runtime: Runtime = await self._unless_lost(launching, f"loading {settings.model_path}")
         self._runtime = runtime
@@ -104,6 +110,12 @@ class SglangEngine:
         self._card = _card(settings, config, context, runtime, tokenizer)
         self._keep_watch(loop, runtime)
         report(f"{settings.name} is ready")
+
+    def splitter(self, form: Form) -> Splitter | None:
+        """Return what takes an answer of this form apart, None if it is all text. Raises RequestRefused."""
+        if self._forms is None:
+            raise EngineError("the engine has not started")
+        return self._forms.splitter(form)
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         """Run one request, yielding a chunk per scheduler step; the last has `finish`."""

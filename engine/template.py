@@ -87,13 +87,16 @@ class ChatTemplate:
     """The texts of a template.
 
     `plain_head`: what a prompt without system text begins with. `head`: around system text at the
-    beginning. `roles`: around the messages. `cue`: asks for an answer.
+    beginning. `roles`: around the messages. `cue`: asks for an answer; `thinking_cue`, `brief_cue`: for one with
+    reasoning and without.
     """
 
     plain_head: str
     head: Wrapper
     roles: Mapping[str, Wrapper]
     cue: str
+    thinking_cue: str
+    brief_cue: str
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -106,7 +109,7 @@ class ChatTemplate:
         """Return every text of the template itself."""
         wrappers = (self.head, *self.roles.values())
         around = [text for wrapper in wrappers for text in (wrapper.open, wrapper.close)]
-        return (self.plain_head, self.cue, *around, *self.marks)
+        return (self.plain_head, self.cue, self.thinking_cue, self.brief_cue, *around, *self.marks)
 
 
 def learn(render: Render, specials: Iterable[str]) -> ChatTemplate:
@@ -150,7 +153,8 @@ class _Probe:
         wrappers["assistant"] = replace(wrappers["assistant"], reasoning=self._reasoning())
         # A template that collects system texts at the beginning has no place for later ones.
         wrappers.setdefault("system", wrappers["user"])
-        return ChatTemplate(plain, self._head(plain, opens["user"]), wrappers, opens[_CUE])
+        cues = [self._cue(opens[_CUE], thinking) for thinking in (True, False)]
+        return ChatTemplate(plain, self._head(plain, opens["user"]), wrappers, opens[_CUE], *cues)
 
     def _joints(self) -> dict[tuple[str, str], str]:
         """Return (role, next role or cue) -> text between them, for all pairs that the template allows."""
@@ -212,6 +216,12 @@ class _Probe:
 
     def _in_order(self, roles: tuple[str, ...]) -> bool:
         return bool(self.between(roles, cue=True))
+
+    def _cue(self, usual: str, thinking: bool) -> str:
+        """Return what asks for an answer with or without reasoning; the usual cue if the template does not care."""
+        one, other = (self._render([("user", "-")], True, (), choice) or "" for choice in (thinking, None))
+        before = other.removesuffix(usual)
+        return one.removeprefix(before) if before != other and one.startswith(before) else usual
 
     def _close(self, role: str, joints: Mapping[tuple[str, str], str]) -> str:
         """Return what ends a message of `role`, whatever follows.

@@ -18,15 +18,18 @@ from typing import Any
 
 import tokenizers
 
-from engine.contract import Decoder, ModelUnusable, Shown
+from engine import tool_texts
+from engine.contract import Decoder, ModelUnusable, RequestRefused, Shown
 from engine.decoding import ByteTable, StreamDecoder
 from engine.decoding_bytes import ByteDecoder
 from engine.earlier import EarlierAnswers
 from engine.models.folder import read_json
 from engine.rendering import Render, compile_template
-from engine.template import ChatTemplate, Wrapper, learn, learn_head
+from engine.template import REASONING, ChatTemplate, Wrapper, learn, learn_head
+from engine.template_calls import Call, EarlierCalls
 
 _CACHED_HEADS = 256
+_MARKS = frozenset(mark for pair in REASONING for mark in pair)
 _ROLES = {"developer": "system"}
 _SAMPLE = (("system", "Be brief.\n"), ("user", "Hi,  è 世 🙂"), ("assistant", "1 22\n\n"), ("user", "\tBye"))
 
@@ -49,6 +52,8 @@ class HubTokenizer:
         Raises ModelUnusable if the template cannot be used in segments.
         """
         added = {entry["id"]: entry["content"] for entry in vocabulary["added_tokens"]}
+        self.template_source = template
+        """The chat template, as the folder has it."""
         self._render = render = compile_template(template, constants, _visible(added))
         self._template = learn(render, added.values())
         specials = _specials(vocabulary, self._template)
@@ -59,16 +64,34 @@ class HubTokenizer:
         self._plain = _load(_without(vocabulary, specials))
         _check_ids(self._full, added, {})
         _check_ids(self._plain, added, specials)
-        shown = self._template.marks  # what reasoning stands between is guarded, and yet part of the text
-        silent = frozenset(i for i, content in specials.items() if content not in shown)
+        # what reasoning stands between is guarded, and yet part of the text
+        silent = frozenset(i for i, content in specials.items() if content not in _MARKS)
         self._table = _byte_table(vocabulary, self._full, added, silent)
         self._heads: OrderedDict[tuple[str | None, str], tuple[int, ...]] = OrderedDict()
         self._plain_head = self.template_ids(self._template.plain_head)
-        self._cue = self.template_ids(self._template.cue)
+        self._cues = {
+            choice: self.template_ids(cue)
+            for choice, cue in (
+                (None, self._template.cue),
+                (True, self._template.thinking_cue),
+                (False, self._template.brief_cue),
+            )
+        }
         self._close = self.template_ids(self._template.roles["assistant"].close)
         self.end_ids = end_ids | set(self._close[:1]) & specials.keys()
         self.template_hash = _hash(vocabulary, template, constants)
-        self._earlier = EarlierAnswers(self, self._template.roles["assistant"], self._template.cue)
+        self._marked = _byte_table(vocabulary, self._full, added, self.end_ids)
+        answer = self._template.roles["assistant"]
+        self._earlier = {
+            choice: EarlierAnswers(self, answer, cue)
+            for choice, cue in (
+                (None, self._template.cue),
+                (True, self._template.thinking_cue),
+                (False, self._template.brief_cue),
+            )
+        }
+        self._shows_tools = _shows_tools(render, self._template)
+        self._calls = EarlierCalls(render, _visible(added))
         self._check(render)
 
     @classmethod
@@ -108,16 +131,48 @@ class HubTokenizer:
             self._heads.move_to_end(key)
         return found
 
-    def segment(self, role: str, text: str) -> tuple[int, ...]:
-        """Return the ids of one whole message.
+    def segment(self, role: str, text: str, calls: Sequence[Call] = ()) -> tuple[int, ...]:
+        """Return the ids of one whole message. `calls`: (name, arguments) of an answer.
 
-        A template that allows system text only at the beginning gets a later one as a user message.
+        A template that allows system text only at the beginning gets a later one as a user message; one without words
+        for calls, and for what they gave, those of `engine.tool_texts`.
         """
-        return self._wrap(self._template.roles[_ROLES.get(role, role)], text)
+        roles = self._template.roles
+        if calls:
+            return self._with_calls(text, calls)
+        if role == "tool" and not ("tool" in roles and self._calls.known):
+            return self._wrap(roles["user"], tool_texts.output(text))
+        return self._wrap(roles[_ROLES.get(role, role)], text)
 
-    def cue(self) -> tuple[int, ...]:
-        """Return the ids that ask the model for an answer."""
-        return self._cue
+    def cue(self, thinking: bool | None = None) -> tuple[int, ...]:
+        """Return the ids that ask the model for an answer; see `engine.contract.Tokenizer`."""
+        if thinking is not None and self._cues[True] == self._cues[False]:
+            always = bool(self._template.marks)
+            if thinking is not always:
+                raise RequestRefused(
+                    f"this model {'always' if always else 'never'} reasons first", "thinking"
+                )
+        return self._cues[thinking]
+
+    @property
+    def reasons(self) -> bool:
+        """Whether the template knows of reasoning."""
+        cues = (self._template.thinking_cue, self._template.brief_cue)
+        return bool(self._template.marks) or cues[0] != cues[1]
+
+    @property
+    def shows_tools(self) -> bool:
+        """Whether the template has words for tools."""
+        return self._shows_tools
+
+    def vocabulary(self) -> dict[str, int]:
+        """Return all tokens."""
+        return self._full.get_vocab()
+
+    def opens_with(self, thinking: bool | None) -> str:
+        """Return the text of the cue."""
+        cues = {None: self._template.cue, True: self._template.thinking_cue, False: self._template.brief_cue}
+        return cues[thinking]
 
     def tail(self, emitted: Sequence[int]) -> tuple[int, ...]:
         """Return the ids that close an answer: the end token if `emitted` lacks it, and what follows it."""
@@ -125,9 +180,9 @@ class HubTokenizer:
             return self._close[1:]
         return self._close
 
-    def shown(self, emitted: Sequence[int]) -> Shown:
+    def shown(self, emitted: Sequence[int], thinking: bool | None = None) -> Shown:
         """Return an answer as later prompts have it; see `engine.contract.Tokenizer`."""
-        return self._earlier.shown(emitted)
+        return self._earlier[thinking].shown(emitted)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the ids of plain text; special-token strings are not interpreted."""
@@ -139,13 +194,25 @@ class HubTokenizer:
             return self._table.decode(ids)
         return self._full.decode(list(ids), skip_special_tokens=True)
 
-    def decoder(self) -> Decoder:
-        """Return a fresh decoder that skips special tokens."""
-        return ByteDecoder(self._table) if self._table is not None else StreamDecoder(self._full)
+    def decoder(self, *, marks: bool = False) -> Decoder:
+        """Return a fresh decoder that skips special tokens. `marks`: only those that end an answer."""
+        if self._table is None or self._marked is None:
+            return StreamDecoder(self._full, silent=self.end_ids if marks else None)
+        return ByteDecoder(self._marked if marks else self._table)
+
+    def _with_calls(self, text: str, calls: Sequence[Call]) -> tuple[int, ...]:
+        around = self._calls.around(text, calls) if self._calls.known else None
+        if around is None:
+            return self._wrap(self._template.roles["assistant"], tool_texts.with_calls(text, calls))
+        return (
+            self.template_ids(around[0]) + (self.encode(text) if text else ()) + self.template_ids(around[1])
+        )
 
     def _make_head(self, instructions: str | None, tools: str) -> tuple[int, ...]:
         if not tools:
             return self._wrap(self._template.head, instructions or "")
+        if not self._shows_tools:
+            return self._wrap(self._template.head, tool_texts.with_tools(instructions, tools))
         plain, wrapper = learn_head(self._render, self._template, json.loads(tools))
         return self.template_ids(plain) if instructions is None else self._wrap(wrapper, instructions)
 
@@ -173,6 +240,15 @@ class HubTokenizer:
                     "the chat template is not append-only: encoding by messages changes the ids"
                 )
         self._heads.clear()
+
+
+def _shows_tools(render: Render, template: ChatTemplate) -> bool:
+    function = {"name": "probe", "description": "-", "parameters": {"type": "object", "properties": {}}}
+    try:
+        learn_head(render, template, [{"type": "function", "function": function}])
+    except ModelUnusable:
+        return False
+    return True
 
 
 def _load(vocabulary: Mapping[str, Any]) -> tokenizers.Tokenizer:

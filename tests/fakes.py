@@ -596,7 +596,7 @@ class FakeEngine:
 
     async def _prompt(self, response: Response) -> str:
         if response.conversation is None:
-            return "".join(text for _, text in response.params.messages)
+            return "".join(message.text for message in response.params.messages)
         leaf = response.inputs[-1] if response.inputs else response.parent
         branch = await self.store.conversations.branch(
             response.tenant, response.conversation, leaf, with_ids=False

@@ -17,6 +17,8 @@ SHARDS = 16
 ENTROPY_BYTES = 15
 KINDS = ("conv", "resp", "chatcmpl", "msg", "cmp", "rs", "fc", "eng", "web")
 _PATTERN = re.compile(r"(?P<kind>[a-z]+)_(?P<shard>[0-9a-f]{2})[0-9a-f]{30}")
+_PART = re.compile(r"(?:msg|rs|fc)_(?P<rest>[0-9a-f]{32})(?:_[0-9]{1,4})?")
+_PART_KINDS = {"text": "msg", "reasoning": "rs", "call": "fc"}
 
 
 def new_id(kind: str, shard: int, entropy: bytes) -> str:
@@ -42,6 +44,23 @@ def shard_of(identifier: str, *kinds: str) -> int | None:
 def shard_for(key: str) -> int:
     """Return the shard that a key (tenant and idempotency key, say) always falls in."""
     return blake2b(key.encode(), digest_size=2).digest()[0] % SHARDS
+
+
+def part_id(answer: str, kind: str, index: int) -> str:
+    """Return what clients know a part of an answer by. `kind`: text, reasoning or call; `index`: its place, from 0.
+
+    The text of an answer without anything but reasoning or one call before it has the answer's own id.
+    """
+    if kind == "text" and index <= 1:
+        return answer
+    suffix = f"_{index}" if index else ""
+    return f"{_PART_KINDS[kind]}_{answer.partition('_')[2]}{suffix}"
+
+
+def answer_of(identifier: str) -> str:
+    """Return the id of the item that a part belongs to; any other id as it is."""
+    match = _PART.fullmatch(identifier)
+    return f"msg_{match['rest']}" if match else identifier
 
 
 def summary_id(covers: str) -> str:

@@ -13,13 +13,14 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """Who speaks in a message. SUMMARY: the server, of what a cut dropped; no client can say it."""
+    """Who speaks. SUMMARY: the server, of what a cut dropped; no client can say it. TOOL: what a call gave."""
 
     SYSTEM = "system"
     DEVELOPER = "developer"
     USER = "user"
     ASSISTANT = "assistant"
     SUMMARY = "summary"
+    TOOL = "tool"
 
 
 class ItemStatus(StrEnum):
@@ -30,9 +31,46 @@ class ItemStatus(StrEnum):
     INCOMPLETE = "incomplete"
 
 
+class PartKind(StrEnum):
+    """What a part of an item is: the model's reasoning, its text, a call of a tool; or what a call gave."""
+
+    REASONING = "reasoning"
+    TEXT = "text"
+    CALL = "call"
+    OUTPUT = "output"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of an item. `text`: of a call its arguments, JSON as the model wrote it.
+
+    `call_id`: of a call and of what it gave; `name`: of the tool. `width`: sequence numbers that its deltas took on
+    the tape, 0 if nobody generated it.
+    """
+
+    kind: PartKind
+    text: str
+    call_id: str = ""
+    name: str = ""
+    width: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a client says: an item that has no place in a conversation yet. `parts`: as in `Item`."""
+
+    role: str
+    text: str
+    parts: tuple[Part, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One message. `parent`: the item before it on its branch, None for the first.
+    """One message, or all that one answer consists of. `parent`: the item before it on its branch, None for the first.
+
+    `parts`: () where `text` is all there is. An answer with reasoning or calls stays one item, so that its token ids
+    stay one sequence and no cut comes between them; clients see a part as an item (`wire.items`). `text` is then the
+    text parts' alone; of a TOOL item it is what the call gave.
 
     `response_id`: the response that wrote it, None if a client did. `created_at`: Unix seconds. `cost`: of a
     summary, tokens of its prompt, of them from the cache, and written.
@@ -46,6 +84,7 @@ class Item:
     response_id: str | None = None
     created_at: int = 0
     cost: tuple[int, ...] = ()
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

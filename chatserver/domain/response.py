@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import accumulate, pairwise
 
-from chatserver.domain.item import Item
+from chatserver.domain.item import Item, Message
 from chatserver.domain.money import Price
 
 
@@ -57,7 +57,9 @@ class Params:
     kept by a cut, for Truncation.RETENTION_RATIO (and AUTO, with the default); `post_instructions`: tokens that may
     follow the instructions; `cut_inside`: whether one too long message may lose its middle; `compaction`: whether
     what a cut drops is summarised. `stop`: at most 4 strings.
-    `messages`: the whole prompt as (role, text) for stateless requests, () for conversations.
+    `messages`: the whole prompt for stateless requests, () for conversations.
+    `thinking`: whether the model reasons first, None = as it does by itself. `tools`: JSON list of what it may call,
+    "" for none; `tool_choice`: auto, none, required, or the name of one. `schema`: JSON Schema of the text or "".
     """
 
     model: str
@@ -76,8 +78,13 @@ class Params:
     post_instructions: int | None = None
     cut_inside: bool = False
     compaction: bool = False
-    messages: tuple[tuple[str, str], ...] = ()
+    messages: tuple[Message, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
+    thinking: bool | None = None
+    tools: str = ""
+    tool_choice: str = "auto"
+    parallel_calls: bool = True
+    schema: str = ""
     echo: dict[str, object] = field(default_factory=dict)
     """Request fields that the response object repeats as they were sent (JSON values)."""
     replay_of: str | None = None

@@ -5,6 +5,8 @@
         │Accepted│ Queued │ Started │ItemOpened │ Delta(4) │ Delta(2) │ ItemClosed │ Ended │
         └────────┴────────┴─────────┴───────────┴──────────┴──────────┴────────────┴───────┘
 
+An answer of several parts (reasoning, text, calls) has ItemOpened · Delta* · ItemClosed for each, one after the other.
+
 Sequence numbers count tokens and structural events, not packets: a Delta of k tokens takes k numbers
 and keeps its k pieces, so a reader that asks for "after N" gets exactly the rest wherever the
 records were cut. A record is named by its `last` number. Position = (epoch, sequence number); the
@@ -13,10 +15,15 @@ epoch of a tape is its response id's, because a tape is never rewritten.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from chatserver.domain.item import PartKind
 from chatserver.domain.response import Outcome
+
+SAME = -1
+"""Stands for an id where a piece is more of the token before it: a parser gave one token to two parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +66,34 @@ class Interrupted:
 
 @dataclass(frozen=True, slots=True)
 class ItemOpened:
-    """The answer's item exists; two events: the item, its text part."""
+    """A part of the answer begins. Two events: the item, its content part; a call has no content part.
+
+    `item_id`: as clients know the part. `index`: its place in the answer, from 0.
+    """
 
     item_id: str
-    width: ClassVar[int] = 2
+    kind: PartKind = PartKind.TEXT
+    index: int = 0
+    call_id: str = ""
+    name: str = ""
+
+    @property
+    def width(self) -> int:
+        """Sequence numbers taken."""
+        return 1 if self.kind is PartKind.CALL else 2
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """k tokens: `pieces[i]` is the text that `ids[i]` completed (may be empty)."""
+    """k tokens: `pieces[i]` is the text that `ids[i]` completed (may be empty).
+
+    `kind`, `index`: of the part that it is more of, so that whoever resumes behind it needs no earlier record.
+    """
 
     pieces: tuple[str, ...]
     ids: tuple[int, ...]
+    kind: PartKind = PartKind.TEXT
+    index: int = 0
 
     def __post_init__(self) -> None:
         if not self.pieces or len(self.pieces) != len(self.ids):
@@ -88,15 +111,39 @@ class Delta:
         """The new text."""
         return "".join(self.pieces)
 
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The ids that the model emitted, each once."""
+        return tuple(token for token in self.ids if token != SAME) if SAME in self.ids else self.ids
+
+    def behind(self, seen: int) -> Delta:
+        """Return it without its first `seen` pieces."""
+        return replace(self, pieces=self.pieces[seen:], ids=self.ids[seen:])
+
+    def joins(self, later: Delta) -> bool:
+        """Whether `later` is more of the same part."""
+        return self.index == later.index and self.kind is later.kind
+
 
 @dataclass(frozen=True, slots=True)
 class ItemClosed:
-    """The answer's item is whole; three events: the text, its part, the item."""
+    """A part of the answer is whole. Three events: the text, its content part, the item; of a call the first and last.
+
+    `text`: all of it. `complete`: False if the answer was stopped or cut off in it.
+    """
 
     item_id: str
     text: str
     complete: bool
-    width: ClassVar[int] = 3
+    kind: PartKind = PartKind.TEXT
+    index: int = 0
+    call_id: str = ""
+    name: str = ""
+
+    @property
+    def width(self) -> int:
+        """Sequence numbers taken."""
+        return 2 if self.kind is PartKind.CALL else 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +202,7 @@ class Cursor:
         self.after = record.last
         self.ended = self.ended or isinstance(record.body, Ended)
         if seen and isinstance(record.body, Delta):
-            return Record(record.last, Delta(record.body.pieces[seen:], record.body.ids[seen:]))
+            return Record(record.last, record.body.behind(seen))
         return record
 
 
@@ -164,4 +211,10 @@ def merge(earlier: Record, later: Record) -> Record | None:
     a, b = earlier.body, later.body
     if not isinstance(a, Delta) or not isinstance(b, Delta) or later.first != earlier.last + 1:
         return None
-    return Record(later.last, Delta(a.pieces + b.pieces, a.ids + b.ids))
+    return Record(later.last, joined((a, b))) if a.joins(b) else None
+
+
+def joined(deltas: Sequence[Delta]) -> Delta:
+    """Return deltas of one part as one."""
+    pieces = tuple(piece for delta in deltas for piece in delta.pieces)
+    return replace(deltas[0], pieces=pieces, ids=tuple(token for delta in deltas for token in delta.ids))

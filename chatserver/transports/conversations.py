@@ -81,7 +81,7 @@ class _Endpoints:
         self._door.query(request)
         messages = wire.parse_items(load(await request.body()))
         items = await self._chat.add_items(tenant, _id(request), messages)
-        return json_response(wire.list_object(items, wire.item_object, has_more=False))
+        return json_response(wire.item_list(items, has_more=False))
 
     async def list_items(self, request: Request) -> Response:
         tenant = self._door.tenant(request)
@@ -89,7 +89,7 @@ class _Endpoints:
         page = wire.parse_page(query)
         if wanted.everything:
             found, more = await self._chat.tree.all(tenant, _id(request), page)
-            return json_response(wire.list_object(found, wire.item_object, has_more=more))
+            return json_response(wire.item_list(found, has_more=more))
         tree = self._chat.tree
         if wanted.through is None:
             items = await tree.branch(tenant, _id(request), wanted.leaf)
@@ -102,14 +102,14 @@ class _Endpoints:
             await self._chat.warmth.expect(tenant, _id(request))  # who opens it is likely to ask
         leaf = items[-1].id if items else ""
         return json_response(
-            wire.list_object(found, lambda item: wire.item_object(item, beside, leaf), has_more=more)
+            wire.item_list(found, has_more=more, newest_first=page.newest_first, beside=beside, leaf=leaf)
         )
 
     async def get_item(self, request: Request) -> Response:
         tenant = self._door.tenant(request)
         self._door.query(request)
         item = await self._chat.tree.item(tenant, _id(request), request.path_params["item_id"])
-        return json_response(wire.item_object(item))
+        return json_response(wire.one_of(item, request.path_params["item_id"]))
 
     async def delete_item(self, request: Request) -> Response:
         tenant = self._door.tenant(request)

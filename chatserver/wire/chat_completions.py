@@ -8,13 +8,15 @@ from typing import Any
 
 import orjson
 
+from chatserver.domain.item import Item, PartKind
 from chatserver.domain.response import Finish, Outcome, Params, Response, Usage
 from chatserver.domain.tape import Delta, Ended, ItemOpened, Record, Waiting
 from chatserver.errors import BadRequest
 from chatserver.wire.commands import NEW, CompleteChat
 from chatserver.wire.errors import from_failure
 from chatserver.wire.fields import Fields, metadata, wrong
-from chatserver.wire.messages import MAX_MESSAGES, chat_message
+from chatserver.wire.form import chat_form
+from chatserver.wire.messages import MAX_MESSAGES, chat_messages
 from chatserver.wire.response_events import encode_text, queue_comment
 from chatserver.wire.response_objects import timing_object
 from chatserver.wire.sampling import (
@@ -38,12 +40,13 @@ def parse(body: dict[str, Any]) -> CompleteChat:
     listed = fields.items("messages", most=MAX_MESSAGES)
     if not listed:
         raise wrong("messages", "at least one message", listed)
-    messages = tuple(chat_message(value, f"messages[{index}]") for index, value in enumerate(listed))
+    messages = chat_messages(listed)
     params = Params(
         model=fields.text("model", longest=MAX_MODEL),
         max_output_tokens=_max_tokens(fields),
         metadata=metadata(fields.take("metadata")),
         **sampling(fields),
+        **chat_form(fields),
     )
     params.echo.update(labels(fields))
     stream = fields.flag("stream")
@@ -111,11 +114,7 @@ def completion(response: Response, outcomes: Sequence[Outcome]) -> bytes:
             "choices": [
                 {
                     "index": index,
-                    "message": {
-                        "role": "assistant",
-                        "content": outcome.item.text if outcome.item else "",
-                        "refusal": None,
-                    },
+                    "message": answer_message(outcome.item),
                     "logprobs": None,
                     "finish_reason": finish_reason(outcome),
                 }
@@ -129,15 +128,54 @@ def completion(response: Response, outcomes: Sequence[Outcome]) -> bytes:
     )
 
 
+def answer_message(item: Item | None) -> dict[str, Any]:
+    """Return an answer as a message: `reasoning_content` and `tool_calls` only if it has some."""
+    parts = item.parts if item else ()
+    thoughts = [part.text for part in parts if part.kind is PartKind.REASONING]
+    calls = [part for part in parts if part.kind is PartKind.CALL]
+    text = item.text if item else ""
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": text or None if calls else text,
+        "refusal": None,
+    }
+    if thoughts:
+        message["reasoning_content"] = "".join(thoughts)
+    if calls:
+        message["tool_calls"] = [
+            {
+                "id": call.call_id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.text},
+            }
+            for call in calls
+        ]
+    return message
+
+
 def finish_reason(outcome: Outcome) -> str:
     """Return OpenAI's word; an answer that a user stopped has ended by `stop`."""
-    return "length" if outcome.finish is Finish.LENGTH else "stop"
+    if outcome.finish is Finish.LENGTH:
+        return "length"
+    parts = outcome.item.parts if outcome.item else ()
+    called = outcome.finish is Finish.STOP and any(part.kind is PartKind.CALL for part in parts)
+    return "tool_calls" if called else "stop"
 
 
 class Chunks:
     """Encodes the records of one answer as `data:` lines. `index`: of its choice; what ends the stream is `last`'s."""
 
-    __slots__ = ("_head", "_include_usage", "_index", "_last", "_opened", "_response", "_shared", "_tail")
+    __slots__ = (
+        "_calls",
+        "_heads",
+        "_include_usage",
+        "_index",
+        "_last",
+        "_opened",
+        "_response",
+        "_shared",
+        "_tail",
+    )
 
     def __init__(self, response: Response, *, include_usage: bool, index: int = 0, last: bool = True) -> None:
         self._include_usage = include_usage
@@ -155,24 +193,44 @@ class Chunks:
         self._response = response
         shared = orjson.dumps(self._shared)[:-1]
         # A delta is these bytes around its text.
-        self._head = b'data: %b,"choices":[{"index":%d,"delta":{"content":' % (shared, index)
+        head = b'data: %b,"choices":[{"index":%d,"delta":{' % (shared, index)
+        self._heads = {
+            PartKind.TEXT: head + b'"content":',
+            PartKind.REASONING: head + b'"reasoning_content":',
+        }
         self._tail = b'},"logprobs":null,"finish_reason":null}]%b}\n\n' % (
             b',"usage":null' if include_usage else b""
         )
+        self._calls: dict[int, int] = {}
 
     def encode(self, record: Record) -> bytes:
         """Return the lines of a record, b"" if it has none."""
         body = record.body
         if type(body) is Delta:
-            text = body.text
-            return b"%b%b%b" % (self._head, encode_text(text), self._tail) if text else b""
+            return self._delta(body)
         if isinstance(body, ItemOpened):
-            return self._open()
+            return self._open() + (self._call(body) if body.kind is PartKind.CALL else b"")
         if isinstance(body, Ended):
             return self._end(body.outcome)
         if isinstance(body, Waiting):
             return queue_comment(body)
         return b""
+
+    def _delta(self, body: Delta) -> bytes:
+        text = body.text
+        if not text:
+            return b""
+        if body.kind is PartKind.CALL:
+            call = {"index": self._calls[body.index], "function": {"arguments": text}}
+            return self._chunk({"tool_calls": [call]}, None)
+        return b"%b%b%b" % (self._heads[body.kind], encode_text(text), self._tail)
+
+    def _call(self, body: ItemOpened) -> bytes:
+        """Return the beginning of a call: clients count calls, not parts."""
+        index = self._calls.setdefault(body.index, len(self._calls))
+        function = {"name": body.name, "arguments": ""}
+        call = {"index": index, "id": body.call_id, "type": "function", "function": function}
+        return self._chunk({"tool_calls": [call]}, None)
 
     def _open(self) -> bytes:
         if self._opened:
@@ -247,8 +305,6 @@ def _refuse_rest(fields: Fields) -> None:
     fields.inert("logit_bias", {}, why="is not supported")
     fields.inert("modalities", ["text"], why="is not supported: text only")
     fields.inert("verbosity", "medium")
-    fields.inert("thinking", {"type": "disabled"}, why="is not supported by the models served here")
-    fields.inert("reasoning_effort", "none", why="is not supported by the models served here")
     fields.inert("return_progress", False)
     for name in ("audio", "prediction", "web_search_options"):
         fields.inert(name)

@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from chatserver.domain.item import Message
 from chatserver.domain.response import Params
-
-Message = tuple[str, str]
-"""(role, text)."""
-
 
 NEW = "new"
 """In place of a conversation's id: make one."""

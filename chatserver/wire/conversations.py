@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chatserver.domain.item import Conversation, Item, Role
+from chatserver.domain.ids import answer_of
+from chatserver.domain.item import Conversation, Item, Message, Role
 from chatserver.domain.response import Response, Usage
-from chatserver.errors import BadRequest
+from chatserver.errors import BadRequest, NotFound
 from chatserver.ports.caches import CacheReport
 from chatserver.ports.registry import ServedModel
-from chatserver.wire.commands import Message, Page
+from chatserver.wire.commands import Page
 from chatserver.wire.fields import Fields, metadata, wrong
+from chatserver.wire.items import item_objects
 from chatserver.wire.messages import input_messages
-from chatserver.wire.response_objects import message, usage_object
+from chatserver.wire.response_objects import usage_object
 from chatserver.wire.responses import MAX_ID, check_include
 
 MAX_ADDED = 20
@@ -157,28 +159,33 @@ def gone_event(conversation_id: str) -> dict[str, Any]:
     return {"type": "conversation.deleted", "conversation_id": conversation_id}
 
 
-def item_object(
+def items_of(
     item: Item, families: Mapping[str | None, Sequence[str]] | None = None, leaf: str = ""
-) -> dict[str, Any]:
-    """Return an item. Extensions: created_at, parent and response_id; a summary is of type compaction.
+) -> list[dict[str, Any]]:
+    """Return what clients see of an item, part by part; a summary is of type compaction.
 
+    Extensions: created_at, response_id, and parent: of the first part the item's, of the others the part before.
     `families`: what stands under some items. If given, an item says what stands beside it, itself among them, and
     `leaf` what stands under it.
     """
     if item.role is Role.SUMMARY:
-        return summary_object(item)
-    beside: dict[str, Any] = {}
+        return [summary_object(item)]
+    more: dict[str, Any] = {"created_at": item.created_at, "response_id": item.response_id}
     if families is not None:
-        beside["siblings"] = families.get(item.parent, [item.id])
+        more["siblings"] = families.get(item.parent, [item.id])
     if families is not None and item.id == leaf:
-        beside["children"] = families.get(item.id, [])
-    return {
-        **message(item),
-        "created_at": item.created_at,
-        "parent": item.parent,
-        "response_id": item.response_id,
-        **beside,
-    }
+        more["children"] = families.get(item.id, [])
+    shown = item_objects(item)
+    parents = [item.parent, *(part["id"] for part in shown)]
+    return [{**part, **more, "parent": parent} for part, parent in zip(shown, parents, strict=False)]
+
+
+def one_of(item: Item, identifier: str) -> dict[str, Any]:
+    """Return the part of an item that has this id. Raises NotFound."""
+    found = next((part for part in items_of(item) if part["id"] == identifier), None)
+    if found is None:
+        raise NotFound(f"Nothing here has the id {identifier!r}.", param="item_id")
+    return found
 
 
 def summary_object(item: Item) -> dict[str, Any]:
@@ -244,7 +251,28 @@ def list_object(
 
     `last`: where the next page goes on, if not behind the last value.
     """
-    rendered = [render(value) for value in values]
+    return _list([render(value) for value in values], has_more=has_more, last=last)
+
+
+def item_list(
+    items: Sequence[Item],
+    *,
+    has_more: bool,
+    newest_first: bool = False,
+    beside: Mapping[str | None, Sequence[str]] | None = None,
+    leaf: str = "",
+) -> dict[str, Any]:
+    """Return a page of items, each with all of its parts. `beside`, `leaf`: see `items_of`."""
+    last_part = {item.id: item_objects(item)[-1]["id"] for item in items if item.parts}
+    rendered = []
+    for item in items:
+        shown = items_of(item, beside, leaf)
+        shown[0]["parent"] = last_part.get(item.parent or "", item.parent)
+        rendered += reversed(shown) if newest_first else shown
+    return _list(rendered, has_more=has_more)
+
+
+def _list(rendered: list[dict[str, Any]], *, has_more: bool, last: str = "") -> dict[str, Any]:
     return {
         "object": "list",
         "data": rendered,
@@ -259,7 +287,7 @@ def page_of(items: Sequence[Item], page: Page) -> tuple[list[Item], bool]:
     ordered = list(reversed(items)) if page.newest_first else list(items)
     start = 0
     if page.after is not None:
-        places = [index for index, item in enumerate(ordered) if item.id == page.after]
+        places = [index for index, item in enumerate(ordered) if item.id == answer_of(page.after)]
         if not places:
             raise BadRequest(f"after: no item {page.after[:60]!r} in this list", param="after")
         start = places[0] + 1

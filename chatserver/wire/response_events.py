@@ -6,9 +6,11 @@
     Waiting         response.queue_position      no number: it is not on the tape; a comment line in SSE
     Started         response.in_progress         claim > 1: again, with `recovery: {state: resumed, claim}`
     Interrupted     response.in_progress         with `recovery: {state: interrupted}`: the engine is gone
-    ItemOpened      response.output_item.added · response.content_part.added
-    Delta           response.output_text.delta   nothing for tokens that completed no character
-    ItemClosed      response.output_text.done · response.content_part.done · response.output_item.done
+    ItemOpened      response.output_item.added · response.content_part.added, which a call has not
+    Delta           response.output_text.delta | response.reasoning_text.delta |
+                    response.function_call_arguments.delta      nothing for tokens that completed no character
+    ItemClosed      response.output_text.done | response.reasoning_text.done · response.content_part.done ·
+                    response.output_item.done; of a call response.function_call_arguments.done · …output_item.done
     Ended           response.completed | response.incomplete | response.failed
 
 A stopped answer ends with `response.incomplete` whose `response.status` is `cancelled`.
@@ -20,7 +22,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from chatserver.domain.item import Item, ItemStatus, Role
+from chatserver.domain.ids import part_id
+from chatserver.domain.item import ItemStatus, Part, PartKind
 from chatserver.domain.response import Outcome, Response, Status
 from chatserver.domain.tape import (
     Accepted,
@@ -35,12 +38,23 @@ from chatserver.domain.tape import (
     Started,
     Waiting,
 )
-from chatserver.wire.response_objects import message, response_object, text_part
+from chatserver.wire.items import content_part, part_object
+from chatserver.wire.response_objects import response_object
 
 _END_TYPES = {Status.COMPLETED: "response.completed", Status.FAILED: "response.failed"}
 DELTA = b"response.output_text.delta"
+_DELTAS = {
+    PartKind.TEXT: "response.output_text.delta",
+    PartKind.REASONING: "response.reasoning_text.delta",
+    PartKind.CALL: "response.function_call_arguments.delta",
+}
+_DONES = {
+    PartKind.TEXT: "response.output_text.done",
+    PartKind.REASONING: "response.reasoning_text.done",
+    PartKind.CALL: "response.function_call_arguments.done",
+}
 QUEUE_POSITION = b"response.queue_position"
-_SSE_DELTA = b'event: response.output_text.delta\nid: %d\ndata: %b%b,"sequence_number":%d%b\n\n'
+_SSE_DELTA = b'event: %b\nid: %d\ndata: %b%b,"sequence_number":%d%b\n\n'
 
 
 def queue_comment(body: Waiting) -> bytes:
@@ -64,16 +78,13 @@ class Event(NamedTuple):
 class ResponseEvents:
     """Encodes the records of one response for one reader. `stream_id` is repeated on every event if given."""
 
-    __slots__ = ("_head", "_response", "_stream_id", "_tail")
+    __slots__ = ("_heads", "_response", "_stream_id", "_tail")
 
     def __init__(self, response: Response, stream_id: str | None = None) -> None:
         self._response = response
         self._stream_id = stream_id
-        # The delta is the hot path: all but its text and its number is the same for the whole answer.
-        self._head = (
-            b'{"type":"response.output_text.delta","item_id":%b,"output_index":0,"content_index":0,'
-            b'"logprobs":[],"delta":' % orjson.dumps(response.item_id)
-        )
+        # The delta is the hot path: all but its text and its number is the same for the whole part.
+        self._heads: dict[tuple[PartKind, int], tuple[bytes, bytes]] = {}
         lane = b"" if stream_id is None else b',"stream_id":%b' % orjson.dumps(stream_id)
         self._tail = lane + b"}"
 
@@ -84,7 +95,8 @@ class ResponseEvents:
             text = body.text
             if not text:
                 return b""
-            return _SSE_DELTA % (record.last, self._head, encode_text(text), record.last, self._tail)
+            kind, head = self._head(body)
+            return _SSE_DELTA % (kind, record.last, head, encode_text(text), record.last, self._tail)
         if type(body) is Waiting:
             return queue_comment(body)  # an event without a number would surprise strict clients
         return b"".join([event.sse for event in self.encode(record, after)])
@@ -93,7 +105,7 @@ class ResponseEvents:
         """Return the events of a record that come after position `after`."""
         body = record.body
         if type(body) is Delta:
-            return self._delta(record.last, body.text)
+            return self._delta(record.last, body)
         if type(body) is Waiting:
             return [self._place(record.last, body)]
         events = self._structural(body)
@@ -102,11 +114,29 @@ class ResponseEvents:
             self._event(number, event) for number, event in enumerate(events, start=first) if number > after
         ]
 
-    def _delta(self, last: int, text: str) -> list[Event]:
+    def _delta(self, last: int, body: Delta) -> list[Event]:
+        text = body.text
         if not text:
             return []
-        data = b'%b%b,"sequence_number":%d%b' % (self._head, encode_text(text), last, self._tail)
-        return [Event(DELTA, last, data)]
+        kind, head = self._head(body)
+        return [
+            Event(kind, last, b'%b%b,"sequence_number":%d%b' % (head, encode_text(text), last, self._tail))
+        ]
+
+    def _head(self, body: Delta) -> tuple[bytes, bytes]:
+        """Return the event type of a part's deltas, and what comes before their text."""
+        key = (body.kind, body.index)
+        found = self._heads.get(key)
+        if found is None:
+            kind = _DELTAS[body.kind]
+            fields = {
+                "type": kind,
+                **_place(part_id(self._response.item_id, body.kind.value, body.index), body),
+            }
+            if body.kind is PartKind.TEXT:
+                fields["logprobs"] = []
+            found = self._heads[key] = (kind.encode(), orjson.dumps(fields)[:-1] + b',"delta":')
+        return found
 
     def _place(self, last: int, body: Waiting) -> Event:
         lane = {} if self._stream_id is None else {"stream_id": self._stream_id}
@@ -137,10 +167,10 @@ class ResponseEvents:
             case Interrupted():
                 event = self._state("response.in_progress", Status.IN_PROGRESS)
                 return [event | {"recovery": {"state": "interrupted"}}]
-            case ItemOpened(item_id=item_id):
-                return self._opened(item_id)
-            case ItemClosed(item_id=item_id, text=text, complete=complete):
-                return self._closed(item_id, text, complete)
+            case ItemOpened():
+                return _opened(body)
+            case ItemClosed():
+                return _closed(body)
             case Ended(outcome=outcome):
                 return [self._ended(outcome)]
             case _:
@@ -148,22 +178,6 @@ class ResponseEvents:
 
     def _state(self, kind: str, status: Status) -> dict[str, Any]:
         return {"type": kind, "response": response_object(self._response, status=status)}
-
-    def _opened(self, item_id: str) -> list[dict[str, Any]]:
-        item = {"id": item_id, "type": "message", "status": "in_progress", "role": "assistant", "content": []}
-        return [
-            {"type": "response.output_item.added", "output_index": 0, "item": item},
-            {"type": "response.content_part.added", **_place(item_id), "part": text_part("")},
-        ]
-
-    def _closed(self, item_id: str, text: str, complete: bool) -> list[dict[str, Any]]:
-        status = ItemStatus.COMPLETED if complete else ItemStatus.INCOMPLETE
-        item = message(Item(item_id, None, Role.ASSISTANT, text), status=status)
-        return [
-            {"type": "response.output_text.done", **_place(item_id), "text": text, "logprobs": []},
-            {"type": "response.content_part.done", **_place(item_id), "part": text_part(text)},
-            {"type": "response.output_item.done", "output_index": 0, "item": item},
-        ]
 
     def _ended(self, outcome: Outcome) -> dict[str, Any]:
         kind = _END_TYPES.get(outcome.status, "response.incomplete")
@@ -181,5 +195,40 @@ def encode_text(text: str) -> bytes:
         return orjson.dumps(text.encode("utf-8", "surrogatepass").decode("utf-8", "replace"))
 
 
-def _place(item_id: str) -> dict[str, Any]:
-    return {"item_id": item_id, "output_index": 0, "content_index": 0}
+def _opened(body: ItemOpened) -> list[dict[str, Any]]:
+    part = Part(body.kind, "", body.call_id, body.name)
+    item = part_object(body.item_id, part, ItemStatus.IN_PROGRESS)
+    added = {"type": "response.output_item.added", "output_index": body.index, "item": item}
+    if body.kind is PartKind.CALL:
+        return [added]
+    item["content"] = []
+    return [
+        added,
+        {
+            "type": "response.content_part.added",
+            **_place(body.item_id, body),
+            "part": content_part(part),
+        },
+    ]
+
+
+def _closed(body: ItemClosed) -> list[dict[str, Any]]:
+    part = Part(body.kind, body.text, body.call_id, body.name)
+    status = ItemStatus.COMPLETED if body.complete else ItemStatus.INCOMPLETE
+    place = _place(body.item_id, body)
+    done = {"type": _DONES[body.kind], **place}
+    whole = {
+        "type": "response.output_item.done",
+        "output_index": body.index,
+        "item": part_object(body.item_id, part, status),
+    }
+    if body.kind is PartKind.CALL:
+        return [{**done, "name": body.name, "arguments": body.text}, whole]
+    extra = {"logprobs": []} if body.kind is PartKind.TEXT else {}
+    part_done = {"type": "response.content_part.done", **place, "part": content_part(part)}
+    return [{**done, "text": body.text, **extra}, part_done, whole]
+
+
+def _place(item_id: str, body: Delta | ItemOpened | ItemClosed) -> dict[str, Any]:
+    place = {"item_id": item_id, "output_index": body.index}
+    return place if body.kind is PartKind.CALL else {**place, "content_index": 0}

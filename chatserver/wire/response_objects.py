@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from chatserver.domain.item import Item, ItemStatus, Role
 from chatserver.domain.response import (
     Failure,
     Finish,
@@ -17,6 +16,7 @@ from chatserver.domain.response import (
     Truncation,
     Usage,
 )
+from chatserver.wire.items import item_objects
 from chatserver.wire.usage import priced
 
 
@@ -47,11 +47,11 @@ def response_object(
         "max_output_tokens": params.max_output_tokens,
         "metadata": params.metadata,
         "model": params.model,
-        "output": [message(outcome.item)] if outcome and outcome.item else [],
-        "parallel_tool_calls": True,
+        "output": item_objects(outcome.item) if outcome and outcome.item else [],
+        "parallel_tool_calls": params.parallel_calls,
         "previous_response_id": response.previous,
         "prompt_cache_key": params.echo.get("prompt_cache_key"),
-        "reasoning": {"effort": None, "summary": None},
+        "reasoning": params.echo.get("reasoning") or {"effort": None, "summary": None},
         "safety_identifier": params.echo.get("safety_identifier"),
         "service_tier": "default",
         "store": response.stored,
@@ -72,28 +72,6 @@ def response_object(
         "parent": response.answers,
         "item_id": response.item_id,
     }
-
-
-def message(item: Item, *, status: ItemStatus | None = None) -> dict[str, Any]:
-    """Return an item as a message: an assistant's text is an output part, all others' an input part."""
-    result: dict[str, Any] = {
-        "id": item.id,
-        "type": "message",
-        "status": (status or item.status).value,
-        "role": item.role.value,
-        "content": [text_part(item.text) if item.role is Role.ASSISTANT else input_part(item.text)],
-    }
-    return result
-
-
-def text_part(text: str) -> dict[str, Any]:
-    """Return a part of an answer."""
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-
-
-def input_part(text: str) -> dict[str, Any]:
-    """Return a part of an input message."""
-    return {"type": "input_text", "text": text}
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:

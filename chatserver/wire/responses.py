@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from chatserver.domain.item import Message
 from chatserver.domain.response import Params, Truncation
 from chatserver.errors import BadRequest
 from chatserver.wire.commands import CreateResponse, Place
 from chatserver.wire.fields import Fields, metadata, wrong
+from chatserver.wire.form import response_form
 from chatserver.wire.messages import MAX_TEXT, input_messages
 from chatserver.wire.sampling import (
     MAX_MODEL,
@@ -49,6 +51,7 @@ def parse(body: dict[str, Any]) -> CreateResponse:
     continues = conversation is not None or previous is not None
     messages = _input(fields, continues)
     truncation = _truncation(fields)
+    form, echo = response_form(fields)
     params = Params(
         model=fields.text("model", "", longest=MAX_MODEL),
         instructions=fields.text("instructions", None, longest=MAX_TEXT),
@@ -56,6 +59,7 @@ def parse(body: dict[str, Any]) -> CreateResponse:
         **truncation,
         metadata=metadata(fields.take("metadata")),
         **sampling(fields),
+        **form,
     )
     store, stream, background = fields.flag("store", True), fields.flag("stream"), fields.flag("background")
     count = answers(fields)
@@ -63,7 +67,7 @@ def parse(body: dict[str, Any]) -> CreateResponse:
         raise BadRequest("background: expected store to be true with it, got false", param="background")
     if count > 1 and not store:
         raise BadRequest(f"n: expected 1 with store: false, got {count}", param="n")
-    params.echo.update(labels(fields), background=background, store=store)
+    params.echo.update(labels(fields), background=background, store=store, **echo)
     _refuse_rest(fields)
     fields.done()
     return CreateResponse(
@@ -111,7 +115,7 @@ def check_include(values: list[Any], path: str = "include") -> None:
             )
 
 
-def _input(fields: Fields, continues: bool) -> tuple[tuple[str, str], ...]:
+def _input(fields: Fields, continues: bool) -> tuple[Message, ...]:
     value = fields.take("input")
     if value is None and continues:
         return ()
@@ -186,11 +190,4 @@ def _refuse_rest(fields: Fields) -> None:
         inner = Fields(text, "text")
         inner.inert("format", {"type": "text"}, why="is not supported: answers are plain text")
         inner.inert("verbosity", "medium")
-        inner.done()
-    reasoning = fields.take("reasoning")
-    if reasoning is not None:
-        inner = Fields(reasoning, "reasoning")
-        inner.inert("effort", "none", why="is not supported by the models served here")
-        for name in ("summary", "generate_summary", "context", "mode"):
-            inner.inert(name)
         inner.done()

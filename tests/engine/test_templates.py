@@ -7,7 +7,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.contract import ModelUnusable
 from engine.tokenizer import HubTokenizer
 from tests.engine.test_tokenizer import MISSING
 
@@ -305,7 +304,7 @@ def test_a_tool_cannot_spell_a_special_token(tools_pair):
     assert "\\u003c|im_end|>" in ours.decode(ours.head(None, evil))
 
 
-def test_a_template_without_tools_says_so(smollm2, tmp_path):
+def test_a_template_without_tools_tells_of_them_in_the_system_text(smollm2, tmp_path):
     ours = HubTokenizer.load(write(smollm2, tmp_path, V3))
-    with pytest.raises(ModelUnusable, match="no tools"):
-        ours.head(None, json.dumps([TOOL]))
+    head = ours.decode(ours.head("Be brief.", json.dumps([TOOL])))
+    assert head.startswith("Be brief.") and json.dumps(TOOL) in head and "<tool_call>" in head

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from chatserver.adapters.valkey import bills, packing
-from chatserver.domain.item import Conversation, Item, ItemStatus, Role
+from chatserver.domain.item import Conversation, Item, ItemStatus, Message, Part, PartKind, Role
 from chatserver.domain.response import (
     Difference,
     Failure,
@@ -26,7 +26,10 @@ from chatserver.domain.response import (
 
 def encode_item(item: Item) -> bytes:
     """Return an item without its id and parent: where it lies says them."""
-    return packing.pack(item.role, item.text, item.status, item.response_id, item.created_at, *item.cost)
+    parts = ([_part_values(part) for part in item.parts],) if item.parts else ()
+    return packing.pack(
+        item.role, item.text, item.status, item.response_id, item.created_at, *item.cost, *parts
+    )
 
 
 def decode_items(stored: Sequence[bytes], names: Sequence[str]) -> list[Item]:
@@ -40,6 +43,7 @@ def decode_items(stored: Sequence[bytes], names: Sequence[str]) -> list[Item]:
         if row[0] != packing.FORMAT:
             raise packing.unreadable(f"in format {row[0]}, this version reads {packing.FORMAT}; upgrade it")
         _, role, text, status, response_id, created_at, *cost = row
+        parts = cost.pop() if cost and isinstance(cost[-1], list) else ()
         parent = names[i + 1] or None
         items.append(
             Item(
@@ -51,6 +55,7 @@ def decode_items(stored: Sequence[bytes], names: Sequence[str]) -> list[Item]:
                 response_id,
                 created_at,
                 tuple(cost),
+                tuple(_part(part) for part in parts),
             )
         )
     return items
@@ -178,7 +183,7 @@ _ITEM_STATES = {status.value: status for status in ItemStatus}
 
 def _params(fields: dict[str, Any]) -> Params:
     fields["stop"] = tuple(fields["stop"])
-    fields["messages"] = tuple((role, text) for role, text in fields["messages"])
+    fields["messages"] = tuple(_message(message) for message in fields["messages"])
     fields["truncation"] = Truncation(fields["truncation"])
     return Params(**fields)
 
@@ -196,7 +201,22 @@ def _outcome(fields: dict[str, Any]) -> Outcome:
 def _item(fields: dict[str, Any]) -> Item:
     fields["role"], fields["status"] = Role(fields["role"]), ItemStatus(fields["status"])
     fields["cost"] = tuple(fields.get("cost", ()))
+    fields["parts"] = tuple(_part(list(part.values())) for part in fields.get("parts", ()))
     return Item(**fields)
+
+
+def _message(fields: dict[str, Any]) -> Message:
+    parts = tuple(_part(list(part.values())) for part in fields["parts"])
+    return Message(fields["role"], fields["text"], parts)
+
+
+def _part(values: Sequence[Any]) -> Part:
+    kind, *rest = values
+    return Part(PartKind(kind), *rest)
+
+
+def _part_values(part: Part) -> tuple[object, ...]:
+    return part.kind, part.text, part.call_id, part.name, part.width
 
 
 def _ledger(fields: dict[str, Any]) -> Ledger:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from chatserver.adapters.valkey import codec, packing
+from chatserver.domain.item import PartKind
 from chatserver.domain.tape import (
     Accepted,
     Body,
@@ -37,7 +38,9 @@ _BUNDLE = bytes([packing.FORMAT])
 def encode_body(body: Body) -> bytes:
     """Return a record's body as a stored form: a kind, then its fields."""
     if type(body) is Delta:  # nearly all of them
-        return packing.pack(4, body.pieces, body.ids)
+        if body.kind is PartKind.TEXT and not body.index:
+            return packing.pack(4, body.pieces, body.ids)
+        return packing.pack(8, body.pieces, body.ids, body.kind, body.index)
     return packing.pack(*_WRITERS[type(body)](body))
 
 
@@ -96,8 +99,8 @@ _WRITERS: dict[type, Callable[[Any], tuple[object, ...]]] = {
     Accepted: lambda _: (0,),
     Queued: lambda _: (1,),
     Started: lambda b: (2, b.prompt, b.claim),
-    ItemOpened: lambda b: (3, b.item_id),
-    ItemClosed: lambda b: (5, b.item_id, b.text, b.complete),
+    ItemOpened: lambda b: (3, b.item_id, b.kind, b.index, b.call_id, b.name),
+    ItemClosed: lambda b: (5, b.item_id, b.text, b.complete, b.kind, b.index, b.call_id, b.name),
     Ended: lambda b: (6, b.outcome),
     Interrupted: lambda _: (7,),
 }
@@ -105,8 +108,11 @@ _READERS: dict[int, Callable[..., Body]] = {
     0: Accepted,
     1: Queued,
     2: Started,
-    3: ItemOpened,
-    5: ItemClosed,
+    3: lambda item_id, kind="text", *more: ItemOpened(item_id, PartKind(kind), *more),
+    5: lambda item_id, text, complete, kind="text", *more: ItemClosed(
+        item_id, text, complete, PartKind(kind), *more
+    ),
     6: lambda fields: Ended(codec.outcome_from(fields)),
     7: Interrupted,
+    8: lambda pieces, ids, kind, index: Delta(tuple(pieces), tuple(ids), PartKind(kind), index),
 }

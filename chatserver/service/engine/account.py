@@ -16,7 +16,8 @@ def usage(
     prompt: Prompt | None, generation: Generation | None, written: Written, shown: Shown, *, failed: bool
 ) -> Usage:
     """Count tokens; a prompt that failed before its first token counts nothing."""
-    output, reasoning = written.output, max(0, shown.reasoning - written.carried)
+    # the template knows of an end mark that nothing followed; the splitter, of reasoning that no template drops
+    output, reasoning = written.output, max(0, shown.reasoning - written.carried, written.reasoning)
     if prompt is None or (failed and not output):
         return Usage(output=output, reasoning=reasoning)
     cached = min(generation.cached, prompt.length) if generation else 0

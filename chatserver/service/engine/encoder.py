@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from chatserver.domain.item import Item, Role, StoredItem
+from chatserver.domain.item import Item, PartKind, Role, StoredItem
 from chatserver.domain.planner import Segment
 from chatserver.domain.response import Params
 from chatserver.service.engine.layout import Ids, Layout
@@ -32,21 +32,22 @@ class Encoder:
     async def lay_out(self, params: Params, stored: list[StoredItem]) -> tuple[Layout, dict[str, Ids]]:
         """Return the branch with its ids, and those that had to be made, by item id."""
         instructions, body = _instructions(params, stored)
-        head = await _off_loop(len(instructions or ""), lambda: self._tokenizer.head(instructions))
+        tools = params.tools if params.tool_choice != "none" else ""
+        head = await _off_loop(len(instructions or ""), lambda: self._tokenizer.head(instructions, tools))
         encoded = await self._encode([s.item for s in body if not self._current(s)])
         ids = tuple(encoded.get(s.item.id) or s.ids or () for s in body)
         layout = Layout(
             head=head,
-            cue=self._tokenizer.cue(),
+            cue=self._tokenizer.cue(params.thinking),
             leading=tuple(s.item.id for s in stored[: len(stored) - len(body)]),
             segments=tuple(Segment(s.item.id, s.item.role, len(i)) for s, i in zip(body, ids, strict=True)),
             ids=ids,
         )
         return layout, encoded
 
-    async def shown(self, emitted: Sequence[int]) -> Shown:
-        """Return an answer as later prompts have it."""
-        return await _off_loop(len(emitted) * TOKEN_COST, lambda: self._tokenizer.shown(emitted))
+    async def shown(self, emitted: Sequence[int], thinking: bool | None = None) -> Shown:
+        """Return an answer as later prompts have it. `thinking`: as it was asked for."""
+        return await _off_loop(len(emitted) * TOKEN_COST, lambda: self._tokenizer.shown(emitted, thinking))
 
     def emitted(self, answer: StoredItem) -> Ids:
         """Return what the model wrote of an answer; encoded anew if that was under another template."""
@@ -59,13 +60,19 @@ class Encoder:
         """Encode items; many together or a long one off the event loop."""
         return await _off_loop(
             sum(len(item.text) + ITEM_COST for item in items),
-            lambda: {item.id: self._tokenizer.segment(item.role.value, item.text) for item in items},
+            lambda: {
+                item.id: self._tokenizer.segment(item.role.value, item.text, _calls(item)) for item in items
+            },
         )
 
 
 def rebuilt(stored: Sequence[StoredItem], encoded: Mapping[str, Ids]) -> int:
     """Count the items whose ids another tokenizer or template had made."""
     return sum(s.ids is not None and s.item.id in encoded for s in stored)
+
+
+def _calls(item: Item) -> tuple[tuple[str, str], ...]:
+    return tuple((part.name, part.text) for part in item.parts if part.kind is PartKind.CALL)
 
 
 async def _off_loop(cost: int, encode: Callable[[], T]) -> T:

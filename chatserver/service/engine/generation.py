@@ -11,9 +11,11 @@ from uuid import uuid4
 from chatserver.domain.response import Params
 from chatserver.domain.stops import Pair, StopFilter
 from chatserver.errors import BadRequest, ChatServerError, EngineFailed, Overloaded
+from engine.answers import Form
 from engine.contract import (
     REQUEST_ID_LENGTH,
     Chunk,
+    Decoder,
     Engine,
     EngineBusy,
     EngineError,
@@ -31,10 +33,18 @@ class Generation:
     """Runs one request; `stop()` may come at any time, also before it is under way.
 
     `emitted`: ids of the answer that are on its tape already. The engine is sent prompt + emitted and goes
-    on behind them; the decoder is fed them again, so that a character that was cut in two is whole.
+    on behind them; the decoder is fed them again, so that a character that was cut in two is whole. `form`: what
+    the answer is made of.
     """
 
-    def __init__(self, engine: Engine, params: Params, salt: str, emitted: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        params: Params,
+        salt: str,
+        emitted: Sequence[int] = (),
+        form: Form | None = None,
+    ) -> None:
         self.cached = 0
         """Prompt tokens that came from the KV cache, once the first chunk is here."""
         self.finish: FinishReason | None = None
@@ -44,6 +54,7 @@ class Generation:
         self._engine = engine
         self._params = params
         self._salt = salt
+        self._form = form or Form()
         self._emitted = tuple(emitted)
         self._stops = StopFilter(params.stop)
         self._id = uuid4().hex[:REQUEST_ID_LENGTH]
@@ -61,7 +72,7 @@ class Generation:
 
     async def run(self, prompt: Sequence[int], max_tokens: int) -> AsyncGenerator[list[Pair], None]:
         """Yield pairs, a list per scheduler step. Raises what the engine raises."""
-        decoder = self._engine.tokenizer.decoder()
+        decoder = self._decoder()
         self._stops.earlier = "".join([decoder.push(token) for token in self._emitted])
         request = GenerateRequest(self._id, (*prompt, *self._emitted), self._sampling(max_tokens), self._salt)
         async with contextlib.aclosing(self._patiently(request)) as chunks:
@@ -84,11 +95,14 @@ class Generation:
         """
         if not self._params.stop or len(self._emitted) <= after:
             return False
-        decoder = self._engine.tokenizer.decoder()
+        decoder = self._decoder()
         pairs = [(token, decoder.push(token)) for token in self._emitted]
         stops = StopFilter(self._params.stop, "".join(piece for _, piece in pairs[:after]))
         stops.feed(pairs[after:])
         return stops.matched is not None
+
+    def _decoder(self) -> Decoder:
+        return self._engine.tokenizer.decoder(marks=self._form.calls)
 
     async def _patiently(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         """Generate, trying again for a while when the engine's own queue is full."""
@@ -127,9 +141,16 @@ class Generation:
         )
 
 
+def form_of(params: Params) -> Form:
+    """Return what a request says about the form of its answer."""
+    return Form(params.thinking, params.tools, params.tool_choice, params.parallel_calls, params.schema)
+
+
 def as_server_error(error: EngineError) -> ChatServerError:
     """Return what a refusal of the engine means for the client."""
     if isinstance(error, RequestRefused):
+        if error.field is not None:
+            return BadRequest(f"{error.field}: {error}", param=error.field, code="unsupported_value")
         return BadRequest(f"The engine refused the request: {error}.", code="request_refused")
     if isinstance(error, EngineBusy):
         return Overloaded(f"The engine's queue is full: {error}", retry_after=2.0)

@@ -152,7 +152,10 @@ class PromptBuilder:
     async def _items(self, response: Response) -> tuple[list[StoredItem], Ids]:
         """Return the items of a prompt, and the ids that its answer begins with. Raises NotFound."""
         messages = response.params.messages
-        inline = [StoredItem(Item(f"{i}", None, Role(role), text)) for i, (role, text) in enumerate(messages)]
+        inline = [
+            StoredItem(Item(f"{i}", None, Role(said.role), said.text, parts=said.parts))
+            for i, said in enumerate(messages)
+        ]
         if response.conversation is None:
             return inline, ()
         leaf = response.inputs[-1] if response.inputs else response.parent

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from chatserver.domain.item import Item, ItemStatus, Role
 from chatserver.domain.response import Failure, Finish, Outcome, Response, Status
 from chatserver.domain.stops import Pair
-from chatserver.domain.tape import Body, Ended, ItemClosed, ItemOpened, Started
+from chatserver.domain.tape import Body, Ended, Started
 from chatserver.errors import (
     BadRequest,
     ChatServerError,
@@ -30,7 +30,7 @@ from chatserver.ports.tapes import Tapes
 from chatserver.ports.turns import Turns
 from chatserver.service.engine import account
 from chatserver.service.engine.compaction import Compactor
-from chatserver.service.engine.generation import Generation, as_server_error
+from chatserver.service.engine.generation import Generation, as_server_error, form_of
 from chatserver.service.engine.prefixes import Prefixes
 from chatserver.service.engine.prompting import Prompt, PromptBuilder, Upcoming
 from chatserver.service.engine.tape_writer import TapeWriter
@@ -75,7 +75,8 @@ class Turn:
         self._parts = parts
         self._response = response
         self._salt = parts.salt(response.tenant)
-        self._written = Written()
+        self._written = Written(response.item_id)
+        self._form = form_of(response.params)
         self._prompt: Prompt | None = None
         self._generation: Generation | None = None
         self._stop_asked = response.stop_asked
@@ -145,11 +146,9 @@ class Turn:
     async def _generate(self, prompt: Prompt) -> Finish:
         parts, written = self._parts, self._written
         self._write(Started(prompt.length, self._response.claim))
-        if not written.opened:
-            self._write(ItemOpened(self._response.item_id))
-            written.opened = True
-        for delta in written.carry(prompt.carried, parts.engine.tokenizer.decoder()):
-            self._write(delta)
+        decoder = parts.engine.tokenizer.decoder(marks=self._form.calls)
+        for bodies in written.begin(parts.engine.splitter(self._form), decoder, prompt.carried):
+            self._write(*bodies)
             await parts.writer.flow(self._response.id)
         while (finish := await self._generate_on(prompt)) is None:
             with contextlib.suppress(TimeoutError):  # after that long it is its turn again, whoever waits
@@ -163,7 +162,7 @@ class Turn:
         """Run one request behind what is written. None: it gave way, and is to be continued."""
         parts, written = self._parts, self._written
         left = prompt.max_output - written.output
-        generation = Generation(parts.engine, self._response.params, self._salt, written.ids)
+        generation = Generation(parts.engine, self._response.params, self._salt, written.ids, self._form)
         if ended := self._already_over(left, generation):
             return ended
         self._generation = generation
@@ -193,11 +192,11 @@ class Turn:
     def _delta(self, pairs: list[Pair]) -> None:
         self._parts.prefixes.answering(self)
         if pairs and not self._lost:
-            self._write(self._written.delta(pairs))
+            self._write(*self._written.take(pairs))
 
-    def _write(self, body: Body) -> None:
+    def _write(self, *bodies: Body) -> None:
         if not self._lost:
-            self._parts.writer.write(self._response.id, self._written.number(body))
+            self._parts.writer.write(self._response.id, *map(self._written.number, bodies))
 
     async def _fail(self, error: ChatServerError) -> None:
         """End as failed. If nothing was written the input of a bad request is taken back; else all is kept."""
@@ -210,9 +209,12 @@ class Turn:
     ) -> None:
         """Write the end: the item, if one was opened, the outcome, the ids; all in one step."""
         response, written, generation = self._response, self._written, self._generation
-        item = self._item(finish) if written.opened else None
+        closing = written.finish(complete=finish is Finish.STOP) if written.opened else []
+        item = self._item(finish) if closing else None
         prompt = self._prompt if item else None
-        shown = await self._parts.prompts.encoder.shown(written.ids) if item else Shown(())
+        shown = Shown(())
+        if item:
+            shown = await self._parts.prompts.encoder.shown(written.ids, response.params.thinking)
         upcoming = self._upcoming(prompt, shown.ids) if prompt else None
         outcome = Outcome(
             status=STATUS[finish],
@@ -224,7 +226,6 @@ class Turn:
             failure=failure,
             completed_at=int(time.time()),
         )
-        closing: list[Body] = [ItemClosed(item.id, item.text, finish is Finish.STOP)] if item else []
         encoded = dict(prompt.encoded) if prompt else {}
         if item:
             encoded[item.id] = shown.ids
@@ -290,6 +291,7 @@ class Turn:
             status=ItemStatus.COMPLETED if finish is Finish.STOP else ItemStatus.INCOMPLETE,
             response_id=response.id,
             created_at=int(time.time()),
+            parts=self._written.parts,
         )
 
     def _stop_generating(self) -> None:

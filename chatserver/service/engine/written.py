@@ -1,13 +1,16 @@
-"""What is on the tape of an answer, or on its way there: the turn's own account of it."""
+"""What is on the tape of an answer, or on its way there: the turn's own account of it, part by part."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from chatserver.domain.ids import part_id
+from chatserver.domain.item import Part, PartKind
 from chatserver.domain.stops import Pair
-from chatserver.domain.tape import Body, Delta, ItemOpened, Record
+from chatserver.domain.tape import SAME, Body, Delta, ItemClosed, ItemOpened, Record, joined
 from chatserver.ports.tapes import Tapes
+from engine.answers import Piece, PieceKind, Splitter
 from engine.contract import Decoder
 
 CARRY_STEP = 512
@@ -15,19 +18,48 @@ CARRY_STEP = 512
 
 
 @dataclass(slots=True)
+class _Open:
+    """A part of the answer. `width`: numbers that its deltas took; `call`: which of the splitter's calls it is."""
+
+    kind: PartKind
+    call_id: str = ""
+    name: str = ""
+    call: int = -1
+    pieces: list[str] = field(default_factory=list)
+    width: int = 0
+    closed: bool = False
+
+    @property
+    def part(self) -> Part:
+        """What it is by now."""
+        return Part(self.kind, "".join(self.pieces), self.call_id, self.name, self.width)
+
+
 class Written:
-    """One answer's tokens so far.
+    """One answer's tokens so far. `item_id`: of the answer.
 
     `last`: newest sequence number. `before`: tokens that were there before this claim's first one. `carried`: how
     many of the first tokens another response wrote, whose answer goes on here; they are input, not output.
+    `reasoning`: tokens of the output that are reasoning, its marks included, as the splitter tells.
     """
 
-    last: int = 1
-    opened: bool = False
-    ids: list[int] = field(default_factory=list)
-    pieces: list[str] = field(default_factory=list)
-    before: int = 0
-    carried: int = 0
+    def __init__(self, item_id: str) -> None:
+        self.last = 1
+        self.ids: list[int] = []
+        self.before = 0
+        self.carried = 0
+        self.reasoning = 0
+        self._item_id = item_id
+        self._splitter: Splitter | None = None
+        self._parts: list[_Open] = []
+        self._held: list[int] = []
+        self._silent = 0
+        self._thinks = False
+
+    @property
+    def opened(self) -> bool:
+        """Whether there is anything of the answer."""
+        return bool(self._parts or self.ids)
 
     @property
     def output(self) -> int:
@@ -36,8 +68,24 @@ class Written:
 
     @property
     def text(self) -> str:
-        """The answer's text."""
-        return "".join(self.pieces)
+        """The answer's text: neither its reasoning nor its calls."""
+        return "".join(part.text for part in self.all_parts if part.kind is PartKind.TEXT)
+
+    @property
+    def all_parts(self) -> tuple[Part, ...]:
+        """The answer's parts, in order."""
+        return tuple(open_.part for open_ in self._parts)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The answer's parts, () if it is one text."""
+        parts = self.all_parts
+        return () if [part.kind for part in parts] == [PartKind.TEXT] else parts
+
+    @property
+    def calls(self) -> bool:
+        """Whether the answer calls tools."""
+        return any(part.kind is PartKind.CALL for part in self._parts)
 
     async def read_back(self, tapes: Tapes, response_id: str) -> None:
         """Take in what earlier claims wrote, so that the answer goes on with the next token and number."""
@@ -45,30 +93,153 @@ class Written:
         while records := await tapes.read(response_id, after):
             for record in records:
                 after = record.last
-                self.opened = self.opened or isinstance(record.body, ItemOpened)
-                if isinstance(record.body, Delta):
-                    self.ids.extend(record.body.ids)
-                    self.pieces.extend(record.body.pieces)
+                self._take_back(record.body)
         self.last = max(after, self.last)
         self.before = len(self.ids)
 
-    def carry(self, ids: Sequence[int], decoder: Decoder) -> Iterator[Delta]:
-        """Yield what of an earlier answer's ids is not on the tape yet; each is counted as written."""
-        self.carried = len(ids)
-        pieces = [decoder.push(token) for token in ids]
-        while (at := len(self.ids)) < len(ids):
-            end = at + CARRY_STEP
-            yield self.delta(list(zip(ids[at:end], pieces[at:end], strict=True)))
-        self.before = max(self.before, len(ids))
+    def begin(
+        self, splitter: Splitter | None, decoder: Decoder, carried: Sequence[int]
+    ) -> Iterator[list[Body]]:
+        """Yield what is missing at the beginning: the first part, what an earlier answer wrote; each is counted.
 
-    def delta(self, pairs: Sequence[Pair]) -> Delta:
-        """Return the next pairs, at least one, as a record's body; they are counted as written."""
-        ids, pieces = zip(*pairs, strict=True)
-        self.ids.extend(ids)
-        self.pieces.extend(pieces)
-        return Delta(pieces, ids)
+        `splitter`: fresh; what is written already is fed to it. `carried`: ids that the answer begins with.
+        """
+        self._splitter, self.carried = splitter, len(carried)
+        for place, token in enumerate(self.ids):
+            self._count(self._pieces(decoder.push(token)), place)
+        if splitter is None and not self._parts:
+            yield [self._open(_Open(PartKind.TEXT))]
+        pairs = [(token, decoder.push(token)) for token in carried[len(self.ids) :]]
+        for at in range(0, len(pairs), CARRY_STEP):
+            yield self.take(pairs[at : at + CARRY_STEP])
+        self.before = max(self.before, len(carried))
+
+    def take(self, pairs: Sequence[Pair]) -> list[Body]:
+        """Return what the next pairs add to the tape; they are counted as written, or wait for their part to begin."""
+        bodies: list[Body] = []
+        for token, text in pairs:
+            pieces = self._pieces(text)
+            self._count(pieces, len(self.ids))
+            self.ids.append(token)
+            self._held.append(token)
+            for piece in pieces:
+                self._put(piece, bodies)
+            self._settle(bodies)
+        return _merged(bodies)
+
+    def finish(self, *, complete: bool) -> list[Body]:
+        """Return what ends the answer: what was held back, the end of its last part."""
+        bodies: list[Body] = []
+        for piece in self._splitter.flush() if self._splitter else ():
+            self._put(piece, bodies)
+        if not self._parts:
+            bodies.append(self._open(_Open(PartKind.TEXT)))
+        self._settle(bodies)
+        bodies += self._close(complete=complete)
+        return _merged(bodies)
 
     def number(self, body: Body) -> Record:
         """Return a body with the next sequence numbers."""
         self.last += body.width
         return Record(self.last, body)
+
+    def _take_back(self, body: Body) -> None:
+        if isinstance(body, ItemOpened):
+            calls = sum(part.kind is PartKind.CALL for part in self._parts)
+            call = calls if body.kind is PartKind.CALL else -1
+            self._parts.append(_Open(body.kind, body.call_id, body.name, call))
+        elif isinstance(body, Delta):
+            self.ids.extend(body.tokens)
+            self._parts[-1].pieces.extend(body.pieces)
+            self._parts[-1].width += body.width
+        elif isinstance(body, ItemClosed):
+            self._parts[-1].closed = True
+
+    def _pieces(self, text: str) -> Sequence[Piece]:
+        if self._splitter is not None:
+            return self._splitter.push(text)
+        return (Piece(PieceKind.TEXT, text),)
+
+    def _count(self, pieces: Sequence[Piece], place: int) -> None:
+        """Count a token that is reasoning. What gives no piece goes with what was before, or else comes after it."""
+        self._silent += place >= self.carried
+        if not pieces:
+            return
+        if pieces[0].kind is PieceKind.REASONING:
+            self.reasoning += self._silent
+        elif self._thinks:  # the mark that ends the reasoning
+            self.reasoning += max(0, self._silent - 1)
+        self._silent, self._thinks = 0, pieces[-1].kind is PieceKind.REASONING
+
+    def _put(self, piece: Piece, bodies: list[Body]) -> None:
+        """Write one piece behind all others, in a part of its own if it is of another kind."""
+        part = self._parts[-1] if self._parts else None
+        if part is None or part.closed or not _continues(part, piece):
+            bodies += self._close(complete=True)
+            bodies.append(self._open(self._new(piece)))
+        *marks, token = self._held or (SAME,)
+        self._held = []
+        for mark in marks:
+            self._write("", mark, bodies)
+        self._write(piece.text, token, bodies)
+
+    def _settle(self, bodies: list[Body]) -> None:
+        """Write the tokens that are only marks, as soon as there is a part for them."""
+        if self._parts and not self._parts[-1].closed:
+            for token in self._held:
+                self._write("", token, bodies)
+            self._held.clear()
+
+    def _write(self, text: str, token: int, bodies: list[Body]) -> None:
+        part = self._parts[-1]
+        part.pieces.append(text)
+        part.width += 1
+        bodies.append(Delta((text,), (token,), part.kind, len(self._parts) - 1))
+
+    def _new(self, piece: Piece) -> _Open:
+        kind = PartKind(piece.kind.value)
+        if kind is not PartKind.CALL:
+            return _Open(kind)
+        index = len(self._parts)
+        call_id = f"call_{self._item_id.partition('_')[2][:24]}_{index}"
+        return _Open(kind, call_id, piece.name, piece.call)
+
+    def _open(self, part: _Open) -> ItemOpened:
+        index = len(self._parts)
+        self._parts.append(part)
+        return ItemOpened(self._part_id(index), part.kind, index, part.call_id, part.name)
+
+    def _close(self, *, complete: bool) -> list[Body]:
+        if not self._parts or self._parts[-1].closed:
+            return []
+        index, part = len(self._parts) - 1, self._parts[-1]
+        part.closed = True
+        known = part.part
+        return [
+            ItemClosed(self._part_id(index), known.text, complete, part.kind, index, part.call_id, part.name)
+        ]
+
+    def _part_id(self, index: int) -> str:
+        return part_id(self._item_id, self._parts[index].kind.value, index)
+
+
+def _continues(part: _Open, piece: Piece) -> bool:
+    """Whether a piece is more of a part."""
+    same = part.kind.value == piece.kind.value
+    return same and (piece.kind is not PieceKind.CALL or (part.call == piece.call and not piece.name))
+
+
+def _merged(bodies: list[Body]) -> list[Body]:
+    """Return bodies with adjacent deltas of one part as one."""
+    found: list[Body] = []
+    run: list[Delta] = []
+    for body in bodies:
+        if isinstance(body, Delta) and (not run or run[-1].joins(body)):
+            run.append(body)
+            continue
+        if run:
+            found.append(joined(run))
+        run = [body] if isinstance(body, Delta) else []
+        if not run:
+            found.append(body)
+    return [*found, joined(run)] if run else found

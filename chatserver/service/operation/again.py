@@ -106,7 +106,7 @@ async def _ids_on_tape(tapes: Tapes, response_id: str) -> tuple[int, ...]:
         for record in records:
             after = record.last
             if isinstance(record.body, Delta):
-                ids.extend(record.body.ids)
+                ids.extend(record.body.tokens)
     return tuple(ids)
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from chatserver.domain.ids import SHARDS, shard_of
-from chatserver.domain.item import Conversation, Item
+from chatserver.domain.item import Conversation, Item, Message
 from chatserver.domain.response import Response
 from chatserver.domain.tape import Ended, Record, Started
 from chatserver.errors import BadRequest, NotFound
@@ -35,7 +35,7 @@ from chatserver.service.web.tree import Tree
 from chatserver.service.web.waiting import QueuePlaces
 from chatserver.service.web.warmth import Warmth
 from chatserver.settings import Settings
-from chatserver.wire.commands import CompleteChat, CreateResponse, Message, Page
+from chatserver.wire.commands import CompleteChat, CreateResponse, Page
 
 REFUSAL_PATIENCE = 1.0
 """Seconds for which a streamed answer's headers wait, so that a refused prompt can still be an HTTP error."""

@@ -8,7 +8,18 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeVar
 
-from chatserver.domain.tape import Accepted, Cursor, Delta, Ended, Gap, Interrupted, Queued, Record, Waiting
+from chatserver.domain.tape import (
+    Accepted,
+    Cursor,
+    Delta,
+    Ended,
+    Gap,
+    Interrupted,
+    Queued,
+    Record,
+    Waiting,
+    joined,
+)
 from chatserver.errors import ChatServerError, Unavailable
 from chatserver.ports.tapes import Tapes
 
@@ -234,20 +245,23 @@ def join(records: list[Record]) -> list[Record]:
     """Return the records with adjacent deltas merged, in one pass over the pieces."""
     if len(records) < 2:
         return records
-    joined: list[Record] = []
+    found: list[Record] = []
     run: list[tuple[Record, Delta]] = []
     for record in records:
-        if isinstance(record.body, Delta) and (not run or record.first == run[-1][0].last + 1):
-            run.append((record, record.body))
+        body = record.body
+        if isinstance(body, Delta) and (
+            not run or (record.first == run[-1][0].last + 1 and run[-1][1].joins(body))
+        ):
+            run.append((record, body))
             continue
-        _close(run, joined)
+        _close(run, found)
         run = []
-        if isinstance(record.body, Delta):
-            run.append((record, record.body))
+        if isinstance(body, Delta):
+            run.append((record, body))
         else:
-            joined.append(record)
-    _close(run, joined)
-    return joined
+            found.append(record)
+    _close(run, found)
+    return found
 
 
 async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
@@ -273,10 +287,8 @@ def pause_lengths() -> Iterator[float]:
         low = min(low * 2, high)
 
 
-def _close(run: list[tuple[Record, Delta]], joined: list[Record]) -> None:
+def _close(run: list[tuple[Record, Delta]], found: list[Record]) -> None:
     if len(run) == 1:
-        joined.append(run[0][0])
+        found.append(run[0][0])
     elif run:
-        pieces = tuple(piece for _, delta in run for piece in delta.pieces)
-        ids = tuple(token for _, delta in run for token in delta.ids)
-        joined.append(Record(run[-1][0].last, Delta(pieces, ids)))
+        found.append(Record(run[-1][0].last, joined([delta for _, delta in run])))

@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
-from chatserver.domain.ids import ENTROPY_BYTES, new_id, shard_of
-from chatserver.domain.item import Item, ItemStatus, Role
+from chatserver.domain.ids import ENTROPY_BYTES, answer_of, new_id, shard_of
+from chatserver.domain.item import Item, ItemStatus, Message, Role
 from chatserver.domain.response import Params, Response, Usage
 from chatserver.errors import BadRequest, Conflict, NotFound
 from chatserver.ports.conversations import Conversations
 from chatserver.ports.turns import Turns
-from chatserver.wire.commands import NEW, CompleteChat, CreateResponse, Message, Place
+from chatserver.wire.commands import NEW, CompleteChat, CreateResponse, Place
 
 TITLE_LENGTH = 80
 
@@ -128,7 +128,7 @@ class Spots:
             raise NotFound(f"No conversation with id {conversation_id[:80]!r}.", param="conversation")
         conversation = await self._conversations.get(tenant, conversation_id)
         at_head = ask.parent is Place.HEAD
-        parent = conversation.head if isinstance(ask.parent, Place) else ask.parent
+        parent = conversation.head if isinstance(ask.parent, Place) else ask.parent and answer_of(ask.parent)
         if parent is None and not ask.messages:
             raise BadRequest("input: expected at least one message, the conversation is empty", param="input")
         return Spot(
@@ -143,7 +143,7 @@ class Spots:
             tokens = _size(previous)
             return Spot(shard, conversation, parent, ask.messages, model=model, tokens=tokens)
         history = await self.branch(tenant, conversation, parent)
-        inline = tuple((item.role.value, item.text) for item in history) + ask.messages
+        inline = tuple(Message(item.role.value, item.text, item.parts) for item in history) + ask.messages
         return Spot(shard, inline=inline, model=model)
 
     async def _going_on(self, tenant: str, response_id: str) -> Spot:
@@ -200,24 +200,30 @@ def chain(
 ) -> list[Item]:
     """Return messages as items, each under the one before it."""
     items: list[Item] = []
-    for role, text in messages:
+    for message in messages:
         above = items[-1].id if items else parent
-        items.append(Item(make_id(), above, Role(role), text, created_at=now))
+        items.append(_item(make_id(), above, message, now))
     return items
 
 
 def _alike(items: Sequence[Item], messages: Sequence[Message]) -> int:
-    """Return how many messages are the first items."""
+    """Return how many messages are the first items. Clients need not give reasoning back."""
     pairs = enumerate(zip(items, messages, strict=False))
-    differs = (i for i, (item, (role, text)) in pairs if (item.role.value, item.text) != (role, text))
+    differs = (i for i, (item, said) in pairs if not _same(item, said))
     return next(differs, min(len(items), len(messages)))
+
+
+def _same(item: Item, said: Message) -> bool:
+    kept, given = ([p for p in parts if p.call_id] for parts in (item.parts, said.parts))
+    calls = [[(p.call_id, p.name, p.text) for p in parts] for parts in (kept, given)]
+    return (item.role.value, item.text) == (said.role, said.text) and calls[0] == calls[1]
 
 
 def title_of(messages: Sequence[Message]) -> str:
     """Return a title: the beginning of the first line that the user wrote."""
-    for role, text in messages:
-        line = text.strip().partition("\n")[0].strip()
-        if role == Role.USER and line:
+    for message in messages:
+        line = message.text.strip().partition("\n")[0].strip()
+        if message.role == Role.USER and line:
             return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1].rstrip() + "…"
     return ""
 
@@ -247,9 +253,13 @@ def _inline_items(response: Response) -> list[Item]:
     """Return a stateless prompt as items, with ids that are the same each time."""
     shard = shard_of(response.id) or 0
     items: list[Item] = []
-    for index, (role, text) in enumerate(response.params.messages):
+    for index, message in enumerate(response.params.messages):
         entropy = blake2b(f"{response.id}/{index}".encode(), digest_size=ENTROPY_BYTES).digest()
         parent = items[-1].id if items else None
         identifier = new_id("msg", shard, entropy)
-        items.append(Item(identifier, parent, Role(role), text, created_at=response.created_at))
+        items.append(_item(identifier, parent, message, response.created_at))
     return items
+
+
+def _item(identifier: str, parent: str | None, message: Message, now: int) -> Item:
+    return Item(identifier, parent, Role(message.role), message.text, created_at=now, parts=message.parts)

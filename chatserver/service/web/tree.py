@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from chatserver.domain.ids import ENTROPY_BYTES, new_id, shard_of, summary_id
+from chatserver.domain.ids import ENTROPY_BYTES, answer_of, new_id, shard_of, summary_id
 from chatserver.domain.item import Conversation, Item, StoredItem
 from chatserver.errors import NotFound
 from chatserver.ports.conversations import Conversations
@@ -23,7 +23,7 @@ class Tree:
     async def item(self, tenant: str, conversation_id: str, item_id: str) -> Item:
         """Return one item, on whatever branch it is."""
         _check(conversation_id, "conversation_id", "conv")
-        _check(item_id, "item_id", "msg", "cmp")
+        item_id = _item_id(item_id, "item_id")
         (found,) = await self._conversations.some(tenant, conversation_id, [item_id])
         if found is None:
             raise NotFound(f"Nothing here has the id {item_id!r}.", param="item_id")
@@ -43,7 +43,7 @@ class Tree:
         if leaf is None:
             leaf = (await self._conversations.get(tenant, conversation_id)).head
         if leaf is not None:
-            _check(leaf, "leaf", "msg")
+            leaf = _item_id(leaf, "leaf")
         stored = await self._conversations.branch(tenant, conversation_id, leaf, with_ids=False)
         return [s.item for s in stored]
 
@@ -88,17 +88,16 @@ class Tree:
     async def all(self, tenant: str, conversation_id: str, page: Page) -> tuple[list[Item], bool]:
         """Return one page of the items of all branches, parents before what follows them, and whether more follow."""
         _check(conversation_id, "conversation_id", "conv")
-        if page.after is not None:
-            _check(page.after, "after", "msg", "cmp")
+        after = None if page.after is None else _item_id(page.after, "after")
         found = await self._conversations.all_items(
-            tenant, conversation_id, limit=page.limit + 1, after=page.after
+            tenant, conversation_id, limit=page.limit + 1, after=after
         )
         return found[: page.limit], len(found) > page.limit
 
     async def remove(self, tenant: str, conversation_id: str, item_id: str) -> Conversation:
         """Remove an item and everything under it. Raises Conflict (a turn runs)."""
         _check(conversation_id, "conversation_id", "conv")
-        _check(item_id, "item_id", "msg", "cmp")
+        item_id = _item_id(item_id, "item_id")
         return await self._conversations.remove(tenant, conversation_id, item_id, int(time.time()))
 
     async def fork(
@@ -113,7 +112,7 @@ class Tree:
         source = await self._conversations.get(tenant, conversation_id)
         leaf = leaf or source.head
         if leaf is not None:
-            _check(leaf, "leaf", "msg")
+            leaf = _item_id(leaf, "leaf")
         stored = await self._conversations.branch(tenant, conversation_id, leaf, with_ids=True)
         now = int(time.time())
         copy = replace(
@@ -150,6 +149,13 @@ def _below(links: Mapping[str, str | None]) -> dict[str | None, list[str]]:
         if shard_of(name, "cmp") is None:
             below.setdefault(above, []).append(name)
     return below
+
+
+def _item_id(identifier: str, param: str) -> str:
+    """Return the id of the item that has this one, or a part with it. Raises NotFound."""
+    item_id = answer_of(identifier)
+    _check(item_id, param, "msg", "cmp")
+    return item_id
 
 
 def _check(identifier: str, param: str, *kinds: str) -> None:

@@ -32,14 +32,7 @@ def schemas() -> dict[str, Schema]:
     return request_schemas() | {
         "Error": record("error", error=error),
         "Message": record("role content", role=ROLE, content=content),
-        "Item": record(
-            "id type role content",
-            id=TEXT,
-            type={"const": "message"},
-            status=TEXT,
-            role=ROLE,
-            content=content,
-        ),
+        "Item": {"oneOf": [*_items(content)]},
         "ConversationRequest": record("", metadata=METADATA, items=messages(20)),
         "Conversation": record(
             "id object created_at metadata",
@@ -153,6 +146,26 @@ def schemas() -> dict[str, Schema]:
             engines={"type": "array", "items": {"type": "object"}},
         ),
     }
+
+
+def _items(content: Schema) -> tuple[Schema, ...]:
+    """Return the schemas of the items of a conversation."""
+    common = {"id": TEXT, "status": TEXT}
+    thought = {"type": "array", "items": record("type text", type={"const": "reasoning_text"}, text=TEXT)}
+    call = {"call_id": TEXT, "name": TEXT, "arguments": {**TEXT, "description": "JSON as the model wrote it"}}
+    return (
+        record("id type role content", **common, type={"const": "message"}, role=ROLE, content=content),
+        record("id type content", **common, type={"const": "reasoning"}, content=thought),
+        record("id type call_id name arguments", **common, type={"const": "function_call"}, **call),
+        record(
+            "id type call_id output",
+            **common,
+            type={"const": "function_call_output"},
+            call_id=TEXT,
+            output=TEXT,
+        ),
+        record("id type summary", **common, type={"const": "compaction"}, summary={"type": "array"}),
+    )
 
 
 def _ledger() -> Schema:

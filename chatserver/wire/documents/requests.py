@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from chatserver.wire import input_tokens
 from chatserver.wire.documents.pieces import FLAG, METADATA, TEXT, WHOLE, Schema, messages, or_null, record
+from chatserver.wire.form import EFFORTS
 
 
 def request_schemas() -> dict[str, Schema]:
@@ -28,6 +29,8 @@ def request_schemas() -> dict[str, Schema]:
             max_tokens=WHOLE,
             max_completion_tokens=WHOLE,
             stream_options=record("", include_usage=FLAG),
+            thinking=record("type", type={"type": "string", "enum": ["enabled", "disabled"]}),
+            reasoning_effort=_effort(),
             **_sampling(),
         ),
         "ResponseRequest": response,
@@ -52,6 +55,7 @@ def _response(conversation: Schema, policy: Schema) -> Schema:
         background=FLAG,
         truncation={"oneOf": [{"type": "string", "enum": ["auto", "disabled"]}, policy]},
         max_output_tokens=WHOLE,
+        reasoning=record("", effort=_effort()),
         **{
             "continue": {
                 **TEXT,
@@ -61,6 +65,14 @@ def _response(conversation: Schema, policy: Schema) -> Schema:
         },
         **_sampling(),
     )
+
+
+def _effort() -> Schema:
+    return {
+        "type": "string",
+        "enum": list(EFFORTS),
+        "description": "none: without reasoning; the others are one and the same",
+    }
 
 
 def _sampling() -> Schema:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from chatserver.adapters.valkey import ValkeyStore
 from chatserver.domain.ids import new_id
-from chatserver.domain.item import Conversation, Item, Role
+from chatserver.domain.item import Conversation, Item, Message, Role
 from chatserver.domain.response import Finish, Outcome, Params, Response, Status, Usage
 from chatserver.domain.tape import Delta, Ended, ItemClosed, ItemOpened, Record, Started
 from chatserver.ports.tapes import Append
@@ -47,7 +47,7 @@ def turn(
     response = Response(
         name("resp", shard),
         tenant,
-        Params("model", messages=() if conversation_id else (("user", "hello"),)),
+        Params("model", messages=() if conversation_id else (Message("user", "hello"),)),
         NOW,
         conversation=conversation_id,
         parent=parent,

@@ -12,7 +12,7 @@ from typing import Any
 
 from chatserver.adapters.valkey import ValkeyStore
 from chatserver.domain.ids import ENTROPY_BYTES, new_id
-from chatserver.domain.item import Item, Role
+from chatserver.domain.item import Item, Message, Role
 from chatserver.domain.response import Params, Response
 from chatserver.domain.tape import Delta, Record
 from chatserver.ports.turns import NewTurn
@@ -104,7 +104,7 @@ def response_for(
 
 def stateless(text: str = "Hello", **params: object) -> NewTurn:
     """A turn without a conversation."""
-    return NewTurn(response_for(messages=(("user", text),), **params))
+    return NewTurn(response_for(messages=(Message("user", text),), **params))
 
 
 def first_turn(text: str, **params: object) -> NewTurn:

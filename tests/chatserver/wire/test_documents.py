@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 from starlette.routing import Route, WebSocketRoute
 
 from chatserver.transports.http import routes
-from chatserver.wire import frames, response_events, responses, sampling
+from chatserver.wire import form, frames, response_events, responses, sampling
 from chatserver.wire.documents import asyncapi, openapi, requests
 
 
@@ -51,7 +51,7 @@ def test_described_fields_are_parsed_fields():
     source = "".join(
         map(
             inspect.getsource,
-            (responses, sampling, __import__("chatserver.wire.chat_completions").wire.chat_completions),
+            (responses, sampling, form, __import__("chatserver.wire.chat_completions").wire.chat_completions),
         )
     )
     for schema in requests.request_schemas().values():

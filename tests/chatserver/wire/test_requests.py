@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chatserver.domain.item import Message
 from chatserver.domain.response import Truncation
 from chatserver.errors import BadRequest, ChatServerError
 from chatserver.wire import chat_completions, conversations, frames, responses
@@ -37,7 +38,7 @@ def refusal(parse, body) -> BadRequest:
         ({"messages": [5]}, "messages[0]", "messages[0]: expected an object, got 5"),
         ({"messages": [{"role": "user"}]}, "messages[0].content", None),
         ({"messages": [{"role": "cat", "content": "x"}]}, "messages[0].role", None),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", None),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id", None),
         ({"messages": [{"role": "user", "content": "x", "name": "a"}]}, "messages[0].name", None),
         (
             {"messages": [*MESSAGES, {"role": "user", "content": [{"type": "text", "text": 5}]}]},
@@ -71,7 +72,9 @@ def refusal(parse, body) -> BadRequest:
         ({"logprobs": True}, "logprobs", None),
         ({"tools": [{"type": "function"}]}, "tools", None),
         ({"response_format": {"type": "json_object"}}, "response_format", None),
-        ({"thinking": {"type": "enabled"}}, "thinking", None),
+        ({"thinking": {"type": "much"}}, "thinking.type", None),
+        ({"reasoning_effort": "huge"}, "reasoning_effort", None),
+        ({"thinking": {"type": "enabled"}, "reasoning_effort": "none"}, "reasoning_effort", None),
         ({"modle": 1}, "modle", "Unknown parameter: 'modle'."),
     ],
 )
@@ -90,7 +93,8 @@ def test_chat_completions_name_the_field(change, param, message):
         ({"input": ""}, "input"),
         ({"input": 5}, "input"),
         ({"input": [{"role": "user", "content": 5}]}, "input[0].content"),
-        ({"input": [MESSAGES[0], {"type": "function_call"}]}, "input[1].type"),
+        ({"input": [MESSAGES[0], {"type": "function_call"}]}, "input[1].call_id"),
+        ({"input": [{"type": "web_search_call"}]}, "input[0].type"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": ""}]}]},
             "input[0].content[0].type",
@@ -118,7 +122,7 @@ def test_chat_completions_name_the_field(change, param, message):
         ({"input": "x", "include": ["message.output_text.logprobs"]}, "include[0]"),
         ({"input": "x", "include": [[]]}, "include[0]"),
         ({"input": "x", "text": {"format": {"type": "json_object"}}}, "text.format"),
-        ({"input": "x", "reasoning": {"effort": "high"}}, "reasoning.effort"),
+        ({"input": "x", "reasoning": {"effort": "huge"}}, "reasoning.effort"),
         (
             {"input": "x", "stream_options": {"include_obfuscation": True}},
             "stream_options.include_obfuscation",
@@ -196,8 +200,12 @@ def test_forms_of_input():
             ]
         }
     )
-    assert found.messages == (("developer", "Be brief"), ("user", "AB"), ("assistant", "Yes"))
-    assert responses.parse({"input": "Hi"}).messages == (("user", "Hi"),)
+    assert found.messages == (
+        Message("developer", "Be brief"),
+        Message("user", "AB"),
+        Message("assistant", "Yes"),
+    )
+    assert responses.parse({"input": "Hi"}).messages == (Message("user", "Hi"),)
     assert responses.parse({"conversation": "c"}).messages == ()
     chat = chat_completions.parse(
         CHAT
@@ -208,7 +216,7 @@ def test_forms_of_input():
             ]
         }
     )
-    assert chat.messages == (("assistant", ""), ("user", "A"))
+    assert chat.messages == (Message("assistant", ""), Message("user", "A"))
 
 
 def test_places_and_policies():

@@ -18,7 +18,7 @@ THOUGHT = 8
 class Thinking(ScriptedTokenizer):
     """The first tokens of every answer are its reasoning."""
 
-    def shown(self, emitted) -> Shown:
+    def shown(self, emitted, thinking=None) -> Shown:
         whole = super().shown(emitted).ids
         if len(emitted) <= THOUGHT:
             return super().shown(emitted)

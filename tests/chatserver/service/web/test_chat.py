@@ -9,6 +9,7 @@ import pytest
 
 from chatserver.app.web import chat_on
 from chatserver.domain.ids import shard_for, shard_of
+from chatserver.domain.item import Message
 from chatserver.domain.response import Params
 from chatserver.domain.tape import Delta, Ended
 from chatserver.errors import (
@@ -28,7 +29,7 @@ from chatserver.settings import Settings
 from chatserver.wire.commands import CompleteChat, CreateResponse, Page
 from tests.fakes import MODEL, FakeEngine, MemoryStore
 
-HELLO = (("user", "Hello"),)
+HELLO = (Message("user", "Hello"),)
 ANSWER = "".join(f"w{i} " for i in range(20))
 
 
@@ -52,7 +53,9 @@ async def running(*, engine_works: bool = True, **settings):
 
 
 def ask(text: str = "Hello", **changes) -> CreateResponse:
-    return CreateResponse(Params(changes.pop("model", "tiny")), (("user", text),) if text else (), **changes)
+    return CreateResponse(
+        Params(changes.pop("model", "tiny")), (Message("user", text),) if text else (), **changes
+    )
 
 
 async def answer(chat, response, fresh=True):
@@ -269,4 +272,4 @@ async def test_conversations_are_listed_in_pages():
     ],
 )
 def test_titles(text, title):
-    assert title_of((("system", "Be brief"), ("user", text))) == title
+    assert title_of((Message("system", "Be brief"), Message("user", text))) == title

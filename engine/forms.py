@@ -1,0 +1,75 @@
+"""The forms that one model's answers can have: which of SGLang's parsers read them.
+
+A profile names the parsers (`reasoning_parser`, `tool_call_parser` in its [sglang] table), or SGLang recognises them by
+the chat template. Importing this module imports SGLang.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sglang.srt.parser.template_detection import (
+    detect_reasoning_parser,
+    detect_reasoning_pattern,
+    detect_tool_call_parser,
+)
+
+from engine import splitting, tool_texts
+from engine.answers import Form, Splitter
+from engine.contract import RequestRefused
+from engine.template import REASONING
+from engine.tokenizer import HubTokenizer
+
+_UNKNOWN = (None, "", "auto")
+
+
+class Forms:
+    """Knows the parsers of one model. `arguments`: of SGLang, which may name them."""
+
+    def __init__(self, tokenizer: HubTokenizer, arguments: Mapping[str, Any]) -> None:
+        self._tokenizer = tokenizer
+        source, vocabulary = tokenizer.template_source, _Vocabulary(tokenizer)
+        always, pattern = detect_reasoning_pattern(source)
+        found = detect_reasoning_parser(source, vocabulary, pattern, always)
+        self.reasoning = _chosen(arguments, "reasoning_parser") or (found if tokenizer.reasons else None)
+        """SGLang's name of the parser of reasoning, None if the model does not reason."""
+        if self.reasoning is None and tokenizer.reasons:
+            self.reasoning = "qwen3"  # the marks that most models use
+        self.tools = _chosen(arguments, "tool_call_parser")
+        """SGLang's name of the parser of calls, None if there is none for the words of the template."""
+        if self.tools is None and tokenizer.shows_tools:
+            self.tools = detect_tool_call_parser(source, vocabulary, pattern, always)
+        elif self.tools is None:
+            self.tools = tool_texts.PARSER
+
+    def splitter(self, form: Form) -> Splitter | None:
+        """Return what takes an answer of this form apart, None if it is all text. Raises RequestRefused."""
+        if form.calls and self.tools is None:
+            raise RequestRefused(
+                "SGLang has no parser that is known for this model's calls; name one as tool_call_parser in a profile",
+                "tools",
+            )
+        return splitting.splitter(form, self._reasoning_of(form), self._begun(form), self.tools)
+
+    def _reasoning_of(self, form: Form) -> str | None:
+        cue = self._tokenizer.opens_with(form.thinking).rstrip()
+        closed = any(cue.endswith(end) for _, end in REASONING)
+        return None if closed or (form.thinking is False and not self._begun(form)) else self.reasoning
+
+    def _begun(self, form: Form) -> bool | None:
+        """Whether the prompt ends with the mark that begins the reasoning; None: the parser knows better."""
+        cue = self._tokenizer.opens_with(form.thinking).rstrip()
+        return True if any(cue.endswith(start) for start, _ in REASONING) else None
+
+
+class _Vocabulary:
+    """What SGLang looks at of a tokenizer to recognise a template."""
+
+    def __init__(self, tokenizer: HubTokenizer) -> None:
+        self.get_vocab = tokenizer.vocabulary
+
+
+def _chosen(arguments: Mapping[str, Any], name: str) -> str | None:
+    value = arguments.get(name)
+    return None if value in _UNKNOWN else value
