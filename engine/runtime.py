@@ -23,6 +23,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from engine.experts import ExpertFiles, ExpertLoad
 from engine.imports import without_collections
 from engine.questions import Questions
@@ -131,6 +133,15 @@ class Runtime(Engine):
             [(kind, self._questions.answered) for kind in (messages.ReleaseReqOutput, messages.PoolReqOutput)]
         )
         return loop.create_task(self.manager.handle_loop(), name="sglang-receive")
+
+    def processor_seconds(self) -> float:
+        """Return how much processor time this machine's schedulers have used so far."""
+        used = 0.0
+        for pid in self.get_all_child_pids():
+            with contextlib.suppress(psutil.Error):  # it has ended, which is noticed elsewhere
+                times = psutil.Process(pid).cpu_times()
+                used += times.user + times.system
+        return used
 
     async def release(self, ids: Sequence[int], keep: int, salt: str, timeout: float) -> int:
         """Free what is cached from token `keep` on (see `engine.release`); return the tokens. Raises TimeoutError."""

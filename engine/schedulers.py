@@ -18,6 +18,8 @@ PING_SECONDS = 2.0
 RELEASE_SECONDS = 10.0
 WATCH_SECONDS = 2.0
 """Seconds between two looks of the watchdog."""
+WORK_SECONDS = 0.02
+"""Processor time between two looks that shows a scheduler at work; a stuck one's idle threads use less."""
 AWAY_SECONDS = 0.5
 """A look that comes later than that was held up here (a stopped process, a machine that is overrun)."""
 
@@ -41,6 +43,7 @@ class Schedulers:
         self._lose = lose
         self._watchdog = Watchdog(settings.silence, time.monotonic())
         self._steps: dict[str, asyncio.Future[Any]] = {}
+        self._used = runtime.processor_seconds()
         self.pool: PoolState | None = None
         """The KV pool as it was when nothing ran last."""
 
@@ -118,11 +121,19 @@ class Schedulers:
             late = max(0.0, asked - asleep - pause) + max(0.0, now - asked - PING_SECONDS)
             if late > AWAY_SECONDS:
                 self._watchdog.away(late)
+            self._look_at_work(now)
             if (silent := self._watchdog.silent(now)) is not None:
                 self._lose(f"the scheduler said nothing for {silent:.0f} s")
             # Schedulers that do not answer are computing, or are lost soon: then the answers go on elsewhere.
             for request_id in self._watchdog.stalled(now) if answered else ():
                 self._steps[request_id].cancel()
+
+    def _look_at_work(self, now: float) -> None:
+        """Note whether the schedulers have computed since the last look."""
+        used = self._runtime.processor_seconds()
+        if used - self._used > WORK_SECONDS:
+            self._watchdog.worked_at = now
+        self._used = used
 
     async def _next(self, request_id: str, wait: Wait, outputs: AsyncIterator[Any]) -> dict[str, Any] | None:
         """Return the next output, None at the end. Raises EngineLost as soon as the engine is lost, EngineStalled."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+PATIENCE = 4
+"""How many times `silence` schedulers that compute may say nothing: longer, and they go round in circles."""
+
 
 @dataclass(slots=True)
 class Wait:
@@ -15,10 +18,11 @@ class Wait:
 
 @dataclass(slots=True)
 class Watchdog:
-    """All requests' waits, and when the schedulers were last heard. `silence` in seconds."""
+    """All requests' waits, and when the schedulers were last heard and last seen to compute. `silence` in seconds."""
 
     silence: float
     heard_at: float
+    worked_at: float = float("-inf")
     waits: dict[str, Wait] = field(default_factory=dict)
     _last_word: object = None
 
@@ -35,9 +39,13 @@ class Watchdog:
                 wait.since += seconds
 
     def silent(self, now: float) -> float | None:
-        """Return for how many seconds the schedulers have said nothing, if that is too long."""
+        """Return for how many seconds the schedulers have said nothing, if that is too long.
+
+        Schedulers that compute get PATIENCE times as long: on a machine that is overrun a restart would make it worse.
+        """
         passed = now - self.heard_at
-        return passed if passed > self.silence else None
+        computing = now - self.worked_at <= self.silence and passed <= PATIENCE * self.silence
+        return passed if passed > self.silence and not computing else None
 
     def stalled(self, now: float) -> list[str]:
         """Return the requests that have been without a token for too long."""

@@ -36,10 +36,13 @@ def fork_ranks(settings: Settings) -> Ranks | None:
     None where they are spawned later. Also where the start is bound to fail: `load` says why, and where all can see it.
     """
     from engine import ranks  # noqa: PLC0415 - each engine only where it runs
+    from engine.models import known_models, prepare  # noqa: PLC0415
     from engine.settings import EngineSettings  # noqa: PLC0415
 
     os.environ.setdefault("ENGINE_KERNEL_CACHE", str(settings.data_dir / "kernels"))
     try:
+        if settings.model not in known_models():
+            prepare(settings.model, settings.data_dir, lambda *progress: None)  # only looks: it is a folder
         return ranks.fork(profiles.spread(settings, EngineSettings(settings.data_dir, settings.model)))
     except (ModelUnusable, ImportError) as error:
         log.debug("schedulers cannot be forked: %s", error)

@@ -1,6 +1,7 @@
 """Starts that cannot succeed, on the real engine: each ends with one line that names what to change."""
 
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -57,6 +58,48 @@ def last_words(printed: str) -> str:
     (said,) = (line for line in printed.splitlines() if line.startswith("chatserver: "))
     assert printed.splitlines()[-1] == said
     return said
+
+
+def no_model(folder, config) -> None:
+    """Take the configuration away."""
+    (folder / "config.json").unlink()
+
+
+def truncated(folder, config) -> None:
+    """Cut a weight file, as a transfer that broke off does."""
+    file = max(folder.glob("*.safetensors"), key=lambda path: path.stat().st_size)
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def other_tokenizer(folder, config) -> None:
+    """Have a smaller vocabulary than the tokenizer."""
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 1000}))
+
+
+def unknown_architecture(folder, config) -> None:
+    """Name a class that SGLang has not."""
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["NopeForCausalLM"]}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (no_model, "config.json is missing"),
+        (truncated, "its header says"),
+        (other_tokenizer, "the model a vocabulary of 1000: it is another model's"),
+        (unknown_architecture, "does not serve the architecture NopeForCausalLM"),
+    ],
+)
+def test_a_folder_that_cannot_be_served(tmp_path, spoil, words):
+    """Told in one line, before SGLang is imported."""
+    folder = tmp_path / "model"
+    shutil.copytree(prepared("tiny-deepseek-v3"), folder)
+    spoil(folder, json.loads((folder / "config.json").read_text()))
+    code, printed = run(tmp_path, "serve", "--model", str(folder))
+    assert code == 1
+    assert words in last_words(printed)
+    assert str(folder) in last_words(printed)
+    assert "engine: loading" not in printed
 
 
 def test_a_fault_that_only_the_scheduler_finds(tmp_path):

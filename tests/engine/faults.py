@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import sys
 import time
@@ -22,6 +21,7 @@ import psutil
 from engine.contract import EngineError, FinishReason, GenerateRequest, Sampling
 from engine.launch_errors import explained
 from engine.launch_record import recorded
+from engine.ranks import Ranks, fork
 from engine.settings import EngineSettings
 from engine.sglang_engine import SglangEngine
 
@@ -34,9 +34,9 @@ def say(**what: object) -> None:
 def ranks() -> list[psutil.Process]:
     """Return the scheduler processes that live."""
     found = []
-    for child in psutil.Process().children(recursive=True):
+    for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):  # it may end meanwhile
-            if child.status() != psutil.STATUS_ZOMBIE and "sglang::scheduler" in " ".join(child.cmdline()):
+            if child.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in " ".join(child.cmdline()):
                 found.append(child)
     return found
 
@@ -106,7 +106,8 @@ async def aborts(engine: SglangEngine) -> None:
     for _ in range(4):
         requests = [GenerateRequest(uuid.uuid4().hex, ids, sampling) for _ in range(250)]
         tasks = [asyncio.create_task(drain(engine, request)) for request in requests]
-        while (await engine.health()).queued < 150:
+        while (health := await engine.health()).queued < 150:
+            assert not health.lost
             await asyncio.sleep(0.01)
         began = time.monotonic()
         for request in requests:
@@ -138,23 +139,17 @@ async def whole(engine: SglangEngine) -> dict[str, object]:
 SCENARIOS = {"dies": dies, "stops": stops, "pauses": pauses, "aborts": aborts, "stalls": stalls}
 
 
-async def main(folder: str, names: list[str], count: int) -> None:
-    """Start an engine of `count` ranks, run the scenarios, close it."""
-    settings = EngineSettings(
-        Path(folder),
-        "tiny",
-        kv_tokens=2048,
-        context=1024,
-        tp=count,
-        ep=count,
-        silence=5.0,
-    )
-    engine = SglangEngine(settings)
-    if names == ["at-start"]:
-        asyncio.get_running_loop().create_task(kill_one())
+async def main(settings: EngineSettings, forked: Ranks | None, names: list[str]) -> None:
+    """Start an engine, run the scenarios, close it."""
+    engine = SglangEngine(settings, forked)
+
+    def begun(phase: str) -> None:
+        if names == ["at-start"] and phase.startswith("loading"):
+            asyncio.get_running_loop().call_later(0.5, ranks()[-1].kill)
+
     try:
         with recorded() as said:
-            await engine.start(lambda phase: None)
+            await engine.start(begun)
     except EngineError as error:
         say(name="start", error=type(error).__name__, text=str(explained(error, said())))
     else:
@@ -162,6 +157,7 @@ async def main(folder: str, names: list[str], count: int) -> None:
             await SCENARIOS[name](engine)
         health = await engine.health()
         say(name="health", ok=health.ok, lost=health.lost, text=health.detail, leaked=health.kv_leaked)
+        await tokens(engine, "afterwards", 1)
     await engine.close()
     for _ in range(200):  # what is killed takes a moment to end
         if not ranks():
@@ -170,12 +166,9 @@ async def main(folder: str, names: list[str], count: int) -> None:
     say(name="closed", left=len(ranks()))
 
 
-async def kill_one() -> None:
-    """Kill the last rank as soon as there are two."""
-    while len(found := ranks()) < 2:
-        await asyncio.sleep(0.02)
-    os.kill(found[-1].pid, signal.SIGKILL)
-
-
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[3:], int(sys.argv[2])))
+    tp = int(sys.argv[2])
+    chosen = EngineSettings(
+        Path(sys.argv[1]), "tiny", kv_tokens=2048, context=1024, tp=tp, ep=tp, silence=5.0
+    )
+    asyncio.run(main(chosen, fork(chosen), sys.argv[3:]))

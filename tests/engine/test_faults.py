@@ -45,7 +45,7 @@ async def test_schedulers_that_pause_forget_and_stop(tiny_deepseek):
 async def test_a_rank_that_dies_in_an_answer(tiny_deepseek):
     """One of two: the other one cannot go on, and is not waited for."""
     said = await happened(tiny_deepseek, 2, "dies")
-    assert said["dies"]["error"] == "EngineLost"
+    assert said["dies"]["error"] == said["afterwards"]["error"] == "EngineLost"
     assert said["dies"]["seconds"] < 30
     assert said["health"]["lost"]
     assert said["closed"] == {"left": 0}

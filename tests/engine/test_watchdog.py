@@ -38,6 +38,17 @@ def test_any_new_word_is_a_sign_of_life():
     assert watchdog.silent(10) is None
 
 
+def test_schedulers_that_compute_have_more_time():
+    """On a machine that is overrun they answer late; but not for ever, and not once they have stopped computing."""
+    watchdog = Watchdog(silence=5, heard_at=0)
+    watchdog.worked_at = 8
+    assert watchdog.silent(12) is None
+    assert watchdog.silent(13.5) == 13.5
+    watchdog.worked_at = 20
+    assert watchdog.silent(20) is None
+    assert watchdog.silent(20.5) == 20.5
+
+
 def test_time_in_which_nobody_listened_is_no_silence():
     """This process was stopped itself: neither the schedulers nor a request were late."""
     watchdog = Watchdog(silence=5, heard_at=0)
@@ -84,10 +95,15 @@ class _Runtime:
     def __init__(self) -> None:
         self.alive = True
         self.hold_up = 0.0
+        self.used, self.use = 0.0, 0.0
         self.aborted: list[str] = []
         self.manager = SimpleNamespace(
             generate_request=self._generate, abort_request=self.aborted.append, last_receive_tstamp=0
         )
+
+    def processor_seconds(self) -> float:
+        self.used += self.use
+        return self.used
 
     async def _generate(self, source, _):
         yield {"token": 1}
@@ -158,3 +174,12 @@ async def test_schedulers_are_not_lost_while_nobody_listens(watched, monkeypatch
     assert await outputs(schedulers, "f" * 32) == 41
     assert runtime.hold_up == 0.0
     assert not schedulers._lost.done()
+
+
+@pytest.mark.sglang
+async def test_silent_schedulers_at_work_are_lost_later(watched):
+    """Four times as late as those that do nothing."""
+    runtime, schedulers = watched
+    runtime.alive, runtime.use = False, 1.0
+    with pytest.raises(EngineLost, match="the scheduler said nothing for 1 s"):
+        await asyncio.wait_for(outputs(schedulers, "0" * 32), 5)

@@ -81,13 +81,21 @@ class Served:
         return self._log.read_text(errors="replace")[-4000:]
 
 
-async def main(settings: dict[str, Any]) -> None:
-    """Start the engine, then answer one line of JSON on stdin with one on stdout until stdin ends."""
+def main(given: dict[str, Any]) -> None:
+    """Fork the schedulers as the program does, then serve."""
+    from engine.ranks import fork
     from engine.settings import EngineSettings
+
+    settings = EngineSettings(name="tiny", **{**given, "model_path": Path(given["model_path"])})
+    ranks = fork(settings)
+    asyncio.run(_serve(settings, ranks))
+
+
+async def _serve(settings: Any, ranks: Any) -> None:
+    """Start the engine, then answer one line of JSON on stdin with one on stdout until stdin ends."""
     from engine.sglang_engine import SglangEngine
 
-    settings["model_path"] = Path(settings["model_path"])
-    engine = SglangEngine(EngineSettings(name="tiny", **settings))
+    engine = SglangEngine(settings, ranks)
     await engine.start(lambda phase: None)
     print(json.dumps({"ready": True}), flush=True)
     loop = asyncio.get_running_loop()
@@ -132,4 +140,4 @@ async def _state(engine: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(json.loads(sys.argv[1])))
+    main(json.loads(sys.argv[1]))
