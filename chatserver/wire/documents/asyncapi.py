@@ -1,125 +1,140 @@
-"""The WebSocket at /v1/responses as an AsyncAPI document; its frames are those of `frames.py`."""
+"""What is streamed, as an AsyncAPI document: the WebSocket at /v1/responses, and server-sent events."""
 
 from __future__ import annotations
 
+import re
 from functools import cache
-from typing import Any
 
-from chatserver.wire.documents.pieces import TEXT, WHOLE, Schema
-from chatserver.wire.documents.requests import request_schemas
-
-EVENTS = (
-    "response.created",
-    "response.queued",
-    "response.queue_position",
-    "response.in_progress",
-    "response.output_item.added",
-    "response.content_part.added",
-    "response.output_text.delta",
-    "response.output_text.done",
-    "response.reasoning_text.delta",
-    "response.reasoning_text.done",
-    "response.function_call_arguments.delta",
-    "response.function_call_arguments.done",
-    "response.content_part.done",
-    "response.output_item.done",
-    "response.completed",
-    "response.incomplete",
-    "response.failed",
-    "response.cancel.accepted",
-    "auth.accepted",
-    "error",
+from chatserver.wire.documents.closing import CLOSINGS
+from chatserver.wire.documents.events import (
+    chunk,
+    client_frames,
+    flat_error,
+    server_frames,
+    stream_events,
+    with_lane,
 )
-"""Types of the frames that the server sends."""
+from chatserver.wire.documents.objects import schemas
+from chatserver.wire.documents.pieces import Schema
+
+_SSE_FORM = "Each event has its type as `event:`, its number as `id:`, and the object as `data:`."
 
 
 @cache
 def document() -> Schema:
     """Return the document."""
+    messages = _messages()
     return {
         "asyncapi": "3.0.0",
+        "id": "urn:chatserver",
         "info": {
-            "title": "chatserver: responses over a WebSocket",
+            "title": "chatserver: events",
             "version": "1",
             "description": (
-                "Text frames, one JSON object each. Frames with the same stream_id are answered in order, different "
-                "ones at the same time; it is repeated on every event. Close code 1012 or 1013: come back and attach "
-                "with starting_after. 1008: too much at once. 4408: idle for too long; "
-                "come back when there is something to send. 4500 to 4999: do not come back as you are."
+                "An answer is one numbered tape; every door reads the same one, from any position, and gets every "
+                "token once. Cut off, come back with the last number and read on."
             ),
         },
-        "channels": {
-            "responses": {"address": "/v1/responses", "messages": _client_frames() | _server_frames()}
+        "defaultContentType": "application/json",
+        "servers": {
+            "http": {"host": "127.0.0.1:8000", "protocol": "http", "description": "as `make serve` listens"},
+            "ws": {"host": "127.0.0.1:8000", "protocol": "ws", "description": "the same"},
         },
-        "operations": {
-            "send": {
-                "action": "receive",
-                "channel": {"$ref": "#/channels/responses"},
-                "messages": [{"$ref": f"#/channels/responses/messages/{name}"} for name in _client_frames()],
-            },
-            "events": {
-                "action": "send",
-                "channel": {"$ref": "#/channels/responses"},
-                "messages": [{"$ref": f"#/channels/responses/messages/{name}"} for name in _server_frames()],
-            },
+        "channels": _channels(),
+        "operations": _operations(),
+        "components": {
+            "messages": messages,
+            "schemas": _needed(messages),
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
 
 
-def _client_frames() -> dict[str, Any]:
-    create = request_schemas()["ResponseRequest"]["properties"] | {"idempotency_key": TEXT}
+def _messages() -> dict[str, Schema]:
+    """Return all messages; names of those on the WebSocket begin with ws, for a stream_id may be on them."""
+    stream = stream_events()
+    named = {name: _message(name, *told) for name, told in stream.items()}
+    named["error"] = _message("error", "The stream ends; come back behind the number", flat_error())
+    named["chunk"] = _message("chunk", "A piece of a chat completion; data: [DONE] is the last line", chunk())
+    for name, (when, schema) in stream.items():
+        named[f"ws.{name}"] = _message(name, when, with_lane(schema))
+    for name, told in {**client_frames(), **server_frames()}.items():
+        named[f"ws.{name}"] = _message(name, *told)
+    return named
+
+
+def _message(name: str, summary: str, payload: Schema) -> Schema:
+    return {"name": name, "summary": summary, "contentType": "application/json", "payload": payload}
+
+
+def _channels() -> dict[str, Schema]:
+    stream = [*stream_events(), "error"]
+    socket = [f"ws.{name}" for name in (*client_frames(), *stream_events(), *server_frames())]
     return {
-        "response.create": _message("response.create", create),
-        "response.attach": _message(
-            "response.attach", {"response_id": TEXT, "starting_after": WHOLE}, "response_id"
-        ),
-        "response.cancel": _message("response.cancel", {"response_id": TEXT}, "response_id"),
-        "conversation.subscribe": _message(
-            "conversation.subscribe", {"conversation_id": TEXT}, "conversation_id"
-        ),
-        "conversation.unsubscribe": _message(
-            "conversation.unsubscribe", {"conversation_id": TEXT}, "conversation_id"
-        ),
-        "input.typing": _message("input.typing", {"conversation_id": TEXT}, "conversation_id"),
-        "auth": _message("auth", {"token": TEXT}, "token"),
-    }
-
-
-def _server_frames() -> dict[str, Any]:
-    frames = {name: _message(name, {"sequence_number": WHOLE}) for name in EVENTS}
-    # not on the tape, so without a number
-    place = _message(
-        "response.queue_position", {"response_id": TEXT, "position": WHOLE}, "response_id", "position"
-    )
-    changed = _message(
-        "conversation.changed",
-        {
-            "conversation": {
-                "type": "object",
-                "description": "the conversation as it is now; `running` names its responses that have not ended",
-            }
+        "socket": {
+            **_channel("ws", "/v1/responses", "The WebSocket", socket),
+            "description": (
+                "Text frames, one JSON object each. Frames with the same stream_id are answered in order, different "
+                "ones at the same time. The key: a header, the subprotocol openai-insecure-api-key.KEY, or the frame "
+                "auth within 5 s."
+            ),
+            "bindings": {"ws": {"method": "GET"}},
+            "x-close-codes": [{"code": c.code, "why": c.why, "comeBack": c.come_back} for c in CLOSINGS],
         },
-        "conversation",
-    )
-    deleted = _message("conversation.deleted", {"conversation_id": TEXT}, "conversation_id")
-    apart = {
-        "response.queue_position": place,
-        "conversation.changed": changed,
-        "conversation.deleted": deleted,
+        "newAnswer": {
+            **_channel("http", "/v1/responses", "POST with stream: true", stream),
+            "description": f"Asks for an answer and brings its events. {_SSE_FORM}",
+        },
+        "answer": {
+            **_channel("http", "/v1/responses/{response_id}", "GET with stream=true", stream),
+            "description": (
+                f"Brings the events behind Last-Event-ID or starting_after. {_SSE_FORM} 204: there are no more."
+            ),
+            "parameters": {"response_id": {"description": "from response.created"}},
+        },
+        "completion": {
+            **_channel("http", "/v1/chat/completions", "POST with stream: true, Chat Completions", ["chunk"]),
+            "description": "Lines of data: only, without names and numbers, as OpenAI's and DeepSeek's clients expect.",
+        },
     }
-    return frames | apart
 
 
-def _message(kind: str, properties: dict[str, Any], *required: str) -> dict[str, Any]:
+def _channel(server: str, address: str, title: str, names: list[str]) -> Schema:
     return {
-        "name": kind,
-        "payload": {
-            "type": "object",
-            "properties": {
-                "type": {"const": kind},
-                "stream_id": {"type": "string", "maxLength": 64},
-                **properties,
-            },
-            "required": ["type", *required],
-        },
+        "address": address,
+        "title": title,
+        "servers": [{"$ref": f"#/servers/{server}"}],
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in names},
     }
+
+
+def _operations() -> dict[str, Schema]:
+    stream = [*stream_events(), "error"]
+    from_server = [f"ws.{name}" for name in (*stream_events(), *server_frames())]
+    return {
+        "ask": _operation("receive", "socket", "What you send", [f"ws.{name}" for name in client_frames()]),
+        "tell": _operation("send", "socket", "What the server sends", from_server),
+        "write": _operation("send", "newAnswer", "What the server sends", stream),
+        "follow": _operation("send", "answer", "What the server sends", stream),
+        "complete": _operation("send", "completion", "What the server sends", ["chunk"]),
+    }
+
+
+def _operation(action: str, channel: str, title: str, names: list[str]) -> Schema:
+    return {
+        "action": action,
+        "title": title,
+        "channel": {"$ref": f"#/channels/{channel}"},
+        "messages": [{"$ref": f"#/channels/{channel}/messages/{name}"} for name in names],
+    }
+
+
+def _needed(messages: dict[str, Schema]) -> dict[str, Schema]:
+    """Return the schemas that the messages refer to, and those refer to in turn."""
+    known, found = schemas(), dict[str, Schema]()
+    waiting = {*re.findall(r"#/components/schemas/(\w+)", str(messages))}
+    while waiting:
+        name = waiting.pop()
+        found[name] = known[name]
+        waiting |= {*re.findall(r"#/components/schemas/(\w+)", str(known[name]))} - set(found)
+    return dict(sorted(found.items()))

@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
+from chatserver.ports.registry import EngineState
+from chatserver.wire.conversations import MAX_ADDED
+from chatserver.wire.documents.items import call_schema, item_schemas
 from chatserver.wire.documents.pieces import (
     DAY,
     FLAG,
     METADATA,
-    ROLE,
     TEXT,
     WHOLE,
     Schema,
-    messages,
+    input_items,
     or_null,
     record,
     ref,
 )
 from chatserver.wire.documents.requests import request_schemas
+from chatserver.wire.documents.response import response_schemas
 
 
 def schemas() -> dict[str, Schema]:
     """Return all schemas by name, those of requests among them."""
-    part = record(
-        "type text", type={"type": "string", "enum": ["text", "input_text", "output_text"]}, text=TEXT
-    )
-    content: Schema = {"oneOf": [TEXT, {"type": "array", "items": part}]}
-    error = record(
-        "message type param code", message=TEXT, type=TEXT, param=or_null(TEXT), code=or_null(TEXT)
-    )
-    choice = record("index message finish_reason", index=WHOLE, message=ref("Message"), finish_reason=TEXT)
-    numbers: Schema = {"type": "object", "additionalProperties": {"type": ["integer", "object"]}}
-    return request_schemas() | {
-        "Error": record("error", error=error),
-        "Message": record("role content", role=ROLE, content=content),
-        "Item": {"oneOf": [*_items(content)]},
-        "ConversationRequest": record("", metadata=METADATA, items=messages(20)),
+    return request_schemas() | response_schemas() | item_schemas() | _conversations() | _others()
+
+
+def _conversations() -> dict[str, Schema]:
+    return {
+        "ConversationRequest": record("", metadata=METADATA, items=input_items(MAX_ADDED)),
         "Conversation": record(
             "id object created_at metadata",
             id=TEXT,
@@ -51,6 +46,9 @@ def schemas() -> dict[str, Schema]:
                     "response_id item_id parent", response_id=TEXT, item_id=TEXT, parent=or_null(TEXT)
                 ),
             },
+            freed_tokens=or_null(
+                {**WHOLE, "description": "of KV cache; only when an item was removed (an extension)"}
+            ),
         ),
         "Cache": record(
             "object conversation_id state engines",
@@ -64,28 +62,51 @@ def schemas() -> dict[str, Schema]:
             cut=or_null(
                 {**TEXT, "description": "first item behind the instructions; null: nothing is dropped"}
             ),
-            engines={"type": "array", "items": {"type": "object"}},
-        ),
-        "Response": record(
-            "id object created_at status model output",
-            id=TEXT,
-            object={"const": "response"},
-            created_at=WHOLE,
-            status={
-                "type": "string",
-                "enum": ["queued", "in_progress", "completed", "incomplete", "cancelled", "failed"],
+            engines={
+                "type": "array",
+                "items": record(
+                    "id prefix_tokens warm_tokens", id=TEXT, prefix_tokens=WHOLE, warm_tokens=WHOLE
+                ),
             },
-            model=TEXT,
-            output={"type": "array", "items": ref("Item")},
-            usage=or_null(numbers),
-            context=or_null(_ledger()),
-            timing=or_null({"type": "object", "description": "milliseconds"}),
-            continues=or_null({**TEXT, "description": "the item whose text the answer begins with"}),
-            siblings={"type": "array", "items": TEXT, "description": "responses that answer the same input"},
-            beside=or_null({**TEXT, "description": "the response that this one is a sibling of"}),
-            parent=or_null({**TEXT, "description": "the item that it answers"}),
-            item_id={**TEXT, "description": "the item that its answer is or will be"},
         ),
+    }
+
+
+def _others() -> dict[str, Schema]:
+    error = record(
+        "message type param code", message=TEXT, type=TEXT, param=or_null(TEXT), code=or_null(TEXT)
+    )
+    answer = record(
+        "role content",
+        role={"const": "assistant"},
+        content=or_null(TEXT),
+        reasoning_content={**TEXT, "description": "what the model thought, if it did"},
+        tool_calls={"type": "array", "items": call_schema()},
+        refusal={"type": "null"},
+    )
+    choice = record(
+        "index message finish_reason",
+        index=WHOLE,
+        message=answer,
+        logprobs={"type": "null"},
+        finish_reason={"type": "string", "enum": ["stop", "length", "tool_calls"]},
+    )
+    engine = record(
+        "id state",
+        id=TEXT,
+        state={"type": "string", "enum": [state.value for state in EngineState]},
+        detail=TEXT,
+        seconds={"type": "number", "description": "in this state"},
+        model=or_null(TEXT),
+        running=WHOLE,
+        queued=WHOLE,
+        kv_used=WHOLE,
+        kv_tokens=WHOLE,
+        kv_cached=WHOLE,
+        kv_leaked=WHOLE,
+    )
+    return {
+        "Error": record("error", error=error),
         "ChatCompletion": record(
             "id object created model choices usage",
             id=TEXT,
@@ -93,7 +114,10 @@ def schemas() -> dict[str, Schema]:
             created=WHOLE,
             model=TEXT,
             choices={"type": "array", "items": choice},
-            usage=numbers,
+            usage=ref("ChatUsage"),
+            timing=ref("Timing"),
+            service_tier=TEXT,
+            system_fingerprint=or_null(TEXT),
         ),
         "Model": record(
             "id object created owned_by",
@@ -143,56 +167,6 @@ def schemas() -> dict[str, Schema]:
             "status reason engines",
             status={"type": "string", "enum": ["ready", "unavailable"]},
             reason=or_null(TEXT),
-            engines={"type": "array", "items": {"type": "object"}},
+            engines={"type": "array", "items": engine},
         ),
     }
-
-
-def _items(content: Schema) -> tuple[Schema, ...]:
-    """Return the schemas of the items of a conversation."""
-    common = {"id": TEXT, "status": TEXT}
-    thought = {"type": "array", "items": record("type text", type={"const": "reasoning_text"}, text=TEXT)}
-    call = {"call_id": TEXT, "name": TEXT, "arguments": {**TEXT, "description": "JSON as the model wrote it"}}
-    return (
-        record("id type role content", **common, type={"const": "message"}, role=ROLE, content=content),
-        record("id type content", **common, type={"const": "reasoning"}, content=thought),
-        record("id type call_id name arguments", **common, type={"const": "function_call"}, **call),
-        record(
-            "id type call_id output",
-            **common,
-            type={"const": "function_call_output"},
-            call_id=TEXT,
-            output=TEXT,
-        ),
-        record("id type summary", **common, type={"const": "compaction"}, summary={"type": "array"}),
-    )
-
-
-def _ledger() -> Schema:
-    """Return the schema of a response's ledger."""
-    names: Schema = {"type": "array", "items": TEXT}
-    return record(
-        "window sent cached computed kept spans dropped policy",
-        window=WHOLE,
-        sent={**WHOLE, "description": "tokens of the prompt; cached + computed"},
-        cached={**WHOLE, "description": "of these, from the KV cache (hit)"},
-        computed={**WHOLE, "description": "of these, prefilled for this answer (miss)"},
-        reserve={**WHOLE, "description": "tokens kept free for the answer"},
-        instructions={**WHOLE, "description": "tokens before the items"},
-        kept=names,
-        spans={"type": "array", "description": "[first, end) of each kept item, in prompt tokens"},
-        dropped=names,
-        policy=TEXT,
-        cut=or_null({**TEXT, "description": "first item behind the instructions; null: nothing is dropped"}),
-        next_cut=or_null(TEXT),
-        trimmed=or_null(record("item first count", item=TEXT, first=WHOLE, count=WHOLE)),
-        summary=or_null(record("item tokens", item=TEXT, tokens=WHOLE)),
-        difference=or_null(
-            {"type": "object", "description": "of the answer's ids from the template's rendering"}
-        ),
-        rebuilt={**WHOLE, "description": "items whose ids were of another template and were made again"},
-        model=TEXT,
-        template_hash=TEXT,
-        prompt_hash=TEXT,
-        sampling={"type": "object"},
-    )

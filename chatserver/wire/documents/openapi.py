@@ -19,7 +19,7 @@ def document() -> Schema:
             "version": "1",
             "description": (
                 "OpenAI's Responses, Conversations and Chat Completions. Fields not listed here are refused with 400, "
-                "or accepted only with the value that changes nothing. The WebSocket is in /asyncapi.json."
+                "or accepted only with the value that changes nothing. What is streamed is in `/asyncapi.json`."
             ),
         },
         "paths": paths(),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from chatserver.wire.conversations import MAX_ADDED, MAX_LIMIT, MAX_TITLE
 from chatserver.wire.documents.pieces import (
     DAY,
     FLAG,
@@ -9,17 +12,31 @@ from chatserver.wire.documents.pieces import (
     TEXT,
     WHOLE,
     Schema,
+    input_items,
     list_of,
-    messages,
     record,
     ref,
 )
+from chatserver.wire.responses import MAX_ID
+
+PAGES = {
+    "/docs": "This document as a page",
+    "/docs/events": "What is streamed, as a page",
+    "/docs/developers": "The page for app developers",
+}
+_TAGS = {
+    "responses": "Responses",
+    "conversations": "Conversations",
+    "chat": "Chat Completions",
+    "models": "Models",
+    "usage": "Account",
+}
 
 
 def paths() -> dict[str, Schema]:
     """Return the operations of every path."""
     page = {
-        "limit": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+        "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": 20},
         "order": {"type": "string", "enum": ["asc", "desc"], "default": "desc"},
         "after": TEXT,
     }
@@ -74,7 +91,9 @@ def paths() -> dict[str, Schema]:
         "/v1/conversations/{conversation_id}": {
             "get": _operation("A conversation", conversation),
             "post": _operation(
-                "Change metadata or title", conversation, body=record("", metadata=METADATA, title=TEXT)
+                "Change metadata or title",
+                conversation,
+                body=record("", metadata=METADATA, title={**TEXT, "maxLength": MAX_TITLE}),
             ),
             "delete": _operation(
                 "Remove it and all that belongs to it; `freed_tokens` of KV cache are free again (an extension)",
@@ -99,7 +118,9 @@ def paths() -> dict[str, Schema]:
                 siblings={"type": "string", "enum": ["true", "false"], "default": "false"},
                 **page,
             ),
-            "post": _operation("Append items", list_of(item), body=record("items", items=messages(20))),
+            "post": _operation(
+                "Append items", list_of(item), body=record("items", items=input_items(MAX_ADDED))
+            ),
         },
         "/v1/conversations/{conversation_id}/items/{item_id}": {
             "get": _operation("One item", item),
@@ -130,7 +151,8 @@ def paths() -> dict[str, Schema]:
             "get": _operation("Figures of the engines for Prometheus", TEXT, content_type="text/plain")
         },
         "/openapi.json": {"get": _operation("This document", {"type": "object"})},
-        "/asyncapi.json": {"get": _operation("The WebSocket", {"type": "object"})},
+        "/asyncapi.json": {"get": _operation("What is streamed", {"type": "object"})},
+        **{page_: {"get": _operation(told, TEXT, content_type="text/html")} for page_, told in PAGES.items()},
     }
     for prefix in ("/v1", ""):
         found |= {
@@ -138,13 +160,27 @@ def paths() -> dict[str, Schema]:
             f"{prefix}/models": models,
             f"{prefix}/models/{{model}}": model,
         }
-    for path, operations in found.items():
-        names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
-        if names:
-            operations["parameters"] = [
-                {"name": n, "in": "path", "required": True, "schema": TEXT} for n in names
-            ]
-    return found
+    return {path: _finished(path, operations) for path, operations in found.items()}
+
+
+def _finished(path: str, operations: Schema) -> Schema:
+    """Return the operations of a path with their ids and groups, and with the parameters in the path."""
+    named = {
+        method: {
+            **operation,
+            "operationId": re.sub(r"\W+", "_", f"{method}{path}").strip("_"),
+            "tags": [_tag(path)],
+        }
+        for method, operation in operations.items()
+    }
+    names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    identifier = {**TEXT, "maxLength": MAX_ID}
+    given = [{"name": name, "in": "path", "required": True, "schema": identifier} for name in names]
+    return {**named, "parameters": given} if given else named
+
+
+def _tag(path: str) -> str:
+    return _TAGS.get(path.removeprefix("/v1").strip("/").partition("/")[0], "Server")
 
 
 def _operation(

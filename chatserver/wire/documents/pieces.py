@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from chatserver.wire.fields import MAX_METADATA, MAX_METADATA_KEY, MAX_METADATA_VALUE
+
 Schema = dict[str, Any]
 
 TEXT: Schema = {"type": "string"}
@@ -11,8 +13,9 @@ WHOLE: Schema = {"type": "integer"}
 FLAG: Schema = {"type": "boolean"}
 METADATA: Schema = {
     "type": "object",
-    "maxProperties": 16,
-    "additionalProperties": {"type": "string", "maxLength": 512},
+    "maxProperties": MAX_METADATA,
+    "propertyNames": {"maxLength": MAX_METADATA_KEY},
+    "additionalProperties": {"type": "string", "maxLength": MAX_METADATA_VALUE},
 }
 DAY: Schema = {"type": "string", "format": "date"}
 ROLE: Schema = {"type": "string", "enum": ["system", "developer", "user", "assistant"]}
@@ -33,6 +36,11 @@ def or_null(schema: Schema) -> Schema:
     return {"oneOf": [schema, {"type": "null"}]}
 
 
+def numbers(count: int) -> Schema:
+    """Return the schema of exactly `count` whole numbers."""
+    return {"type": "array", "items": WHOLE, "minItems": count, "maxItems": count}
+
+
 def list_of(schema: Schema) -> Schema:
     """Return the schema of one page of a list."""
     array = {"type": "array", "items": schema}
@@ -40,5 +48,10 @@ def list_of(schema: Schema) -> Schema:
 
 
 def messages(most: int) -> Schema:
-    """Return the schema of up to `most` input messages."""
-    return {"type": "array", "maxItems": most, "items": ref("Message")}
+    """Return the schema of up to `most` messages in the Chat Completions dialect."""
+    return {"type": "array", "maxItems": most, "items": ref("ChatMessage")}
+
+
+def input_items(most: int) -> Schema:
+    """Return the schema of up to `most` input items in the Responses dialect."""
+    return {"type": "array", "maxItems": most, "items": ref("InputItem")}

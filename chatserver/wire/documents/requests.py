@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 from chatserver.wire import input_tokens
-from chatserver.wire.documents.pieces import FLAG, METADATA, TEXT, WHOLE, Schema, messages, or_null, record
+from chatserver.wire import sampling as bounds
+from chatserver.wire.documents.pieces import (
+    FLAG,
+    METADATA,
+    TEXT,
+    WHOLE,
+    Schema,
+    input_items,
+    messages,
+    or_null,
+    record,
+)
 from chatserver.wire.form import EFFORTS
+from chatserver.wire.messages import MAX_MESSAGES, MAX_TEXT
+from chatserver.wire.responses import HARMLESS_INCLUDES, MAX_ID
+
+OUTPUT: Schema = {**WHOLE, "minimum": 1, "maximum": bounds.MAX_OUTPUT, "description": "tokens"}
+MODEL: Schema = {"type": "string", "maxLength": bounds.MAX_MODEL}
+NO: Schema = {"const": False}
+IDENTIFIER: Schema = {"type": "string", "maxLength": MAX_ID}
 
 
 def request_schemas() -> dict[str, Schema]:
     """Return the schemas of the requests that generate, and of what is asked about them."""
     conversation = record(
-        "id", id=TEXT, parent=or_null({**TEXT, "description": "extension: branch under this item"})
+        "id",
+        id=IDENTIFIER,
+        parent=or_null({**IDENTIFIER, "description": "extension: branch under this item"}),
     )
     policy = record(
         "type",
         type={"type": "string", "enum": ["auto", "retention_ratio"]},
         retention_ratio={"type": "number", "minimum": 0.1, "maximum": 1.0, "default": 0.7},
-        token_limits=record("", post_instructions={**WHOLE, "minimum": 1}),
+        token_limits=record("", post_instructions=OUTPUT),
         cut_inside={**FLAG, "description": "extension: one too long message may lose its middle"},
         compaction={**FLAG, "description": "extension: what a cut drops is summarised in idle time"},
     )
@@ -24,11 +44,11 @@ def request_schemas() -> dict[str, Schema]:
     return {
         "ChatCompletionRequest": record(
             "model messages",
-            model=TEXT,
-            messages=messages(10_000),
-            max_tokens=WHOLE,
-            max_completion_tokens=WHOLE,
-            stream_options=record("", include_usage=FLAG),
+            model=MODEL,
+            messages=messages(MAX_MESSAGES),
+            max_tokens=OUTPUT,
+            max_completion_tokens=OUTPUT,
+            stream_options=record("", include_usage=FLAG, include_obfuscation=NO),
             thinking=record("type", type={"type": "string", "enum": ["enabled", "disabled"]}),
             reasoning_effort=_effort(),
             **_sampling(),
@@ -46,19 +66,29 @@ def request_schemas() -> dict[str, Schema]:
 def _response(conversation: Schema, policy: Schema) -> Schema:
     return record(
         "",
-        model=TEXT,
-        input={"oneOf": [TEXT, messages(10_000)]},
-        instructions=TEXT,
-        previous_response_id=TEXT,
-        conversation={"oneOf": [TEXT, conversation]},
+        model=MODEL,
+        input={"oneOf": [TEXT, input_items(MAX_MESSAGES)]},
+        instructions={"type": "string", "maxLength": MAX_TEXT},
+        previous_response_id=IDENTIFIER,
+        conversation={"oneOf": [IDENTIFIER, conversation]},
         store={"type": "boolean", "default": True},
         background=FLAG,
-        truncation={"oneOf": [{"type": "string", "enum": ["auto", "disabled"]}, policy]},
-        max_output_tokens=WHOLE,
+        include={
+            "type": "array",
+            "items": {"type": "string", "enum": sorted(HARMLESS_INCLUDES)},
+            "maxItems": 20,
+            "description": "asks for parts that no answer here has",
+        },
+        stream_options=record("", include_obfuscation=NO),
+        max_tool_calls={**WHOLE, "minimum": 0, "maximum": 1_000_000},
+        text={"type": "object", "description": "plain text is all there is: {format: {type: text}}"},
         reasoning=record("", effort=_effort()),
+        truncation={"oneOf": [{"type": "string", "enum": ["auto", "disabled"]}, policy]},
+        max_output_tokens=OUTPUT,
         **{
             "continue": {
-                **TEXT,
+                **IDENTIFIER,
+                "minLength": 1,
                 "description": "extension: go on with the answer of this response, which was stopped or cut off; "
                 "with it only model, max_output_tokens, metadata, stream, background and labels",
             }
@@ -76,6 +106,8 @@ def _effort() -> Schema:
 
 
 def _sampling() -> Schema:
+    stop: Schema = {"type": "string", "minLength": 1, "maxLength": bounds.MAX_STOP_LENGTH}
+    label: Schema = {"type": "string", "maxLength": bounds.MAX_LABEL}
     return {
         "temperature": {"type": "number", "minimum": 0, "maximum": 2, "description": "default: the model's"},
         "top_p": {
@@ -84,21 +116,22 @@ def _sampling() -> Schema:
             "maximum": 1,
             "description": "default: the model's",
         },
-        "top_k": {"type": "integer", "minimum": -1, "default": -1, "description": "extension"},
-        "seed": WHOLE,
-        "stop": {"oneOf": [TEXT, {"type": "array", "items": TEXT, "maxItems": 4}]},
+        "top_k": {"type": "integer", "minimum": -1, "maximum": 1_000_000, "description": "extension"},
+        "seed": {**WHOLE, "minimum": -(2**63), "maximum": 2**63 - 1},
+        "stop": {"oneOf": [stop, {"type": "array", "items": stop, "maxItems": bounds.MAX_STOPS}]},
         "presence_penalty": {"type": "number", "minimum": -2, "maximum": 2, "default": 0},
         "frequency_penalty": {"type": "number", "minimum": -2, "maximum": 2, "default": 0},
         "ignore_eos": {"type": "boolean", "default": False, "description": "extension"},
         "metadata": METADATA,
-        "user": TEXT,
-        "safety_identifier": TEXT,
-        "prompt_cache_key": TEXT,
+        "parallel_tool_calls": FLAG,
+        "user": label,
+        "safety_identifier": label,
+        "prompt_cache_key": label,
         "stream": FLAG,
         "n": {
             "type": "integer",
             "minimum": 1,
-            "maximum": 8,
+            "maximum": bounds.MAX_ANSWERS,
             "default": 1,
             "description": "answers to one input",
         },

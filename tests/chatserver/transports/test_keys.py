@@ -30,7 +30,7 @@ PRICE = Price(hit=70_000, miss=270_000, output=1_100_000)
 PRICES = Prices({"tiny": PRICE})
 HI = {"input": "Hi"}
 DEED = Deed(1.0, "root", "create", "", "")
-PUBLIC = {"/livez", "/readyz", "/openapi.json", "/asyncapi.json", "/docs"}
+PUBLIC = {"/livez", "/readyz", "/openapi.json", "/asyncapi.json", "/docs", "/docs/events", "/docs/developers"}
 
 
 async def new_key(store, tenant: str = "acme", scopes=frozenset(Scope), expires_at: int = 0, **limits) -> str:
