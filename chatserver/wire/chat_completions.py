@@ -28,6 +28,7 @@ from chatserver.wire.sampling import (
     sampling,
     stream_options,
 )
+from chatserver.wire.truncation import truncation
 from chatserver.wire.usage import priced
 
 DONE = b"data: [DONE]\n\n"
@@ -45,6 +46,7 @@ def parse(body: dict[str, Any]) -> CompleteChat:
         model=fields.text("model", longest=MAX_MODEL),
         max_output_tokens=_max_tokens(fields),
         metadata=metadata(fields.take("metadata")),
+        **truncation(fields),
         **sampling(fields),
         **chat_form(fields),
     )
@@ -61,6 +63,11 @@ def parse(body: dict[str, Any]) -> CompleteChat:
 def in_conversation(ask: CompleteChat, conversation: str | None) -> CompleteChat:
     """Return the request tied to the conversation that X-Conversation-Id names. Raises BadRequest."""
     if conversation is None:
+        if ask.params.compaction:
+            raise BadRequest(
+                "truncation.compaction: expected X-Conversation-Id with it, as a summary is kept in a conversation",
+                param="truncation.compaction",
+            )
         return ask
     if not 0 < len(conversation) <= MAX_ID:
         raise BadRequest(

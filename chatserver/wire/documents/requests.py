@@ -40,7 +40,8 @@ def request_schemas() -> dict[str, Schema]:
         cut_inside={**FLAG, "description": "extension: one too long message may lose its middle"},
         compaction={**FLAG, "description": "extension: what a cut drops is summarised in idle time"},
     )
-    response = _response(conversation, policy)
+    truncation: Schema = {"oneOf": [{"type": "string", "enum": ["auto", "disabled"]}, policy]}
+    response = _response(conversation, truncation)
     return {
         "ChatCompletionRequest": record(
             "model messages",
@@ -51,6 +52,7 @@ def request_schemas() -> dict[str, Schema]:
             stream_options=record("", include_usage=FLAG, include_obfuscation=NO),
             thinking=record("type", type={"type": "string", "enum": ["enabled", "disabled"]}),
             reasoning_effort=_effort(),
+            truncation={**truncation, "description": "extension; compaction only with X-Conversation-Id"},
             **_sampling(),
         ),
         "ResponseRequest": response,
@@ -63,7 +65,7 @@ def request_schemas() -> dict[str, Schema]:
     }
 
 
-def _response(conversation: Schema, policy: Schema) -> Schema:
+def _response(conversation: Schema, truncation: Schema) -> Schema:
     return record(
         "",
         model=MODEL,
@@ -83,7 +85,7 @@ def _response(conversation: Schema, policy: Schema) -> Schema:
         max_tool_calls={**WHOLE, "minimum": 0, "maximum": 1_000_000},
         text={"type": "object", "description": "plain text is all there is: {format: {type: text}}"},
         reasoning=record("", effort=_effort()),
-        truncation={"oneOf": [{"type": "string", "enum": ["auto", "disabled"]}, policy]},
+        truncation=truncation,
         max_output_tokens=OUTPUT,
         **{
             "continue": {

@@ -103,3 +103,33 @@ async def test_mistakes_are_named(web):
     assert busy.status_code == 409
     web.engine.write.set()
     await first
+
+
+async def test_what_a_long_history_drops_is_summarised():
+    """The client goes on sending all of it; what a cut dropped is in the summary, which no answer waits for."""
+    compacting = {"type": "auto", "compaction": True}
+    async with web_and_engine({"context": 700}) as web:
+        http = web.http()
+        body = CHAT | {"messages": [SYSTEM], "truncation": compacting, "ignore_eos": True}
+        refused = await http.post("/v1/chat/completions", json=body)
+        assert refused.json()["error"]["param"] == "truncation.compaction"
+        conversation, seen = "new", {}
+        for turn in range(30):
+            body["messages"].append({"role": "user", "content": f"Word {turn} " + "x " * 20})
+            answer = await http.post(
+                "/v1/chat/completions", json=body, headers={"X-Conversation-Id": conversation}
+            )
+            assert answer.status_code == 200, answer.text
+            conversation = answer.headers["x-conversation-id"]
+            body["messages"].append(answer.json()["choices"][0]["message"])
+            seen = (await http.get(f"/v1/responses/{answer.json()['id']}")).json()
+            if seen["context"]["summary"]:
+                break
+            await asyncio.sleep(0.05 if seen["context"]["next_cut"] is None else 0.5)
+        context = seen["context"]
+        assert context["summary"]["tokens"] > 10 and context["cut"]
+        assert len(context["kept"]) + len(context["dropped"]) == len(body["messages"]) - 1
+        assert seen["usage"]["input_tokens"] <= 700
+        items = await http.get(f"/v1/conversations/{conversation}/items?branches=all&order=asc&limit=100")
+        (summary,) = [item for item in items.json()["data"] if item["type"] == "compaction"]
+        assert summary["id"] == context["summary"]["item"] and summary["usage"]["output_tokens"] > 0
