@@ -163,8 +163,9 @@ def engine(settings: Settings, path: Path | None) -> Finding:
     except ValueError:
         answer = {"ok": False, "error": f"it ended with exit code {status}"}
     if not answer["ok"]:
-        hint = advice(f"{log}\n{answer['error']}") or "run it by itself to see its log: make serve"
-        return Finding(Level.FAIL, "engine", str(answer["error"]), hint)
+        error = str(answer["error"])
+        hint = advice(f"{log}\n{error}") or "run it by itself to see its log: make serve"
+        return Finding(Level.FAIL, "engine", error, "" if hint in error else hint)
     detail = f"started in {answer['start_seconds']} s, wrote {answer['tokens']} tokens"
     return Finding(Level.OK, "engine", f"{detail}, has a cache of {answer['kv_tokens']:,} tokens")
 

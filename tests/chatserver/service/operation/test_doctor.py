@@ -234,6 +234,11 @@ def test_engine_that_runs_out_of_memory(monkeypatch, settings, tmp_path):
     found = doctor_probes.engine(Settings(data_dir=settings.data_dir, model="m"), tmp_path)
     assert found.level is Level.FAIL
     assert "lower mem_fraction_static" in found.advice
+    explained = json.dumps({"ok": False, "error": f"{found.advice} (said: it died)"})
+    monkeypatch.setattr(doctor_probes, "_run", lambda *_: (1, explained, log))
+    again = doctor_probes.engine(Settings(data_dir=settings.data_dir, model="m"), tmp_path)
+    assert "lower mem_fraction_static" in again.detail
+    assert not again.advice  # once is enough
 
 
 @pytest.mark.sglang
