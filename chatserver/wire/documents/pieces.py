@@ -14,7 +14,7 @@ FLAG: Schema = {"type": "boolean"}
 METADATA: Schema = {
     "type": "object",
     "maxProperties": MAX_METADATA,
-    "propertyNames": {"maxLength": MAX_METADATA_KEY},
+    "propertyNames": {"minLength": 1, "maxLength": MAX_METADATA_KEY},
     "additionalProperties": {"type": "string", "maxLength": MAX_METADATA_VALUE},
 }
 DAY: Schema = {"type": "string", "format": "date"}
