@@ -71,9 +71,9 @@ class Fleet:
             if one.process.poll() is None:
                 one.kill()
 
-    def start(self, role: str) -> Process:
-        """Start one more process of a role."""
-        made = Process(role, self._folder, self._environment)
+    def start(self, role: str, **environment: str) -> Process:
+        """Start one more process of a role; `environment` is for it alone."""
+        made = Process(role, self._folder, {**self._environment, **environment})
         self._all.append(made)
         return made
 

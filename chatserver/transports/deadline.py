@@ -13,29 +13,31 @@ class SendDeadline:
     runs for the connection, and looks at the clock of the oldest pending send only when it fires.
     """
 
-    __slots__ = ("_loop", "_on_late", "_pending", "_seconds", "_since", "_timer", "late")
+    __slots__ = ("_loop", "_on_late", "_timer", "late", "pending", "seconds", "since")
 
     def __init__(self, seconds: float, on_late: Callable[[], object]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._seconds = seconds
+        self.seconds = seconds
         self._on_late = on_late
-        self._pending = 0
-        self._since = 0.0
+        self.pending = 0
+        """How many sends have not gone through."""
+        self.since = self._loop.time()
+        """When the oldest of them began, or the last one did; the event loop's time."""
         self._timer = self._loop.call_later(seconds, self._look)
         self.late = False
         """Whether `on_late` was called."""
 
     def begin(self) -> None:
         """A send begins."""
-        if self._pending == 0:
-            self._since = self._loop.time()
-        self._pending += 1
+        if self.pending == 0:
+            self.since = self._loop.time()
+        self.pending += 1
 
     def end(self) -> None:
         """A send went through: the others have their time anew."""
-        self._pending -= 1
-        if self._pending:
-            self._since = self._loop.time()
+        self.pending -= 1
+        if self.pending:
+            self.since = self._loop.time()
 
     def close(self) -> None:
         """Stop looking. Idempotent."""
@@ -43,7 +45,7 @@ class SendDeadline:
 
     def _look(self) -> None:
         now = self._loop.time()
-        due = (self._since if self._pending else now) + self._seconds
+        due = (self.since if self.pending else now) + self.seconds
         if due > now:
             self._timer = self._loop.call_at(due, self._look)
         else:

@@ -10,16 +10,16 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
-from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette import EventSourceResponse
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from chatserver.domain.response import Outcome
 from chatserver.domain.tape import Record
 from chatserver.errors import ChatServerError
 from chatserver.service.web.admission import Ticket
 from chatserver.service.web.reader import Reader, outcome_in
-from chatserver.transports.deadline import SendDeadline
+from chatserver.transports.sending import Sending
 from chatserver.wire import errors
 
 T = TypeVar("T")
@@ -43,43 +43,30 @@ class EventStream(EventSourceResponse):
     """Sends events, and closes the reader that they come from whatever happens; it is dismissed when its key ends."""
 
     def __init__(self, reader: Source, content: AsyncIterator[bytes], ticket: Ticket) -> None:
-        super().__init__(
-            content,
-            headers={"cache-control": "no-cache, no-transform"},
-            ping=PING,
-            ping_message_factory=_Ping,
-            sep="\n",
-        )
+        super().__init__(content, headers={"cache-control": "no-cache, no-transform"})
+        self._content = content
         self._reader = reader
         self._ticket = ticket
-        self._deadline: SendDeadline | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send. The content may never have begun when the client goes, so its own clean-up is not enough.
+        """Send; in place of the library's own way, see `Sending`.
 
         Raises TimeoutError if the client read nothing for SEND_TIMEOUT seconds.
         """
-        task = asyncio.current_task()
-        assert task is not None
-        self._deadline = SendDeadline(SEND_TIMEOUT, lambda: task.cancel() and None)
         leave = self._ticket.watch(self._reader.dismiss)
+        sending = Sending(receive, send, ping=PING, timeout=SEND_TIMEOUT)
         try:
-            await super().__call__(scope, receive, send)
-        except asyncio.CancelledError:
-            if not self._deadline.late or task.uncancel() > 0:
-                raise
-            raise TimeoutError(f"nothing was read for {SEND_TIMEOUT:g} s") from None
+            start = {
+                "type": "http.response.start",
+                "status": self.status_code,
+                "headers": self.raw_headers,
+            }
+            await sending.run(start, self._content)
         finally:
+            # The content may never have begun when the client goes, so its own clean-up is not enough.
+            sending.close()
             leave()
-            self._deadline.close()
             await self._reader.aclose()
-
-    async def _send_with_timeout(self, send: Send, message: Message) -> None:
-        """Send within the deadline. In place of the library's own, which makes a cancel scope for each send."""
-        assert self._deadline is not None
-        self._deadline.begin()
-        await send(message)
-        self._deadline.end()
 
 
 class Events:
@@ -185,8 +172,3 @@ async def wait_a_while(reader: Reader) -> Outcome | None:
         if outcome is not None:
             return outcome
     raise AssertionError(f"{reader.response_id}: the tape ended without an outcome")
-
-
-class _Ping(ServerSentEvent):
-    def encode(self) -> bytes:
-        return b": ping\n"

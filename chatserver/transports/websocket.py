@@ -21,6 +21,7 @@ from starlette.websockets import WebSocket
 
 from chatserver.domain.access import Scope
 from chatserver.domain.response import Response
+from chatserver.domain.tape import Record
 from chatserver.errors import (
     BadRequest,
     ChatServerError,
@@ -298,9 +299,9 @@ class Connection:
         events = ResponseEvents(response, stream_id)
         try:
             while not reader.ended:
-                for record in await reader.batch():
-                    for event in events.encode(record, after):
-                        await self._socket.send(event.data)
+                # as bytes before the first is sent: a batch takes ten times as much while a client stalls
+                for data in _encoded(events, await reader.batch(), after):
+                    await self._socket.send(data)
         finally:
             await reader.aclose()
 
@@ -309,3 +310,7 @@ class Connection:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _encoded(events: ResponseEvents, records: list[Record], after: int) -> list[bytes]:
+    return [event.data for record in records for event in events.encode(record, after)]

@@ -18,6 +18,7 @@ A stopped answer ends with `response.incomplete` whose `response.status` is `can
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import orjson
@@ -81,7 +82,8 @@ class ResponseEvents:
     __slots__ = ("_heads", "_response", "_stream_id", "_tail")
 
     def __init__(self, response: Response, stream_id: str | None = None) -> None:
-        self._response = response
+        # what it ended with comes from the tape, and a reader may stay for long
+        self._response = replace(response, outcome=None) if response.outcome else response
         self._stream_id = stream_id
         # The delta is the hot path: all but its text and its number is the same for the whole part.
         self._heads: dict[tuple[PartKind, int], tuple[bytes, bytes]] = {}

@@ -34,7 +34,11 @@ PATIENCE = 30.0
 BACK_OFF = (0.05, 2.0)
 """First and longest pause between attempts to reach the store, in seconds."""
 PAGE = 500
-"""Records in one read."""
+"""Records in one read, at most."""
+FIRST_PAGE = 8
+"""Records in the first one, before it is known how many tokens they have."""
+READ_TOKENS = 2048
+"""Tokens in one read, about: what is read at once is in memory at once."""
 SLOW_READER = "slow_reader"
 RESTARTING = "server_restarting"
 """Codes of the errors that end a reader, not its answer."""
@@ -68,6 +72,7 @@ class Follower:
         self._over: ChatServerError | None = None
         self._sleep: asyncio.Future[None] | None = None
         self._sleeps_since = 0.0
+        self._page = FIRST_PAGE
         self._must_watch = not watched
         self._must_read = True
         self._behind = False
@@ -230,15 +235,25 @@ class Follower:
         # From here on announcements are kept again: what came before is durable, so it is read.
         self._must_read = self._behind = False
         try:
-            records = await patiently(lambda: self._tapes.read(self.response_id, self.after, limit=PAGE))
+            limit = self._page
+            records = await patiently(lambda: self._tapes.read(self.response_id, self.after, limit=limit))
         except BaseException:
             self._must_read = True
             raise
         again = self._must_read  # something was lost meanwhile
         fresh = self._advance(records)
         # A gap inside a page would be a torn tape: reading it again cannot help, waiting for the writer can.
-        self._must_read = again or (len(records) >= PAGE and bool(fresh))
+        self._must_read = again or (len(records) >= limit and bool(fresh))
+        self._page = page_after(records, limit)
         return fresh
+
+
+def page_after(records: list[Record], limit: int) -> int:
+    """Return how many records to read next, if a read of up to `limit` brought these."""
+    if not records:
+        return limit
+    tokens = records[-1].last - records[0].first + 1
+    return max(1, min(PAGE, READ_TOKENS * len(records) // tokens))
 
 
 def join(records: list[Record]) -> list[Record]:

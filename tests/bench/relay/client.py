@@ -56,19 +56,19 @@ class Socket(asyncio.Protocol):
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._request, self._next = request
         self._ends, self._tail = ends, b""
-        self._transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._transport.write(self._request)
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         self.arrivals.append((time.perf_counter(), data))
-        if self._next and self._transport is not None:
-            self._transport.write(self._next)
+        if self._next and self.transport is not None:
+            self.transport.write(self._next)
             self._next = b""
-        if (at := data.find(PING)) >= 0 and self._transport is not None:
-            self._transport.write(b"\x8a\x84\0\0\0\0" + data[at + 2 : at + 6])
+        if (at := data.find(PING)) >= 0 and self.transport is not None:
+            self.transport.write(b"\x8a\x84\0\0\0\0" + data[at + 2 : at + 6])
         if self._ends in data or self._ends in self._tail + data[: len(self._ends)]:
             self.close()
         self._tail = data[-len(self._ends) :]
@@ -82,8 +82,8 @@ class Socket(asyncio.Protocol):
         """Stop reading."""
         if not self.ended.done():
             self.ended.set_result(None)
-        if self._transport is not None:
-            self._transport.close()
+        if self.transport is not None:
+            self.transport.close()
 
 
 def parse(door: Door, arrivals: list[Arrival]) -> Stream:

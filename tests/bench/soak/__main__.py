@@ -1,9 +1,9 @@
 """Answers for as long as you like, their readers cut at random: no gap, no double, and memory that does not grow.
 
-Each client asks, follows, is cut, comes back, until the answer is whole, and asks again. What it leaves behind goes
-in one of two ways: it deletes the conversation, or it has asked for an answer that is not stored, and the tape's time
-to live, which is short here, does it. Memory of every process is taken every few seconds; the slope is a line fitted
-through what comes after the warm-up: until then caches fill that have a bound.
+Each client asks, follows, is cut, comes back, until the answer is whole, and asks again. Half of them delete the
+conversation at once, half some time after the tape is gone by itself, whose time to live is short here. Memory of
+every process is taken every few seconds; the slope is a line fitted through what comes after the warm-up: until then
+caches fill that have a bound.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import asyncio
 import random
 import tempfile
 import time
+from collections import deque
 from pathlib import Path
 
 import httpx
@@ -31,6 +32,8 @@ EVERY = 5.0
 ASK = {"model": "scripted", "temperature": 0, "ignore_eos": True, "background": True}
 TEXTS = 8
 """Different questions; the answers to one are the same."""
+LEFT = 30.0
+"""Seconds for which half of the conversations stay: longer than the tapes."""
 SETTINGS = {
     "SCRIPTED_TOKENS_PER_SECOND": "60",
     "CHATSERVER_TAPE_TTL": "20",
@@ -48,21 +51,23 @@ class Soak:
         self._url, self._tokens, self._cut_every, self._until = url, tokens, cut_every, until
         self._texts: dict[str, str] = {}
 
-    async def client(self, *, stored: bool) -> None:
+    async def client(self, *, leave: bool) -> None:
         """Ask and follow until the time is over. Raises AssertionError if a token is missing, doubled or another."""
+        left: deque[tuple[float, str]] = deque()
         async with httpx.AsyncClient(base_url=self._url, timeout=30) as http:
             while time.monotonic() < self._until:
                 question = f"Question {random.randrange(TEXTS)}"
-                ask = {**ASK, "input": question, "max_output_tokens": self._tokens, "store": stored}
+                ask = {**ASK, "input": question, "max_output_tokens": self._tokens}
                 answer = await http.post("/v1/responses", json=ask)
                 assert answer.status_code == 200, answer.text
                 follower = await Follower(self._url, answer.json()["id"], self._maybe_cut).run()
                 assert follower.text == self._texts.setdefault(question, follower.text)
                 assert follower.end["usage"]["output_tokens"] == self._tokens
-                if stored:
-                    deleted = await http.delete(f"/v1/conversations/{answer.json()['conversation']['id']}")
-                    assert deleted.status_code == 200, deleted.text
                 self.answers += 1
+                left.append((time.monotonic() + LEFT * leave, answer.json()["conversation"]["id"]))
+                while left and left[0][0] <= time.monotonic():
+                    deleted = await http.delete(f"/v1/conversations/{left.popleft()[1]}")
+                    assert deleted.status_code == 200, deleted.text
 
     def _maybe_cut(self, _follower: Follower, _event: object) -> None:
         if random.random() < 1 / self._cut_every:
@@ -72,7 +77,7 @@ class Soak:
 
 async def run(program: Program, soak: Soak, clients: int) -> Taken:
     """Run the clients; return what was taken meanwhile."""
-    working = asyncio.gather(*(soak.client(stored=n % 2 == 0) for n in range(clients)))
+    working = asyncio.gather(*(soak.client(leave=n % 2 == 0) for n in range(clients)))
     taken: Taken = {}
     async with redis.asyncio.Redis(
         unix_socket_path=str(embedded.socket_path(program.data_dir)), socket_timeout=10

@@ -167,6 +167,16 @@ async def test_lagging_reader_gets_merged_deltas_without_loss(store, web):
     assert await read(reader) == ""
 
 
+def test_pages_are_as_long_as_their_tokens_allow():
+    """Records of one token are read by the hundred, large ones one by one, and nothing learned changes nothing."""
+
+    def of(width: int) -> list[Record]:
+        return [Record(width * (n + 1), Delta(("x",) * width, (1,) * width)) for n in range(8)]
+
+    after = [follower.page_after(records, 8) for records in (of(1), of(64), of(10_000), [])]
+    assert after == [follower.PAGE, follower.READ_TOKENS // 64, 1, 8]
+
+
 async def test_reader_past_its_bound_costs_nothing_and_reads_on_from_the_store(store, web, monkeypatch):
     monkeypatch.setattr(follower, "MAX_TEXT", 100)
     tape = Tape(store)
