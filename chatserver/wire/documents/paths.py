@@ -119,7 +119,9 @@ def paths() -> dict[str, Schema]:
                 **page,
             ),
             "post": _operation(
-                "Append items", list_of(item), body=record("items", items=input_items(MAX_ADDED))
+                "Append items",
+                list_of(item),
+                body=record("items", items={**input_items(MAX_ADDED), "minItems": 1}),
             ),
         },
         "/v1/conversations/{conversation_id}/items/{item_id}": {

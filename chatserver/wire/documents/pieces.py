@@ -48,8 +48,8 @@ def list_of(schema: Schema) -> Schema:
 
 
 def messages(most: int) -> Schema:
-    """Return the schema of up to `most` messages in the Chat Completions dialect."""
-    return {"type": "array", "maxItems": most, "items": ref("ChatMessage")}
+    """Return the schema of 1 to `most` messages in the Chat Completions dialect."""
+    return {"type": "array", "minItems": 1, "maxItems": most, "items": ref("ChatMessage")}
 
 
 def input_items(most: int) -> Schema:

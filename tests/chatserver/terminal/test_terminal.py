@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import stat
+import time
 
 import pytest
 from hypothesis import given
@@ -73,6 +74,32 @@ async def test_pictures_are_bounded():
     assert screen._gap >= 0.1
     screen.end()
     assert "line 0" in out.getvalue()
+
+
+async def test_a_slow_link_gets_fewer_pictures():
+    """Where every picture takes 60 ms to write, painting leaves most of the time to others, and nothing is lost."""
+
+    class Slow(io.StringIO):
+        pictures = 0
+
+        def write(self, text: str) -> int:
+            if "word" in text:
+                self.pictures += 1
+                time.sleep(0.06)
+            return super().write(text)
+
+    out = Slow()
+    screen = Painted(Console(file=out, force_terminal=True, width=60, height=20))
+    screen.begin()
+    began = time.monotonic()
+    count = 0
+    while time.monotonic() - began < 1.5:
+        screen.write(f"word{count} ")
+        count += 1
+        await asyncio.sleep(0.005)
+    assert 1 <= out.pictures <= 5  # 13 if they were painted as often as on a quick one
+    screen.end()
+    assert f"word{count - 1}" in out.getvalue()
 
 
 def test_plain_text_is_the_answer_only():
