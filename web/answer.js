@@ -13,8 +13,9 @@ const LIVE = new Set(['sending', 'queued', 'reading', 'answering', 'resuming']);
 /** @param {Partial<Answer> & {key: string}} fields @returns {Answer} */
 export function answer(fields) {
   return {
-    kind: 'answer', id: null, responseId: null, model: '', phase: 'sending', seq: -1, parts: {}, reasoning: '', place: 0,
-    stopAsked: false, failure: null, usage: null, timing: null, ...fields,
+    kind: 'answer', id: null, parent: undefined, siblings: [], children: [], responseId: null, asked: null, carried: '', model: '',
+    phase: 'sending', seq: -1, parts: {}, reasoning: '', thinkingSince: 0, thoughtMs: 0, recovery: '', place: 0,
+    stopAsked: false, failure: null, usage: null, timing: null, context: null, ...fields,
   };
 }
 
@@ -22,7 +23,10 @@ export function answer(fields) {
 export const isLive = (it) => LIVE.has(it.phase);
 
 /** @param {Answer} it @returns {string} */
-export const textOf = (it) => Object.values(it.parts).join('\n\n');
+export function textOf(it) {
+  const text = Object.values(it.parts).join('\n\n');
+  return text.length < it.carried.length ? it.carried : text;
+}
 
 /**
  * Apply one server event. Returns the same object if it changes nothing.
@@ -43,17 +47,20 @@ const partKey = (event) => `${event.output_index ?? 0}.${event.content_index ?? 
 
 /** @type {Record<string, (it: Answer, event: Event) => Partial<Answer>>} */
 const STEPS = {
-  'response.created': (it, event) => ({ responseId: event.response.id, phase: waiting(it, event.response) }),
+  'response.created': (it, { response }) => ({
+    responseId: response.id, id: response.item_id ?? it.id, parent: response.parent ?? it.parent, phase: waiting(it, response),
+  }),
   'response.queued': (it, event) => ({ responseId: event.response?.id ?? it.responseId, phase: 'queued' }),
-  'response.in_progress': (it, event) => ({ responseId: event.response?.id ?? it.responseId, phase: started(it) }),
-  'response.output_item.added': (it, event) => (event.item.type === 'message' ? { id: event.item.id } : {}),
+  'response.in_progress': (it, event) => ({ responseId: event.response?.id ?? it.responseId, phase: started(it), recovery: event.recovery?.state ?? '' }),
   'response.output_text.delta': (it, event) => ({
-    phase: 'answering',
+    phase: 'answering', recovery: '', thoughtMs: it.thoughtMs || elapsed(it, event),
     parts: { ...it.parts, [partKey(event)]: (it.parts[partKey(event)] ?? '') + event.delta },
   }),
   'response.output_text.done': (it, event) => ({ parts: { ...it.parts, [partKey(event)]: event.text } }),
-  'response.reasoning_text.delta': (it, event) => ({ phase: 'answering', reasoning: it.reasoning + event.delta }),
-  'response.reasoning_text.done': (_, event) => ({ reasoning: event.text }),
+  'response.reasoning_text.delta': (it, event) => ({
+    phase: 'answering', recovery: '', reasoning: it.reasoning + event.delta, thinkingSince: it.thinkingSince || thinking(it, event),
+  }),
+  'response.reasoning_text.done': (it, event) => ({ reasoning: event.text, thoughtMs: elapsed(it, event) }),
   'response.completed': (it, event) => ended(it, event.response, 'completed'),
   'response.incomplete': (it, event) =>
     ended(it, event.response, event.response.status === 'cancelled' ? 'stopped' : 'incomplete'),
@@ -63,6 +70,12 @@ const STEPS = {
   }),
 };
 
+/** Only who saw it happen knows when it began: a replayed tape comes all at once. @param {Answer} it @param {Event} event */
+const thinking = (it, event) => (it.asked ? (event.at ?? 0) : 0);
+
+/** @param {Answer} it @param {Event} event */
+const elapsed = (it, event) => (it.thinkingSince ? Math.max(1, event.at - it.thinkingSince) : 0);
+
 /** @param {Answer} it @param {{status?: string}} response @returns {Phase} */
 const waiting = (it, response) => (response.status === 'queued' ? 'queued' : started(it));
 
@@ -71,16 +84,28 @@ const started = (it) => (textOf(it) || it.reasoning ? 'answering' : 'reading');
 
 /** @param {Answer} it @param {any} response @param {Phase} phase @returns {Partial<Answer>} */
 function ended(it, response, phase) {
-  const message = (response.output ?? []).findLast((/** @type {any} */ item) => item.type === 'message');
+  const output = response.output ?? [];
   return {
     phase,
-    id: message?.id ?? it.id,
+    recovery: '',
+    // Nothing was kept of an answer that ended before its first word.
+    id: output.length ? (response.item_id ?? output.at(-1).id) : null,
     responseId: response.id ?? it.responseId,
-    parts: message ? wholeText(response.output) : it.parts,
-    usage: response.usage ?? null,
-    timing: response.timing ?? null,
+    carried: '',
+    parts: output.length ? wholeText(output) : it.parts,
+    reasoning: output.map(reasoningOf).join('') || it.reasoning,
+    ...figuresOf(response),
   };
 }
+
+/** What a response says of itself beside its answer. @param {any} response */
+export const figuresOf = (response) => ({
+  usage: response.usage ?? null, timing: response.timing ?? null, context: response.context ?? null, model: response.model ?? '',
+});
+
+/** The text of an item of reasoning, '' of any other. @param {any} item @returns {string} */
+export const reasoningOf = (item) => (item.type === 'reasoning' ? [...(item.content ?? []), ...(item.summary ?? [])] : [])
+  .map((/** @type {any} */ part) => part.text).join('\n\n');
 
 /** The text of a finished response, under the same keys as its deltas. @param {any[]} output */
 function wholeText(output) {
@@ -105,6 +130,7 @@ export const isPassing = (event) => event.status >= 429;
  */
 function refuse(it, event) {
   if (it.responseId !== null && isPassing(event)) return it;
-  const failure = { code: String(event.error?.code ?? 'error'), message: String(event.error?.message ?? ''), status: event.status };
+  const { code = 'error', message = '', headers } = event.error ?? {};
+  const failure = { code: String(code), message: String(message), status: event.status, wait: Number(headers?.['retry-after'] ?? 0) };
   return { ...it, phase: it.responseId !== null && event.status === 404 ? 'lost' : 'failed', failure };
 }

@@ -45,26 +45,35 @@ export function api(token) {
       return { conversations: page.data, more: Boolean(page.has_more) };
     },
 
-    /** The newest items, or those before `before`; oldest first. @param {string} conversation @param {string | null} before */
-    async items(conversation, before = null) {
-      const query = parameters({ limit: PAGE, order: 'desc', after: before });
-      const page = await call('GET', `/v1/conversations/${encodeURIComponent(conversation)}/items?${query}`);
+    /**
+     * The newest items of a branch, or those before `after`; oldest first.
+     * @param {string} conversation
+     * @param {{after?: string | null, through?: string | null, leaf?: string | null}} which the branch; none: the head's
+     */
+    async items(conversation, which) {
+      const query = parameters({ limit: PAGE, order: 'desc', siblings: 'true', ...which });
+      const page = await call('GET', `${path(conversation)}/items?${query}`);
       return { items: page.data.reverse(), more: Boolean(page.has_more) };
     },
 
     /** @param {string} id */
     response: (id) => call('GET', `/v1/responses/${encodeURIComponent(id)}`),
     create: () => call('POST', '/v1/conversations', {}),
-    /** @param {string} id */
-    conversation: (id) => call('GET', `/v1/conversations/${encodeURIComponent(id)}`),
     /** @param {string} id @param {string} title */
-    rename: (id, title) => call('POST', `/v1/conversations/${encodeURIComponent(id)}`, { title }),
+    rename: (id, title) => call('POST', path(id), { title }),
     /** @param {string} id */
-    remove: (id) => call('DELETE', `/v1/conversations/${encodeURIComponent(id)}`),
+    remove: (id) => call('DELETE', path(id)),
+    /** An item and everything under it. @param {string} id @param {string} item */
+    removeItem: (id, item) => call('DELETE', `${path(id)}/items/${encodeURIComponent(item)}`),
+    /** A new conversation that begins as this one does up to an item. @param {string} id @param {string} leaf */
+    fork: (id, leaf) => call('POST', `${path(id)}/fork`, { leaf }),
   };
 }
 
 /** @typedef {ReturnType<typeof api>} Api */
+
+/** @param {string} conversation */
+const path = (conversation) => `/v1/conversations/${encodeURIComponent(conversation)}`;
 
 /** @param {string} method @param {string} path @param {object | undefined} body @param {string | null} token */
 async function ask(method, path, body, token) {

@@ -5,7 +5,9 @@ import { Composer } from './composer.js';
 import { byId, el, icon } from './dom.js';
 import { memory } from './memory.js';
 import { LANGUAGES, preferredLanguage, speaker } from './text.js';
+import { DRAFT } from './resume.js';
 import { liveHere } from './state.js';
+import { endOf } from './transcript.js';
 import { Dialogs } from './view/dialogs.js';
 import { Follow } from './view/scroll.js';
 import { Sidebar } from './view/sidebar.js';
@@ -15,27 +17,36 @@ import { TranscriptView } from './view/transcript.js';
 /** How long a notice stays. Milliseconds. */
 const NOTICE_MS = 8_000;
 
-let t = speaker(preferredLanguage(memory.language, navigator.languages));
+let t = await speaker(preferredLanguage(memory.language, navigator.languages));
 let drawing = false;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let noticeTimer;
 /** @type {import('./types.d.ts').State['notice']} */
 let notice = null;
 
-const chat = new Chat({ onChange: drawSoon, onRoute: showRoute });
-const composer = new Composer({ onSend: send, onStop: () => chat.stop() });
+const chat = new Chat({ onChange: drawSoon });
+const composer = new Composer({ onSend: send, onStop: () => chat.stop(), onTyping: () => chat.typing() });
 const dialogs = new Dialogs({ onKey: (key, remember) => chat.signIn(key, remember) });
 const follow = new Follow();
 const status = new StatusView(() => chat.reconnect());
 const sidebar = new Sidebar({
   onRename: (id, title) => void chat.rename(id, title),
-  onRemove: (it) => dialogs.askFirst(t('removeWarn', { title: it.title || t('untitled') }), () => void chat.remove(it.id)),
+  onRemove: (it) => dialogs.askFirst(t('removeAsk'), t('removeWarn', { title: it.title || t('untitled') }), () => void chat.remove(it.id)),
   onSearch: (query) => chat.dispatch({ type: 'local.query', query }),
   onMore: () => chat.more(),
 });
 const transcript = new TranscriptView({
   onVisible: (key) => chat.figures.add(key),
-  onAgain: (key) => chat.sendAgain(key),
+  onAgain: (key) => asking(() => chat.talk.again(key)),
+  onRegenerate: (key) => asking(() => chat.talk.regenerate(key)),
+  onContinue: (key) => asking(() => chat.talk.goOn(key)),
+  onEdit: (key, text) => asking(() => chat.talk.edit(key, text)),
+  onFork: (key) => void chat.talk.fork(key),
+  onDelete: (key) => dialogs.askFirst(t('cutAsk'), t('cutWarn'), () => void chat.talk.remove(key)),
+  onSibling: (id) => {
+    follow.letGo();
+    chat.choose(id);
+  },
   onEarlier: () => void chat.earlier(),
   onRetry: () => chat.reload(),
   onCopied: (copied) => {
@@ -46,9 +57,16 @@ const transcript = new TranscriptView({
 
 /** @param {string} text */
 function send(text) {
-  const taken = chat.send(text);
+  const taken = chat.talk.send(text);
   if (taken) follow.jump();
   return taken;
+}
+
+/** What asks takes away the button that had the focus: it goes where the next message is written. @param {() => void} ask */
+function asking(ask) {
+  ask();
+  follow.jump();
+  composer.focus();
 }
 
 function drawSoon() {
@@ -70,6 +88,7 @@ function draw() {
   composer.render({ running: live !== null, stopping: live?.stopAsked ?? false, able: state.model !== '' }, t);
   drawHeader(state);
   follow.settle();
+  showRoute(state);
   clearNoticeLater(state);
 }
 
@@ -109,20 +128,23 @@ function applyLanguage() {
   }
 }
 
-/** The conversation that the address names. */
+/** The conversation that the address names, and an item on the branch shown. */
 function routed() {
-  const match = /^#\/c\/([\w-]{1,100})$/.exec(location.hash);
-  return match?.[1] ?? null;
+  const match = /^#\/c\/([\w-]{1,100})(?:\/([\w-]{1,100}))?$/.exec(location.hash);
+  return { conversation: match?.[1] ?? null, leaf: match?.[2] ?? null };
 }
 
-/** Name the conversation in the address; a reload or a shared bookmark opens it. @param {string | null} conversation */
-function showRoute(conversation) {
-  history.replaceState(null, '', conversation === null ? '#/' : `#/c/${conversation}`);
+/** Name what is shown in the address; a reload or a bookmark opens it. @param {import('./types.d.ts').State} state */
+function showRoute({ open, transcripts }) {
+  if (open?.startsWith(DRAFT)) return;
+  const transcript = open === null ? undefined : transcripts[open];
+  const leaf = transcript?.leaf ?? endOf(transcript);
+  const route = open === null ? '#/' : leaf === null ? `#/c/${open}` : `#/c/${open}/${leaf}`;
+  if (location.hash !== route && (open !== null || location.hash !== '')) history.replaceState(null, '', route);
 }
 
 function newConversation() {
-  if (routed() !== null) location.hash = '#/';
-  else chat.open(null);
+  chat.open(null);
   sidebar.setOpen(false);
   composer.focus();
 }
@@ -143,9 +165,18 @@ function onKey(event) {
   }
 }
 
+/** @param {string} language */
+async function speak(language) {
+  t = await speaker(language).catch(() => t);
+  byId('language', HTMLSelectElement).value = t.language;
+  applyLanguage();
+  draw();
+}
+
 function listen() {
   addEventListener('hashchange', () => {
-    chat.open(routed());
+    const { conversation, leaf } = routed();
+    chat.open(conversation, leaf);
     composer.focus();
   });
   addEventListener('keydown', onKey);
@@ -165,9 +196,7 @@ function listen() {
   language.value = t.language;
   language.addEventListener('change', () => {
     memory.language = language.value;
-    t = speaker(language.value);
-    applyLanguage();
-    draw();
+    void speak(language.value);
   });
 }
 
@@ -177,6 +206,7 @@ for (const node of /** @type {NodeListOf<HTMLElement>} */ (document.querySelecto
 sidebar.onChange = draw;
 applyLanguage();
 listen();
+const { conversation, leaf } = routed();
+void chat.start(conversation, leaf);
 draw();
 composer.focus();
-void chat.start(routed());

@@ -2,39 +2,51 @@
 
 import { ApiError, api } from './api.js';
 import { isLive, isPassing } from './answer.js';
-import { Poll, randomId, sleep } from './background.js';
+import { Poll, sleep } from './background.js';
 import { figures } from './figures.js';
 import { memory } from './memory.js';
-import { DRAFT, attachFrame, cancelFrame, createFrame, resumeFrames } from './resume.js';
+import { Reader } from './reader.js';
+import { DRAFT, FEED, cancelFrame, feedFrame, resumeFrames, typingFrame } from './resume.js';
 import { Connection, retryDelay, socketUrl } from './socket.js';
 import { INITIAL, liveHere, reduce, running } from './state.js';
-import { titleFrom } from './title.js';
-import { questionOf } from './transcript.js';
+import { Talk } from './talk.js';
+import { endOf } from './transcript.js';
 
-/** @import { Event, State, Turn } from './types.d.ts' */
+/** @import { Event, State } from './types.d.ts' */
 
 /** How often readiness is asked for while the server is not ready. */
 const READY_EVERY_MS = 2_000;
+/** The server hears this often that somebody types. */
+const TYPING_EVERY_MS = 5_000;
 
 export class Chat {
-  /** @param {{onChange: () => void, onRoute: (conversation: string | null) => void}} page */
+  /** @param {{onChange: () => void}} page */
   constructor(page) {
     this.page = page;
     this.state = INITIAL;
     this.token = memory.key;
     this.api = api(() => this.token);
     this.connection = new Connection(socketUrl(), {
-      onOpen: () => resumeFrames(this.state).forEach((frame) => this.connection.send(frame)),
+      onOpen: () => {
+        this.told = null;
+        resumeFrames(this.state).forEach((frame) => this.connection.send(frame));
+        this.reload();
+      },
       onFrame: (frame) => this.#received(frame),
       onPhase: (phase, reason) => this.dispatch({ type: 'local.connection', phase, reason }),
       expecting: () => running(this.state).length > 0,
       token: () => this.token,
-      onUnauthenticated: () => this.#askForKey(),
+      onUnauthenticated: () => this.askForKey(),
     });
     this.figures = figures(this);
     this.readiness = new Poll(() => this.#becameReady(), READY_EVERY_MS);
+    this.talk = new Talk(this);
+    this.reader = new Reader(this);
     this.starts = 0;
     this.begun = false;
+    this.typedAt = -Infinity;
+    /** @type {string | null} the conversation that the server tells of */
+    this.told = null;
   }
 
   /** @param {Event} event */
@@ -43,12 +55,9 @@ export class Chat {
     this.page.onChange();
   }
 
-  /** Begin, or begin again with another key. @param {string | null} conversation the one to open */
-  async start(conversation) {
-    for (const it of memory.running) {
-      if (!this.state.live[it.streamId]) this.dispatch({ type: 'local.resumed', ...it });
-    }
-    if (conversation !== null) this.dispatch({ type: 'local.opened', conversation });
+  /** Begin, or begin again with another key. @param {string | null} conversation the one to open @param {string | null} [leaf] */
+  async start(conversation, leaf = null) {
+    if (conversation !== null) this.dispatch({ type: 'local.opened', conversation, leaf });
     const start = (this.starts += 1);
     for (let attempt = 0; start === this.starts; attempt += 1) {
       if (await this.#began()) return;
@@ -64,7 +73,7 @@ export class Chat {
       await this.#loadList(null);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      if (error.status === 401) this.#askForKey();
+      if (error.status === 401) this.askForKey();
       else if (error.status === 403) this.dispatch({ type: 'local.connection', phase: 'refused', reason: error.message });
       return false;
     }
@@ -72,7 +81,6 @@ export class Chat {
     this.dispatch({ type: 'local.sign_in', signIn: null });
     this.connection.restart();
     void this.readiness.start();
-    this.reload();
     return true;
   }
 
@@ -83,7 +91,7 @@ export class Chat {
     void this.start(null);
   }
 
-  #askForKey() {
+  askForKey() {
     const signIn = this.token === null ? 'needed' : 'refused';
     this.token = null;
     memory.forgetKey();
@@ -97,60 +105,38 @@ export class Chat {
     else void this.start(null);
   }
 
-  /** Show a conversation, or a new one. @param {string | null} conversation */
-  open(conversation) {
-    if (conversation === this.state.open && conversation !== null) return;
+  /** Show a conversation, or a new one. @param {string | null} conversation @param {string | null} [leaf] an item on the branch */
+  open(conversation, leaf = null) {
     if (conversation === null) return this.dispatch({ type: 'local.new' });
-    this.dispatch({ type: 'local.opened', conversation });
+    if (conversation === this.state.open) return leaf === null || leaf === endOf(this.here) ? undefined : this.choose(leaf);
+    this.dispatch({ type: 'local.opened', conversation, leaf });
     this.reload();
   }
 
-  /** Catch up with what other tabs did; a running answer needs no catching up. */
+  /** The transcript that is shown. */
+  get here() {
+    return this.state.open === null ? undefined : this.state.transcripts[this.state.open];
+  }
+
+  /** Show the branch of an item. @param {string} leaf */
+  choose(leaf) {
+    const conversation = this.state.open;
+    if (conversation === null) return;
+    this.dispatch({ type: 'local.chosen', conversation, leaf });
+    void this.reader.read(conversation);
+  }
+
+  /** Catch up with what other tabs did: the feed tells of the open conversation, not of the list. */
   refresh() {
-    if (!this.begun || this.state.signIn !== null) return;
-    void this.#guard(this.#loadList(null));
-    if (!liveHere(this.state)) this.reload();
+    if (this.begun && this.state.signIn === null) void this.guard(this.#loadList(null));
   }
 
-  /** Ask. @param {string} text @returns {boolean} whether it was taken */
-  send(text) {
-    if (liveHere(this.state) || this.state.model === '') return false;
-    const streamId = randomId();
-    const conversation = this.state.open ?? DRAFT + streamId;
-    const { model } = this.state;
-    this.dispatch({ type: 'local.sent', conversation, streamId, model, text });
-    if (conversation.startsWith(DRAFT)) void this.#sendFirst({ streamId, conversation, model, text });
-    else this.connection.send(createFrame({ streamId, conversation, model, text }));
-    return true;
-  }
-
-  /** Make the conversation, then ask in it. @param {Turn} turn */
-  async #sendFirst(turn) {
-    try {
-      const created = await this.api.create();
-      // The server will name it after the first message, too.
-      const title = created.title || titleFrom(turn.text);
-      const shown = this.state.open === turn.conversation;
-      this.dispatch({ type: 'local.named', from: turn.conversation, conversation: { ...created, title } });
-      if (shown) this.page.onRoute(created.id);
-      this.connection.send(createFrame({ ...turn, conversation: created.id }));
-    } catch (error) {
-      if (!(error instanceof ApiError)) throw error;
-      if (error.status === 401) this.#askForKey();
-      const failure = { code: error.code, message: error.message, status: error.status };
-      this.dispatch({ type: 'local.failed', conversation: turn.conversation, streamId: turn.streamId, failure });
-    }
-  }
-
-  /** Take a refused message back and send it again. @param {string} streamId */
-  sendAgain(streamId) {
-    const conversation = this.state.open ?? '';
-    const transcript = this.state.transcripts[conversation];
-    const question = transcript && questionOf(transcript, streamId);
-    if (!question || liveHere(this.state)) return;
-    this.dispatch({ type: 'local.withdrawn', conversation, streamId });
-    if (conversation.startsWith(DRAFT)) this.dispatch({ type: 'local.removed', conversation });
-    this.send(question.text);
+  /** Somebody writes: the server may warm up. */
+  typing() {
+    const { open } = this.state;
+    if (open === null || open.startsWith(DRAFT) || performance.now() - this.typedAt < TYPING_EVERY_MS) return;
+    this.typedAt = performance.now();
+    this.connection.send(typingFrame(open));
   }
 
   /** Stop the answer of the open conversation. Before the server's first word the wish is kept until then. */
@@ -161,38 +147,35 @@ export class Chat {
     if (answer.responseId !== null) this.connection.send(cancelFrame(answer.responseId));
   }
 
-  /** @param {string} conversation @param {string} title */
-  async rename(conversation, title) {
-    const before = this.state.list.conversations.find(({ id }) => id === conversation)?.title ?? '';
-    this.dispatch({ type: 'local.renamed', conversation, title });
-    const done = await this.#guard(this.api.rename(conversation, title));
-    if (done === undefined) this.dispatch({ type: 'local.renamed', conversation, title: before });
+  /** @param {string} id @param {string} title */
+  async rename(id, title) {
+    const before = this.state.list.conversations.find((it) => it.id === id);
+    this.dispatch({ type: 'local.changed', conversation: { ...before, id, title } });
+    const done = await this.guard(this.api.rename(id, title));
+    if (done === undefined) this.dispatch({ type: 'local.changed', conversation: before });
   }
 
   /** @param {string} conversation */
   async remove(conversation) {
-    if ((await this.#guard(this.api.remove(conversation))) === undefined) return;
-    const here = this.state.open === conversation;
-    this.dispatch({ type: 'local.removed', conversation });
-    memory.keepRunning(this.state);
-    if (here) this.page.onRoute(null);
+    if (await this.guard(this.api.remove(conversation))) this.dispatch({ type: 'local.removed', conversation });
   }
 
   more() {
-    void this.#guard(this.#loadList(this.state.list.conversations.at(-1)?.id ?? null));
+    void this.guard(this.#loadList(this.state.list.conversations.at(-1)?.id ?? null));
   }
 
   async earlier() {
     const conversation = this.state.open ?? '';
-    const before = this.state.transcripts[conversation]?.oldest;
-    const page = before && (await this.#guard(this.api.items(conversation, before)));
+    const before = this.here?.oldest;
+    const page = before && (await this.guard(this.api.items(conversation, { after: before, through: endOf(this.here) })));
     if (page) this.dispatch({ type: 'local.earlier', conversation, ...page });
   }
 
-  /** Read the items of the open conversation, if the server has it. */
+  /** Have the server tell of the open conversation: what it says first has it read, and so does each change. */
   reload() {
-    const { open } = this.state;
-    if (open !== null && !open.startsWith(DRAFT)) void this.#loadItems(open);
+    const open = this.state.open?.startsWith(DRAFT) ? null : this.state.open;
+    if (this.told !== null && this.told !== open) this.connection.send(feedFrame(this.told, false));
+    this.told = open !== null && this.connection.send(feedFrame(open, true)) ? open : null;
   }
 
   /** An answer, if it is one and is known. @param {string | null | undefined} conversation @param {string} key */
@@ -204,7 +187,9 @@ export class Chat {
   /** @param {any} frame */
   #received(frame) {
     const before = this.state;
-    this.dispatch(frame);
+    if (frame.type === 'conversation.changed') return this.#changed(frame.conversation);
+    if (frame.type === 'conversation.deleted') return this.dispatch({ type: 'local.removed', conversation: frame.conversation_id });
+    this.dispatch({ ...frame, at: performance.now() });
     if (frame.type === 'error') this.#refused(frame);
     if (frame.type === 'response.created') this.#acknowledged(frame);
     if (before.live !== this.state.live) this.#ended(before, frame.stream_id);
@@ -212,27 +197,26 @@ export class Chat {
 
   /** @param {any} frame */
   #refused(frame) {
-    if (frame.status === 401) return this.#askForKey();
+    if (frame.status === 401) return this.askForKey();
     if (frame.status === 503) void this.readiness.start();
+    if (frame.stream_id === FEED) this.dispatch({ type: 'local.items_failed', conversation: this.told });
     const it = running(this.state).find(({ streamId }) => streamId === frame.stream_id);
     if (it && isPassing(frame)) this.connection.comeBack();
   }
 
   /** A stop that was asked for before there was anything to stop. @param {any} frame */
   #acknowledged(frame) {
-    memory.keepRunning(this.state);
     const it = running(this.state).find(({ streamId }) => streamId === frame.stream_id);
     if (it?.answer.stopAsked) this.connection.send(cancelFrame(frame.response.id));
   }
 
   /** @param {State} before @param {string} streamId */
   #ended(before, streamId) {
-    memory.keepRunning(this.state);
     const conversation = before.live[streamId];
     const entry = this.answer(conversation, streamId);
     if (!conversation || !entry || isLive(entry)) return;
-    if (entry.phase === 'lost') void this.#loadItems(conversation);
-    void this.#guard(this.#loadList(null));
+    if (entry.phase === 'lost') void this.reader.read(conversation);
+    void this.guard(this.#loadList(null));
   }
 
   /** @param {string | null} after */
@@ -240,27 +224,10 @@ export class Chat {
     this.dispatch({ type: 'local.listed', after, ...(await this.api.conversations(after)) });
   }
 
-  /** Read a conversation, and follow its running answer wherever that was asked for. @param {string} conversation */
-  async #loadItems(conversation) {
-    const sent = this.state.transcripts[conversation]?.sent ?? 0;
-    try {
-      // In this order: an answer that ends in between is then among the items.
-      const { active } = await this.api.conversation(conversation);
-      this.dispatch({ type: 'local.items', conversation, sent, ...(await this.api.items(conversation)) });
-      if (active) this.#follow(conversation, active);
-    } catch (error) {
-      this.dispatch({ type: 'local.items_failed', conversation });
-      this.#report(error);
-    }
-  }
-
-  /** @param {string} conversation @param {string} responseId */
-  #follow(conversation, responseId) {
-    const streamId = randomId();
-    this.dispatch({ type: 'local.resumed', conversation, responseId, streamId });
-    if (!this.state.live[streamId]) return;
-    memory.keepRunning(this.state);
-    this.connection.send(attachFrame(streamId, responseId, -1));
+  /** @param {any} conversation as it stands now */
+  #changed(conversation) {
+    this.dispatch({ type: 'local.changed', conversation });
+    void this.reader.read(conversation.id);
   }
 
   /** Whether asking can end: the server is ready and its models are known, or nobody is signed in. */
@@ -279,14 +246,14 @@ export class Chat {
   }
 
   /** @template T @param {Promise<T>} promise @returns {Promise<T | undefined>} undefined after a failure, which is shown */
-  async #guard(promise) {
-    return promise.catch((error) => this.#report(error));
+  async guard(promise) {
+    return promise.catch((error) => this.report(error));
   }
 
   /** Show a failure of the server or the network; anything else is a bug and goes on to the console. @param {unknown} error */
-  #report(error) {
+  report(error) {
     if (!(error instanceof ApiError)) throw error;
-    if (error.status === 401) this.#askForKey();
+    if (error.status === 401) this.askForKey();
     else if (error.status !== 0) this.dispatch({ type: 'local.notice', text: 'raw', values: { message: error.message } });
     return undefined;
   }

@@ -1,7 +1,7 @@
 // The message field: Enter sends, Shift + Enter breaks the line, and input methods are left in peace.
 
 import { byId, icon } from './dom.js';
-import { EnterRule } from './keys.js';
+import { sendOnEnter } from './enter.js';
 
 /** The longest message that the page sends. UTF-16 units. */
 export const MAX_MESSAGE = 200_000;
@@ -10,13 +10,13 @@ export const MAX_MESSAGE = 200_000;
 const TALLEST = 240;
 
 export class Composer {
-  /** @param {{onSend: (text: string) => boolean, onStop: () => void}} listener onSend returns whether it was taken */
+  /** @param {{onSend: (text: string) => boolean, onStop: () => void, onTyping: () => void}} listener onSend: whether it was taken */
   constructor(listener) {
     this.listener = listener;
     this.field = byId('message', HTMLTextAreaElement);
     this.button = byId('act', HTMLButtonElement);
     this.warning = byId('too-long', HTMLElement);
-    this.rule = new EnterRule();
+    this.rule = sendOnEnter(this.field, () => this.#send());
     this.running = false;
     this.able = false;
     /** @type {import('./text.js').Speaker | null} */
@@ -44,29 +44,15 @@ export class Composer {
     this.field.focus({ preventScroll: true });
   }
 
-  /** Put back a text that could not be sent, unless another was begun. @param {string} text */
-  restore(text) {
-    if (this.field.value === '') this.field.value = text;
-    this.#refresh();
-    this.focus();
-  }
-
   /** Whether an input method is in the middle of a word: Esc then belongs to it. */
   get composing() {
     return this.rule.composing;
   }
 
   #listen() {
-    const { field, rule } = this;
-    field.addEventListener('input', () => this.#refresh());
-    field.addEventListener('compositionstart', () => rule.compositionStart());
-    field.addEventListener('compositionend', (event) => {
-      if (rule.compositionEnd(event.timeStamp) === 'decide') this.#decideLater();
-    });
-    field.addEventListener('keydown', (event) => this.#keyDown(event));
-    field.addEventListener('beforeinput', (event) => {
-      const breaks = event.inputType === 'insertLineBreak' || event.inputType === 'insertParagraph';
-      if (breaks && rule.swallowsLineBreak) event.preventDefault();
+    this.field.addEventListener('input', () => {
+      this.#refresh();
+      this.listener.onTyping();
     });
     // A press of the button leaves the focus where it is.
     this.button.addEventListener('pointerdown', (event) => event.preventDefault());
@@ -75,23 +61,6 @@ export class Composer {
       if (this.running) this.listener.onStop();
       else this.#send();
     });
-  }
-
-  /** @param {KeyboardEvent} event */
-  #keyDown(event) {
-    if (enterBreaksLines()) return;
-    const verdict = this.rule.keyDown(event, event.timeStamp);
-    if (verdict === 'pass') return;
-    event.preventDefault();
-    if (verdict === 'decide') this.#decideLater();
-    else this.#send();
-  }
-
-  #decideLater() {
-    setTimeout(() => {
-      const upToCaret = this.field.value.slice(0, this.field.selectionEnd).replace(/\n$/, '');
-      if (this.rule.decide(upToCaret)) this.#send();
-    }, 0);
   }
 
   #send() {
@@ -123,6 +92,3 @@ export class Composer {
     this.field.style.height = `${Math.min(TALLEST, this.field.scrollHeight)}px`;
   }
 }
-
-/** On a touch keyboard Enter is the only way to a new line. */
-const enterBreaksLines = () => matchMedia('(hover: none) and (pointer: coarse)').matches;

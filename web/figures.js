@@ -1,5 +1,6 @@
 // The figures of stored answers, fetched as they come into view.
 
+import { figuresOf } from './answer.js';
 import { Queue } from './background.js';
 
 /** Answers asked about at the same time. */
@@ -16,6 +17,7 @@ export function figures(chat) {
     // Without its figures an answer is still an answer: no notice.
     const response = await chat.api.response(answer.responseId).catch(() => null);
     if (!response?.usage) return;
-    chat.dispatch({ type: 'local.figures', conversation, key, usage: response.usage, timing: response.timing ?? null });
+    const cut = response.status === 'incomplete' ? { phase: 'incomplete' } : {};
+    chat.dispatch({ type: 'local.figures', conversation, key, figures: { ...figuresOf(response), ...cut } });
   }, WIDTH, WAITING);
 }

@@ -6,52 +6,47 @@
 // line. Left out on purpose: raw HTML (literal text), reference definitions (a late one would change frozen
 // blocks), images (loading them would tell others what the model wrote), `~one tilde~` (10~20 is a range).
 
-import { Marked } from './vendor/marked.js';
+import { Lexer, Tokenizer, getDefaults } from './vendor/marked.js';
 import { BlockList, isBlank } from './blocks.js';
 
-const NOTHING = () => undefined;
-
 /**
- * CommonMark closes `**강조(强調)**는` nowhere, because a letter follows the punctuation before the asterisks.
+ * CommonMark closes `**강조(強調)**는` nowhere, because a letter follows the punctuation before the asterisks.
  * Korean particles always follow directly, so a pair around such text counts as strong.
+ * @this {{lexer: {inlineTokens(text: string): import('./vendor/marked.js').Token[]}}} @param {string} source
  */
-const koreanStrong = {
-  name: 'strong',
-  level: 'inline',
-  start: (/** @type {string} */ source) => {
-    const at = source.indexOf('**');
-    return at < 0 ? undefined : at;
-  },
-  tokenizer(/** @type {string} */ source) {
-    const match = /^\*\*(?![\s*])([^*\n]*[\p{P}\p{S}])\*\*(?=[\p{L}\p{N}])/u.exec(source);
-    if (!match) return undefined;
-    const text = /** @type {string} */ (match[1]);
-    // @ts-expect-error marked binds `this` to its lexer
-    return { type: 'strong', raw: match[0], text, tokens: this.lexer.inlineTokens(text) };
-  },
-};
+function koreanStrong(source) {
+  const match = /^\*\*(?![\s*])([^*\n]*[\p{P}\p{S}])\*\*(?=[\p{L}\p{N}])/u.exec(source);
+  const text = match?.[1];
+  return text === undefined ? undefined : { type: 'strong', raw: match?.[0], text, tokens: this.lexer.inlineTokens(text) };
+}
+
+/** Where that may begin. @param {string} source */
+function strongStart(source) {
+  const at = source.indexOf('**');
+  return at < 0 ? undefined : at;
+}
 
 /** Emphasis in a paragraph longer than this stays literal: marked's search for it is quadratic. UTF-16 units. */
 const LONGEST_EMPHASISED = 3_000;
 
-const marked = new Marked({
-  gfm: true,
-  breaks: true,
-  extensions: [koreanStrong],
-  tokenizer: {
-    html: NOTHING,
-    tag: NOTHING,
-    def: NOTHING,
-    /** @param {string} _ @param {string} paragraph */
-    emStrong(_, paragraph) {
-      return paragraph.length > LONGEST_EMPHASISED ? undefined : false;
-    },
-    /** @param {string} source */
-    del(source) {
-      return source.startsWith('~~') ? false : undefined;
-    },
-  },
-});
+class Ours extends Tokenizer {
+  html() {}
+  tag() {}
+  def() {}
+  /** @param {string} source @param {string} paragraph @param {string} before */
+  emStrong(source, paragraph, before) {
+    return paragraph.length > LONGEST_EMPHASISED ? undefined : super.emStrong(source, paragraph, before);
+  }
+
+  /** @param {string} source @param {string} paragraph @param {string} before */
+  del(source, paragraph, before) {
+    return source.startsWith('~~') ? super.del(source, paragraph, before) : undefined;
+  }
+}
+
+const OPTIONS = {
+  ...getDefaults(), breaks: true, tokenizer: new Ours(), extensions: { inline: [koreanStrong], startInline: [strongStart] },
+};
 
 /**
  * Block tokens whose `raw` add up to the source.
@@ -59,7 +54,7 @@ const marked = new Marked({
  */
 export function lex(source) {
   try {
-    return marked.lexer(source);
+    return new Lexer(OPTIONS).lex(source);
   } catch (error) {
     // Thousands of nested quotes exhaust the stack of marked: such a text is shown as it is.
     if (error instanceof RangeError) return [{ type: 'plain', raw: source }];

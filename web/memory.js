@@ -1,8 +1,6 @@
-// What outlives a reload: the running answers, per tab, and the API key, per tab or in the browser.
+// What outlives a reload: the API key, per tab or in the browser, and the choice of a language.
+// What is shown is in the address, and what runs the server knows.
 
-import { remembered, toRemember } from './resume.js';
-
-const RUNNING = 'chatserver.running';
 const KEY = 'chatserver.key';
 const LANGUAGE = 'chatserver.language';
 
@@ -19,15 +17,6 @@ export const memory = {
   forgetKey() {
     localStorage.removeItem(KEY);
     sessionStorage.removeItem(KEY);
-  },
-
-  get running() {
-    return remembered(sessionStorage.getItem(RUNNING));
-  },
-
-  /** @param {import('./types.d.ts').State} state */
-  keepRunning(state) {
-    sessionStorage.setItem(RUNNING, JSON.stringify(toRemember(state)));
   },
 
   get language() {

@@ -3,8 +3,8 @@
 // Server frames carry `stream_id`, which is the key of the answer they belong to. Everything that the page
 // itself does arrives as a `local.…` event; the table at the end names them all.
 
-import { answer, isLive, reduceAnswer } from './answer.js';
-import { EMPTY, liveAnswer, withAnswer, withEarlier, withItems } from './transcript.js';
+import { isLive, reduceAnswer } from './answer.js';
+import { EMPTY, liveAnswer, withAnswer, withCut, withEarlier, withItems, withRunning, withTurn } from './transcript.js';
 
 /** @import { Answer, Conversation, Event, State, Transcript } from './types.d.ts' */
 
@@ -82,28 +82,21 @@ function withTranscript(state, conversation, transcript) {
   return settle({ ...state, transcripts: { ...state.transcripts, [conversation]: transcript } });
 }
 
-/** Move the transcript to the end of the order and drop the oldest ones. @param {State} state @param {string} conversation */
-function opened(state, conversation) {
+/** Move the transcript to the end of the order and drop the oldest ones. @param {State} state @param {Event} event @returns {State} */
+function opened(state, { conversation, leaf = null }) {
   const { [conversation]: mine = EMPTY, ...others } = state.transcripts;
   const idle = Object.keys(others).filter((id) => !liveAnswer(others[id]));
   const dropped = new Set(idle.slice(0, Math.max(0, Object.keys(others).length + 1 - MAX_TRANSCRIPTS)));
   const kept = Object.entries(others).filter(([id]) => !dropped.has(id));
-  return settle({ ...state, open: conversation, transcripts: { ...Object.fromEntries(kept), [conversation]: mine } });
+  const transcripts = { ...Object.fromEntries(kept), [conversation]: { ...mine, leaf } };
+  return settle({ ...state, open: conversation, transcripts });
 }
 
 /** @param {State} state @param {Event} event @returns {State} */
 function sent(state, event) {
-  const before = state.transcripts[event.conversation] ?? { ...EMPTY, phase: /** @type {const} */ ('ready') };
-  const transcript = {
-    ...before,
-    sent: before.sent + 1,
-    entries: [
-      ...before.entries,
-      { kind: /** @type {const} */ ('user'), key: `${event.streamId}:question`, id: null, text: event.text },
-      answer({ key: event.streamId, model: event.model }),
-    ],
-  };
-  return withTranscript({ ...state, open: event.conversation, notice: null }, event.conversation, transcript);
+  const { conversation } = event.turn;
+  const next = withTurn(state.transcripts[conversation] ?? EMPTY, /** @type {any} */ (event));
+  return withTranscript({ ...state, open: conversation, notice: null }, conversation, next);
 }
 
 /** A draft has become a stored conversation. @param {State} state @param {Event} event @returns {State} */
@@ -118,21 +111,14 @@ function named(state, event) {
   });
 }
 
-/** Follow an answer that was running before a reload, or that another tab asked for. @param {State} state @param {Event} event @returns {State} */
-function resumed(state, event) {
-  const before = state.transcripts[event.conversation] ?? EMPTY;
-  if (before.entries.some((it) => it.kind === 'answer' && it.responseId === event.responseId)) return state;
-  const it = answer({ key: event.streamId, responseId: event.responseId, phase: 'resuming' });
-  return withTranscript(state, event.conversation, { ...before, entries: [...before.entries, it] });
-}
-
-/** Take a refused question and its answer away again. @param {State} state @param {Event} event @returns {State} */
-function withdrawn(state, event) {
-  const before = state.transcripts[event.conversation];
-  if (!before) return state;
-  const gone = new Set([event.streamId, `${event.streamId}:question`]);
-  const entries = before.entries.filter(({ key }) => !gone.has(key));
-  return withTranscript(state, event.conversation, { ...before, entries });
+/** The server told how a conversation stands. @param {State} state @param {Event} event @returns {State} */
+function changed(state, { conversation }) {
+  const { running = [], ...mine } = conversation;
+  const have = state.list.conversations.some(({ id }) => id === mine.id);
+  const conversations = have
+    ? state.list.conversations.map((it) => (it.id === mine.id ? { ...it, ...mine } : it))
+    : [mine, ...state.list.conversations];
+  return onTranscript({ ...state, list: { ...state.list, conversations } }, mine.id, (it) => ({ ...it, running }));
 }
 
 /** @param {State} state @param {Event} event @returns {State} */
@@ -151,13 +137,6 @@ function listed(state, event) {
   return { ...state, list: { ...state.list, phase: 'ready', conversations, more: event.more } };
 }
 
-/** @param {State} state @param {Event} event @returns {State} */
-function renamed(state, event) {
-  const conversations = state.list.conversations.map((it) =>
-    it.id === event.conversation ? { ...it, title: event.title } : it);
-  return { ...state, list: { ...state.list, conversations } };
-}
-
 /** @param {State} state @param {string} conversation @param {(it: Transcript) => Transcript} change */
 function onTranscript(state, conversation, change) {
   const before = state.transcripts[conversation];
@@ -173,11 +152,15 @@ const LOCAL = {
     ...state, models, model: models.includes(state.model) ? state.model : (models[0] ?? ''),
   }),
   'local.model': (state, { model }) => ({ ...state, model }),
-  'local.notice': (state, { text = null, values = {} }) => ({ ...state, notice: text && { text, values } }),
+  'local.notice': (state, { text = null, values = {}, calm = false }) => ({ ...state, notice: text && { text, values, calm } }),
   'local.query': (state, { query }) => ({ ...state, list: { ...state.list, query } }),
   'local.listed': listed,
   'local.new': (state) => ({ ...state, open: null }),
-  'local.opened': (state, { conversation }) => opened(state, conversation),
+  'local.opened': opened,
+  'local.chosen': (state, { conversation, leaf }) => onTranscript(state, conversation, (it) => ({ ...it, leaf })),
+  'local.changed': changed,
+  'local.cut': (state, { conversation, key }) => onTranscript(state, conversation, (it) => withCut(it, key)),
+  'local.forgotten': (state, { conversation }) => onTranscript(state, conversation, (it) => ({ ...EMPTY, sent: it.sent, running: it.running })),
   'local.items': (state, { conversation, ...page }) =>
     onTranscript(state, conversation, (it) => withItems(it, /** @type {any} */ (page))),
   'local.items_failed': (state, { conversation }) =>
@@ -186,14 +169,13 @@ const LOCAL = {
     onTranscript(state, conversation, (it) => withEarlier(it, /** @type {any} */ (page))),
   'local.sent': sent,
   'local.named': named,
-  'local.resumed': resumed,
-  'local.withdrawn': withdrawn,
+  'local.resumed': (state, { conversation, ...event }) =>
+    onTranscript(state, conversation, (it) => withRunning(it, /** @type {any} */ (event))),
   'local.failed': (state, { conversation, streamId, failure }) =>
     onAnswer(state, conversation, streamId, (it) => ({ ...it, phase: 'failed', failure })),
   'local.stop_asked': (state, { conversation, streamId }) =>
     onAnswer(state, conversation, streamId, (it) => (isLive(it) ? { ...it, stopAsked: true } : it)),
-  'local.figures': (state, { conversation, key, usage, timing }) =>
-    onAnswer(state, conversation, key, (it) => ({ ...it, usage, timing })),
-  'local.renamed': renamed,
+  'local.figures': (state, { conversation, key, figures }) =>
+    onAnswer(state, conversation, key, (it) => ({ ...it, ...figures })),
   'local.removed': removed,
 };

@@ -16,8 +16,12 @@ export interface Failure {
   code: string;
   /** For people. */
   message: string;
+  /** Ours, where `code` is OpenAI's. */
+  reason?: string;
   /** HTTP status. */
   status?: number;
+  /** Seconds until it may be tried again. */
+  wait?: number;
 }
 
 /** Token counts, as in OpenAI's Responses API. */
@@ -25,6 +29,7 @@ export interface Usage {
   input_tokens: number;
   input_tokens_details?: { cached_tokens?: number };
   output_tokens: number;
+  output_tokens_details?: { reasoning_tokens?: number };
 }
 
 /** Milliseconds, and tokens per second. */
@@ -33,15 +38,41 @@ export interface Timing {
   prefill_ms?: number;
   ttft_ms?: number;
   tokens_per_second?: number;
+  reasoning_ms?: number;
 }
 
-export interface Answer {
-  kind: 'answer';
+/** What the model saw of the conversation. */
+export interface Context {
+  /** Tokens. */
+  window: number;
+  sent: number;
+  dropped: readonly string[];
+  /** The first item that was sent, if some before it were not. */
+  cut: string | null;
+  summary?: { item: string; tokens: number } | null;
+}
+
+/** An entry's place in the tree. */
+interface Placed {
   /** Names the entry for the view; the stream id of an answer that this tab asked for. */
   key: string;
-  /** The item's id, once known. */
+  /** The item's id, null until it is known. */
   id: string | null;
+  /** The item above it, null for the first; undefined until it is known. */
+  parent: string | null | undefined;
+  /** The stored items under the same parent, oldest first, itself among them; empty if it is alone. */
+  siblings: readonly string[];
+  /** Of the last item read: the items right under it. */
+  children: readonly string[];
+}
+
+export interface Answer extends Placed {
+  kind: 'answer';
   responseId: string | null;
+  /** How this tab asked for it, null if it did not. */
+  asked: Turn | null;
+  /** The text that an answer begins with which goes on: shown until the tape has reached it. */
+  carried: string;
   model: string;
   phase: Phase;
   /** Last sequence number applied, -1 before the first. */
@@ -49,23 +80,39 @@ export interface Answer {
   /** Text by "output.content" index. */
   parts: Readonly<Record<string, string>>;
   reasoning: string;
+  /** When the first of it came, milliseconds of any clock, and how long it took; 0 if that is not known. */
+  thinkingSince: number;
+  thoughtMs: number;
+  /** An engine was lost in its middle: it waits for the next one, or has it. */
+  recovery: '' | 'interrupted' | 'resumed';
   /** Place in the queue from 1, 0 if not told. */
   place: number;
   stopAsked: boolean;
   failure: Failure | null;
   usage: Usage | null;
   timing: Timing | null;
+  context: Context | null;
 }
 
-export interface Question {
+export interface Question extends Placed {
   kind: 'user';
-  key: string;
-  /** The item's id, null until the items were read. */
-  id: string | null;
   text: string;
 }
 
-export type Entry = Question | Answer;
+/** What the model wrote of messages that it is no longer sent. */
+export interface Summary extends Placed {
+  kind: 'summary';
+  text: string;
+}
+
+export type Entry = Question | Answer | Summary;
+
+/** A response that has not ended. */
+export interface Running {
+  response_id: string;
+  item_id: string;
+  parent: string | null;
+}
 
 export interface Transcript {
   phase: 'loading' | 'ready' | 'failed';
@@ -77,6 +124,9 @@ export interface Transcript {
   oldest: string | null;
   /** How many questions this tab has sent; tells whether a reading of the items is stale. */
   sent: number;
+  /** An item whose branch is to be shown next; null: the branch shown is the one wanted. */
+  leaf: string | null;
+  running: readonly Running[];
 }
 
 export interface Conversation {
@@ -97,6 +147,8 @@ export interface List {
 
 /** `text`: a key of text.js, or `raw` with `values.message` in the server's words. */
 export interface Notice {
+  /** Not a failure. */
+  calm?: boolean;
   text: string;
   values: Record<string, string>;
 }
@@ -117,19 +169,17 @@ export interface State {
   notice: Notice | null;
 }
 
-/** A running answer as a reload finds it again. */
-export interface Remembered {
-  streamId: string;
-  conversation: string;
-  responseId: string;
-}
-
-/** A question on its way. */
+/** What is asked for. */
 export interface Turn {
   streamId: string;
   conversation: string;
   model: string;
-  text: string;
+  /** Null: the question stands already. */
+  text: string | null;
+  /** The item that it goes under. */
+  parent: string | null;
+  /** The response whose answer goes on, else null. */
+  continues: string | null;
 }
 
 /** Who owns a connection. */
@@ -168,10 +218,19 @@ export interface MarkdownWords {
   table: string;
 }
 
+/** An entry's place among those beside it; `busy`: nothing can be asked now; `dropped`: the model no longer sees it. */
+export interface Place {
+  ids: readonly string[];
+  at: number;
+  busy: boolean;
+  dropped: boolean;
+}
+
 /** An entry of the transcript as an element that follows its value. */
 export interface MessageView {
   node: HTMLElement;
   update(entry: Entry): void;
+  place(entry: Entry, place: Place): void;
 }
 
 export interface SidebarListener {
@@ -186,6 +245,13 @@ export interface TranscriptListener {
   onVisible(key: string): void;
   /** Send a refused message again. */
   onAgain(key: string): void;
+  onRegenerate(key: string): void;
+  onContinue(key: string): void;
+  onEdit(key: string, text: string): void;
+  onFork(key: string): void;
+  onDelete(key: string): void;
+  /** Show the branch of another item under the same parent. */
+  onSibling(id: string): void;
   onEarlier(): void;
   onRetry(): void;
   onCopied(copied: boolean): void;

@@ -1,15 +1,15 @@
 """A server that plays the protocol for the page's tests, with scripted answers and faults.
 
 The question scripts its answer, one word each: `queue=2` seconds in the queue, `gap=0.02` seconds between deltas,
-`drop=5` closes the socket after that many deltas, `fail=3` fails after that many, `words=40`. Anything else is echoed.
+`drop=5` closes the socket after that many deltas, `fail=3` fails after that many, `words=40`, `think=8` words of
+reasoning, `recover=5` loses the engine after that many deltas, `cut=2` sends the newest messages only. Anything else
+is echoed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from chatserver.transports.static import Page
+from tests.web.fake_player import play
 from tests.web.fake_tape import Script, Tape
+from tests.web.fake_tree import Item, Tree, message
 
 WEB = Path(__file__).resolve().parents[2] / "web"
 COME_BACK = 1013
@@ -30,18 +32,18 @@ NO_KEY = 4501
 
 @dataclass
 class Fake:
-    """The server's memory and its switches."""
+    """The server's memory and its switches. `refuse`: the next create gets this error event."""
 
     key: str | None = None
     ready: bool = True
     answer: str = ""
-    conversations: dict[str, dict[str, Any]] = field(default_factory=dict)
-    items: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    trees: dict[str, Tree] = field(default_factory=dict)
     tapes: dict[str, Tape] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     sockets: set[WebSocket] = field(default_factory=set)
     frames: list[dict[str, Any]] = field(default_factory=list)
     deaf: bool = False
+    refuse: dict[str, Any] | None = None
     url: str = ""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -55,6 +57,8 @@ class Fake:
                 Route("/v1/conversations", self.create, methods=["POST"]),
                 Route(one, self.one, methods=["GET", "POST", "DELETE"]),
                 Route(one + "/items", self.list_items),
+                Route(one + "/items/{item}", self.delete_item, methods=["DELETE"]),
+                Route(one + "/fork", self.fork, methods=["POST"]),
                 Route("/v1/responses/{id}", self.get_response),
                 Route("/v1/models", self.models),
                 Route("/readyz", self.readyz),
@@ -62,10 +66,13 @@ class Fake:
             ]
         )
 
-    async def drop_all(self) -> None:
-        """Break every connection."""
-        for socket in list(self.sockets):
-            await socket.close(COME_BACK)
+    def add_conversation(self, title: str = "", messages: tuple[tuple[str, str], ...] = ()) -> dict[str, Any]:
+        """Make a conversation; messages are (role, text)."""
+        tree = Tree(title=title)
+        for role, text in messages:
+            tree.add(message(role, text), tree.head)
+        self.trees[tree.id] = tree
+        return tree.told()
 
     # HTTP
 
@@ -74,52 +81,65 @@ class Fake:
             return None
         return _error(401, "invalid_api_key", "Missing or wrong API key.")
 
+    def _tree(self, request: Request) -> Tree | JSONResponse:
+        found = self._refusal(request) or self.trees.get(request.path_params["id"])
+        return found or _error(404, "not_found", "No such conversation.")
+
     async def list(self, request: Request) -> JSONResponse:
-        data = sorted(self.conversations.values(), key=lambda it: -it["updated_at"])
+        data = [tree.told() for tree in sorted(self.trees.values(), key=lambda it: -it.updated_at)]
         return self._refusal(request) or JSONResponse(_page(data, False))
 
     async def create(self, request: Request) -> JSONResponse:
-        if refusal := self._refusal(request):
-            return refusal
-        return JSONResponse(self.add_conversation())
-
-    def add_conversation(self, title: str = "", messages: tuple[tuple[str, str], ...] = ()) -> dict[str, Any]:
-        """Make a conversation; messages are (role, text)."""
-        it: dict[str, Any] = {
-            "id": "conv_" + secrets.token_hex(8),
-            "object": "conversation",
-            "created_at": int(time.time()),
-        }
-        it |= {"metadata": {}, "title": title, "updated_at": time.time(), "active": None}
-        self.conversations[it["id"]] = it
-        self.items[it["id"]] = [_item(role, text, None) for role, text in messages]
-        return it
+        return self._refusal(request) or JSONResponse(self.add_conversation())
 
     async def one(self, request: Request) -> JSONResponse:
-        if refusal := self._refusal(request):
-            return refusal
-        it = self.conversations.get(request.path_params["id"])
-        if it is None:
-            return _error(404, "not_found", "No such conversation.")
+        tree = self._tree(request)
+        if isinstance(tree, JSONResponse):
+            return tree
         if request.method == "POST":
-            it["title"] = (await request.json())["title"]
+            tree.title = (await request.json())["title"]
         if request.method == "DELETE":
-            del self.conversations[it["id"]]
-            return JSONResponse({"id": it["id"], "object": "conversation.deleted", "deleted": True})
-        return JSONResponse(it)
+            del self.trees[tree.id]
+        tree.ring()
+        return JSONResponse(tree.told())
 
     async def list_items(self, request: Request) -> JSONResponse:
-        if refusal := self._refusal(request):
-            return refusal
-        items = self.items.get(request.path_params["id"])
-        if items is None:
-            return _error(404, "not_found", "No such conversation.")
-        data = items[::-1] if request.query_params["order"] == "desc" else items
-        ids = [it["id"] for it in data]
-        after = request.query_params.get("after")
-        start = ids.index(after) + 1 if after else 0
-        limit = int(request.query_params["limit"])
-        return JSONResponse(_page(data[start : start + limit], start + limit < len(data)))
+        tree, query = self._tree(request), request.query_params
+        if isinstance(tree, JSONResponse):
+            return tree
+        try:
+            branch = (
+                tree.through(query["through"])
+                if "through" in query
+                else tree.branch(query.get("leaf", tree.head))
+            )
+        except KeyError:
+            return _error(404, "not_found", "No such item.")
+        data = [part for item in tree.listed(branch) for part in _parts(item)]
+        data = data[::-1] if query["order"] == "desc" else data
+        after = query.get("after")
+        start = [it["id"] for it in data].index(after) + 1 if after else 0
+        end = start + int(query["limit"])
+        return JSONResponse(_page(data[start:end], end < len(data)))
+
+    async def delete_item(self, request: Request) -> JSONResponse:
+        tree = self._tree(request)
+        if isinstance(tree, JSONResponse):
+            return tree
+        if tree.running:
+            return _error(
+                409, "conversation_busy", "A turn of this conversation is still running: stop it first."
+            )
+        tree.remove(request.path_params["item"])
+        return JSONResponse(tree.told())
+
+    async def fork(self, request: Request) -> JSONResponse:
+        tree = self._tree(request)
+        if isinstance(tree, JSONResponse):
+            return tree
+        copy = tree.fork((await request.json())["leaf"])
+        self.trees[copy.id] = copy
+        return JSONResponse(copy.told())
 
     async def get_response(self, request: Request) -> JSONResponse:
         tape = self.tapes.get(request.path_params["id"])
@@ -132,15 +152,14 @@ class Fake:
     async def readyz(self, request: Request) -> JSONResponse:
         if self.ready:
             return JSONResponse({"status": "ready", "reason": None, "engines": []})
-        body = {"status": "unavailable", "reason": "loading weights, 40 %", "engines": []}
-        return JSONResponse(body, 503)
+        return JSONResponse({"status": "unavailable", "reason": "loading weights, 40 %", "engines": []}, 503)
 
     # WebSocket
 
     async def socket(self, socket: WebSocket) -> None:
         await socket.accept()
         self.sockets.add(socket)
-        followers: set[asyncio.Task[None]] = set()
+        tasks: set[asyncio.Task[None]] = set()
         try:
             if self.key is not None and (await socket.receive_json()) != {"type": "auth", "token": self.key}:
                 await socket.close(NO_KEY)
@@ -148,21 +167,26 @@ class Fake:
             while True:
                 frame = await socket.receive_json()
                 self.frames.append(frame)
-                if not self.deaf:
+                if not self.deaf or frame["type"].startswith("conversation."):
                     task = asyncio.create_task(self._take(socket, frame))
-                    followers.add(task)
-                    task.add_done_callback(followers.discard)
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
         except (WebSocketDisconnect, RuntimeError):
             pass
         finally:
             self.sockets.discard(socket)
-            for task in followers:
+            for task in tasks:
                 task.cancel()
 
     async def _take(self, socket: WebSocket, frame: dict[str, Any]) -> None:
         lane = frame.get("stream_id")
         if frame["type"] == "response.cancel":
             self.tapes[frame["response_id"]].stop = True
+        elif frame["type"] == "conversation.subscribe":
+            await self._tell(socket, frame["conversation_id"], lane)
+        elif frame["type"] == "response.create" and self.refuse:
+            refusal, self.refuse = self.refuse, None
+            await socket.send_json({"type": "error", "stream_id": lane, **refusal})
         elif frame["type"] == "response.create":
             await self._follow(socket, self._begin(frame), -1, lane)
         elif frame["type"] == "response.attach":
@@ -178,37 +202,63 @@ class Fake:
             else:
                 await self._follow(socket, tape, frame.get("starting_after", -1), lane)
 
+    async def _tell(self, socket: WebSocket, conversation: str, lane: str | None) -> None:
+        """Say how a conversation stands, again after each change. One that was left is told of all the same."""
+        bell, loop, tree = asyncio.Event(), asyncio.get_running_loop(), self.trees[conversation]
+        tree.bells.append(lambda: loop.call_soon_threadsafe(bell.set))
+        while conversation in self.trees:
+            bell.clear()
+            changed = {"type": "conversation.changed", "conversation": tree.told(), "stream_id": lane}
+            await socket.send_json(changed)
+            await bell.wait()
+        await socket.send_json({"type": "conversation.deleted", "conversation_id": conversation})
+
     def _begin(self, frame: dict[str, Any]) -> Tape:
         key = frame["idempotency_key"]
         if key in self.keys:
             return self.tapes[self.keys[key]]
-        conversation, text = frame["conversation"], frame["input"]
+        tree, parent, text, carried = self._place(frame)
+        item = message("assistant", "", "resp_" + secrets.token_hex(8))
         response = {
-            "id": "resp_" + secrets.token_hex(8),
+            "id": item["response_id"],
             "object": "response",
             "status": "queued",
+            "model": "deepseek-tiny",
             "output": [],
+            "parent": parent,
+            "item_id": item["id"],
         }
         self.keys[key] = response["id"]
         tape = self.tapes[response["id"]] = Tape(response, Script.of(text))
-        it = self.conversations[conversation]
-        it |= {
-            "title": it["title"] or text.split("\n")[0][:60],
-            "updated_at": time.time(),
-            "active": response["id"],
-        }
-        self.items[conversation].append(_item("user", text, None))
-        task = asyncio.create_task(
-            self._play(tape, conversation, self.answer or _words(text, tape.script.words))
-        )
+        tree.running.append({"response_id": response["id"], "item_id": item["id"], "parent": parent})
+        tree.ring()
+        answer = self.answer or _words(text, tape.script.words)
+        task = asyncio.create_task(play(tape, tree, item, answer, carried))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return tape
 
+    def _place(self, frame: dict[str, Any]) -> tuple[Tree, str | None, str, str]:
+        """Where an answer goes: its tree, the item that it answers, that one's text, what it begins with."""
+        if "continue" in frame:
+            earlier = self.tapes[frame["continue"]].response
+            tree = next(it for it in self.trees.values() if earlier["item_id"] in it.items)
+            return tree, earlier["parent"], "and on", earlier["output"][-1]["content"][0]["text"]
+        tree, parent, text = (
+            self.trees[frame["conversation"]["id"]],
+            frame["conversation"]["parent"],
+            frame["input"],
+        )
+        if text:
+            tree.title = tree.title or text.split("\n")[0][:60]
+            parent = tree.add(message("user", text), parent)["id"]
+        tree.head = parent
+        return tree, parent, tree.items[parent]["content"][0]["text"], ""
+
     async def _follow(self, socket: WebSocket, tape: Tape, after: int, lane: str | None) -> None:
         deltas = 0
         async for event in tape.follow():
-            if event["sequence_number"] <= after:
+            if event["sequence_number"] <= after and event["type"] != "response.queue_position":
                 continue
             await socket.send_json({**event, "stream_id": lane})
             deltas += event["type"] == "response.output_text.delta"
@@ -217,72 +267,19 @@ class Fake:
                 await socket.close(COME_BACK)
                 return
 
-    async def _play(self, tape: Tape, conversation: str, answer: str) -> None:
-        """Write the tape of an answer."""
-        script, response, started = tape.script, tape.response, time.time()
-        await tape.write("response.created", response=dict(response))
-        await tape.write("response.queued", response=dict(response))
-        deadline = time.time() + script.queue
-        while time.time() < deadline and not tape.stop:
-            await asyncio.sleep(0.01)
-        item = _item("assistant", "", response["id"])
-        place = {"item_id": item["id"], "output_index": 0, "content_index": 0}
-        sent = ""
-        if not tape.stop:
-            await tape.write("response.in_progress", response={**response, "status": "in_progress"})
-            await tape.write("response.output_item.added", output_index=0, item={**item, "content": []})
-            await tape.write("response.content_part.added", **place, part={"type": "output_text", "text": ""})
-            for count, piece in enumerate(re.findall(r"\S+\s*|\s+", answer)):
-                if tape.stop or count == script.fail:
-                    break
-                await asyncio.sleep(script.gap)
-                sent += piece
-                await tape.write("response.output_text.delta", width=count % 3 + 1, **place, delta=piece)
-            await tape.write("response.output_text.done", **place, text=sent)
-        await self._end(tape, conversation, item, sent, time.time() - started)
-
-    async def _end(
-        self, tape: Tape, conversation: str, item: dict[str, Any], text: str, seconds: float
-    ) -> None:
-        failed = tape.script.fail >= 0
-        item["content"][0]["text"] = text
-        item["status"] = "incomplete" if tape.stop or failed else "completed"
-        status = "failed" if failed else "cancelled" if tape.stop else "completed"
-        usage = {
-            "input_tokens": 1204,
-            "input_tokens_details": {"cached_tokens": 1180},
-            "output_tokens": len(text) // 4,
-        }
-        tape.response |= {"status": status, "output": [item] if text else [], "usage": usage}
-        tape.response["timing"] = {"queued_ms": 2, "ttft_ms": 312.4, "tokens_per_second": 41.26}
-        tape.response["error"] = (
-            {"code": "engine_failed", "message": "The engine went away."} if failed else None
-        )
-        if text:
-            self.items[conversation].append(item)
-        self.conversations[conversation]["active"] = None
-        kind = {"failed": "response.failed", "cancelled": "response.incomplete"}.get(
-            status, "response.completed"
-        )
-        await tape.write(kind, response=dict(tape.response))
-        tape.ended = True
-        async with tape.bell:
-            tape.bell.notify_all()
-
 
 def _words(text: str, count: int) -> str:
     return " ".join(f"word{index}" for index in range(count)) + f"\n\nYou said: {text}"
 
 
-def _item(role: str, text: str, response_id: str | None) -> dict[str, Any]:
-    part = {"type": "output_text" if role == "assistant" else "input_text", "text": text}
-    it: dict[str, Any] = {
-        "id": "msg_" + secrets.token_hex(8),
-        "type": "message",
-        "role": role,
-        "status": "completed",
-    }
-    return it | {"content": [part], "response_id": response_id}
+def _parts(item: Item) -> list[Item]:
+    """An answer with reasoning is listed as two items."""
+    thoughts = item.get("thoughts")
+    shown = {name: value for name, value in item.items() if name != "thoughts"}
+    if not thoughts:
+        return [shown]
+    beside = {name: shown[name] for name in ("siblings", "children", "parent") if name in shown}
+    return [{**thoughts, **beside}, {**shown, "parent": thoughts["id"]}]
 
 
 def _page(data: list[dict[str, Any]], more: bool) -> dict[str, Any]:

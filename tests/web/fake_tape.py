@@ -19,11 +19,16 @@ class Script:
     drop: int = -1
     fail: int = -1
     words: int = 24
+    think: int = 0
+    recover: int = -1
+    cut: int = 0
 
     @classmethod
     def of(cls, text: str) -> Script:
         """Read the script from a question."""
-        found: dict[str, str] = dict(re.findall(r"(queue|gap|drop|fail|words)=([\d.]+)", text))
+        found: dict[str, str] = dict(
+            re.findall(r"(queue|gap|drop|fail|words|think|recover|cut)=([\d.]+)", text)
+        )
         numbers: dict[str, Any] = {
             name: (float if name in ("queue", "gap") else int)(value) for name, value in found.items()
         }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { answer, isLive, reduceAnswer, textOf } from '../../web/answer.js';
-import { DRAFT, remembered, resumeFrames, toRemember } from '../../web/resume.js';
+import { DRAFT, resumeFrames } from '../../web/resume.js';
 import { INITIAL, MAX_TRANSCRIPTS, liveHere, reduce, running } from '../../web/state.js';
 
 import { randomly } from './random.js';
@@ -16,7 +16,7 @@ function tape(end = {}) {
   const pieces = TEXT.match(/\S+\s*/g) ?? [];
   /** @type {Event[]} */
   const events = [
-    { type: 'response.created', response: { id: 'resp_1', status: 'queued' } },
+    { type: 'response.created', response: { id: 'resp_1', status: 'queued', parent: 'msg_0', item_id: 'msg_1' } },
     { type: 'response.queued', response: { id: 'resp_1', status: 'queued' } },
     { type: 'response.in_progress', response: { id: 'resp_1', status: 'in_progress' } },
     { type: 'response.output_item.added', output_index: 0, item: { id: 'msg_1', type: 'message' } },
@@ -127,7 +127,8 @@ test('reasoning is kept apart', () => {
 
 /** A state in which question `s` was asked. @param {string} [conversation] */
 function asked(conversation = 'conv_1') {
-  return reduce(INITIAL, { type: 'local.sent', conversation, streamId: 's', model: 'm', text: 'Hello' });
+  const turn = { streamId: 's', conversation, model: 'm', text: 'Hello', parent: null, continues: null };
+  return reduce(INITIAL, { type: 'local.sent', turn, after: null });
 }
 
 /** @param {import('../../web/types.d.ts').State} state @param {Event[]} events */
@@ -151,7 +152,7 @@ test('a draft becomes a conversation without losing its answer', () => {
 });
 
 test('a fresh connection attaches after what is known and asks again for what is not', () => {
-  const create = { type: 'response.create', stream_id: 's', idempotency_key: 's', model: 'm', conversation: 'conv_1', input: 'Hello', truncation: 'auto' };
+  const create = { type: 'response.create', stream_id: 's', idempotency_key: 's', model: 'm', conversation: { id: 'conv_1', parent: null }, input: 'Hello', truncation: 'auto' };
   assert.deepEqual(resumeFrames(asked()), [create]);
   assert.deepEqual(resumeFrames(asked(`${DRAFT}s`)), [], 'a draft is asked once it has a name');
   const events = tape().slice(0, 9);
@@ -163,23 +164,6 @@ test('a fresh connection attaches after what is known and asks again for what is
   assert.deepEqual(resumeFrames(feed(state, tape())), []);
 });
 
-test('a reload remembers running answers and replays them from the start', () => {
-  const stored = JSON.stringify(toRemember(feed(asked(), tape().slice(0, 9))));
-  let state = INITIAL;
-  for (const it of remembered(stored)) state = reduce(state, { type: 'local.resumed', ...it });
-  assert.deepEqual(resumeFrames(state), [{ type: 'response.attach', stream_id: 's', response_id: 'resp_1' }]);
-  state = reduce(state, { type: 'local.items', conversation: 'conv_1', sent: 0, items: [user('msg_0', 'Hello')], more: false });
-  state = feed(state, tape());
-  const entries = state.transcripts.conv_1?.entries ?? [];
-  assert.deepEqual(entries.map((it) => (it.kind === 'user' ? it.text : textOf(it))), ['Hello', TEXT]);
-});
-
-test('what is stored in the tab is not trusted', () => {
-  for (const bad of [null, '', '{', '{}', '[1, null, {"streamId": 1}]', '[{"streamId":"a","conversation":"","responseId":"b"}]']) {
-    assert.deepEqual(remembered(bad), []);
-  }
-});
-
 /** @param {string} id @param {string} text */
 const user = (id, text) => ({ id, type: 'message', role: 'user', status: 'completed', content: [{ type: 'input_text', text }] });
 /** @param {string} id @param {string} text @param {object} [fields] */
@@ -187,14 +171,13 @@ const reply = (id, text, fields = {}) =>
   ({ id, type: 'message', role: 'assistant', status: 'completed', content: [{ type: 'output_text', text }], response_id: 'resp_1', ...fields });
 
 /** @param {any[]} items @param {number} sent */
-const items = (items, sent) => ({ type: 'local.items', conversation: 'conv_1', sent, items, more: false });
+const items = (items, sent) => ({ type: 'local.items', conversation: 'conv_1', sent, leaf: null, live: [], items, more: false });
 
 test('reading the items keeps the elements of what was streamed', () => {
   const before = feed(asked(), tape());
   const state = reduce(before, items([user('msg_0', 'Hello'), reply('msg_1', TEXT)], 1));
   const entries = state.transcripts.conv_1?.entries ?? [];
-  assert.deepEqual(entries.map(({ key }) => key), ['msg_0', 's']);
-  assert.equal(entries[1], before.transcripts.conv_1?.entries[1]);
+  assert.deepEqual(entries.map(({ key }) => key), ['s:question', 's']);
 });
 
 test('items that were read before the last question are stale', () => {
@@ -206,23 +189,31 @@ test('a running answer is not shown twice, whoever lists it', () => {
   const state = feed(asked(), tape().slice(0, 9));
   const next = reduce(state, items([user('msg_0', 'Hello'), reply('msg_1', 'The', { status: 'in_progress' })], 1));
   assert.equal(next.transcripts.conv_1?.entries.length, 2);
-  const resumed = reduce(next, { type: 'local.resumed', conversation: 'conv_1', streamId: 'other', responseId: 'resp_1' });
-  assert.equal(resumed, next);
+  const again = { response_id: 'resp_1', item_id: 'msg_1', parent: 'msg_0' };
+  const resumed = reduce(next, { type: 'local.resumed', conversation: 'conv_1', streamId: 'other', running: again });
+  assert.equal(resumed.transcripts.conv_1, next.transcripts.conv_1);
 });
 
 test('a refused question stays, with its reason, until it is sent again', () => {
   const failed = reduce(asked(), { type: 'error', status: 429, error: { code: 'queue_full', message: 'busy' }, stream_id: 's' });
   const read = reduce(failed, items([], 1));
   assert.equal(read.transcripts.conv_1?.entries.length, 2);
-  const withdrawn = reduce(read, { type: 'local.withdrawn', conversation: 'conv_1', streamId: 's' });
-  assert.deepEqual(withdrawn.transcripts.conv_1?.entries, []);
+  const again = reduce(read, { type: 'local.sent', turn: { ...turnOf(read), streamId: 't' }, after: '' });
+  assert.deepEqual(again.transcripts.conv_1?.entries.map(({ key }) => key), ['t:question', 't']);
 });
+
+/** How the first answer was asked for. @param {import('../../web/types.d.ts').State} state */
+const turnOf = (state) => {
+  const it = state.transcripts.conv_1?.entries.find(({ kind }) => kind === 'answer');
+  assert.ok(it?.kind === 'answer' && it.asked);
+  return it.asked;
+};
 
 test('older pages go in front, each item once', () => {
   let state = reduce(INITIAL, { type: 'local.opened', conversation: 'conv_1' });
-  state = reduce(state, { type: 'local.items', conversation: 'conv_1', sent: 0, items: [user('c', '3')], more: true });
-  state = reduce(state, { type: 'local.earlier', conversation: 'conv_1', items: [user('a', '1'), user('b', '2'), user('c', '3')], more: false });
-  assert.deepEqual(state.transcripts.conv_1?.entries.map(({ id }) => id), ['a', 'b', 'c']);
+  state = reduce(state, { ...items([user('msg_c', '3')], 0), more: true });
+  state = reduce(state, { type: 'local.earlier', conversation: 'conv_1', items: [user('msg_a', '1'), user('msg_b', '2'), user('msg_c', '3')], more: false });
+  assert.deepEqual(state.transcripts.conv_1?.entries.map(({ id }) => id), ['msg_a', 'msg_b', 'msg_c']);
 });
 
 test('memory is bounded: idle conversations go, running ones stay', () => {

@@ -26,6 +26,13 @@ def answers(page: Page) -> Locator:
     return page.locator(".answer .markdown")
 
 
+def act(page: Page, name: str, kind: str = "answer") -> None:
+    """Press a button of the newest answer or question."""
+    message = page.locator(f".{kind}").last
+    message.hover()
+    message.get_by_role("button", name=name, exact=True).click()
+
+
 def phase(page: Page, name: str) -> None:
     """Wait until the newest answer is in a phase."""
     expect(page.locator(".answer").last).to_have_attribute("data-phase", name)

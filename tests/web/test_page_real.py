@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.program import Program
 from tests.web.conftest import PATIENCE_MS, Watch
-from tests.web.steps import answers, ask, phase
+from tests.web.steps import act, answers, ask, phase
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
 SPEED = {"SCRIPTED_TOKENS_PER_SECOND": "60", "SCRIPTED_TTFT_MS": "20"}
@@ -32,7 +32,7 @@ def page_url(program: Program) -> str:
 
 def stored_text(page: Page, program: Program) -> str:
     """The newest answer of the open conversation, as the server keeps it."""
-    conversation = page.url.rsplit("/", 1)[1]
+    conversation = page.url.split("#/c/")[1].split("/")[0]
     items = httpx.get(f"{program.url}/v1/conversations/{conversation}/items", params={"limit": 1}).json()[
         "data"
     ]
@@ -137,3 +137,55 @@ def test_asks_for_a_key(tmp_path_factory: pytest.TempPathFactory, browser: Brows
         phase(page, "completed")
         context.close()
         watch.check()
+
+
+def test_branches(page: Page, context: BrowserContext, program: Program) -> None:
+    """Answered anew, edited, stopped and gone on with, deleted and copied, in step with a second tab."""
+    ask(page, "Tell me of the tides")
+    phase(page, "completed")
+    first = shown_text(page)
+    other = context.new_page()
+    other.goto(page.url)
+    phase(other, "completed")
+    act(page, "Answer again")
+    phase(page, "answering")
+    expect(other.locator(".answer .count")).to_have_text("1 / 2")
+    phase(page, "completed")
+    expect(page.locator(".answer .count")).to_have_text("2 / 2")
+    assert plain(shown_text(other)) == plain(first)
+
+    ask(page, "And a long story of the moon")
+    expect(page.locator(".answer")).to_have_count(2)
+    phase(page, "answering")
+    page.keyboard.press("Escape")
+    phase(page, "stopped")
+    written = plain(shown_text(page))
+    act(page, "Continue")
+    phase(page, "completed")
+    assert plain(shown_text(page)).startswith(written)
+    assert plain(shown_text(page)) == plain(stored_text(page, program))
+    page.reload()
+    expect(page.locator(".answer")).to_have_count(2)
+    expect(page.locator(".count").last).to_have_text("2 / 2")
+    act(page, "Edit", "question")
+    page.get_by_role("textbox", name="Edit").fill("And of the sun")
+    page.keyboard.press("Enter")
+    expect(page.locator(".bubble").last).to_have_text("And of the sun")
+    expect(page.locator(".question .count").last).to_have_text("2 / 2")
+    phase(page, "completed")
+    act(page, "Go on from here in a new conversation")
+    expect(page.locator("#notice")).to_contain_text("This is a copy")
+    expect(page.locator(".bubble").last).to_have_text("And of the sun")
+    act(page, "Delete message", "question")
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.locator(".question")).to_have_count(1)
+    expect(page.locator("#conversations li").nth(1)).to_be_visible()
+
+
+def test_figures_unfold(page: Page) -> None:
+    """The account has what the model saw of the window."""
+    ask(page, "Something with an account")
+    phase(page, "completed")
+    page.locator(".details summary").click()
+    expect(page.locator(".details dl")).to_contain_text("Context window")
+    expect(page.locator(".details meter")).to_be_visible()

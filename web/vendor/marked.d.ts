@@ -6,7 +6,14 @@ export interface Token {
   tokens?: Token[];
   [field: string]: any;
 }
-export class Marked {
-  constructor(...options: object[]);
-  lexer(source: string): Token[];
+export class Tokenizer {
+  constructor(options?: object);
+  emStrong(source: string, masked: string, before: string): Token | undefined;
+  del(source: string, masked: string, before: string): Token | undefined;
+  [name: string]: any;
 }
+export class Lexer {
+  constructor(options: object);
+  lex(source: string): Token[];
+}
+export function getDefaults(): Record<string, unknown>;

@@ -25,8 +25,9 @@ export class Dialogs {
     if (signIn === null && this.signIn.open) this.signIn.close();
   }
 
-  /** @param {string} why @param {() => void} onYes */
-  askFirst(why, onYes) {
+  /** @param {string} what @param {string} why @param {() => void} onYes */
+  askFirst(what, why, onYes) {
+    byId('ask-title', HTMLElement).textContent = what;
     byId('ask-why', HTMLElement).textContent = why;
     this.onYes = onYes;
     this.ask.showModal();

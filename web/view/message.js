@@ -3,16 +3,20 @@
 import { isLive, textOf } from '../answer.js';
 import { el, iconButton } from '../dom.js';
 import { MarkdownView } from '../markdown.js';
+import { canGoOn } from '../talk.js';
 import { isTakenBack } from '../transcript.js';
+import { failureOf, figuresOf, reasoningTitle, stateOf } from './tell.js';
 
 /**
- * @import { Answer, Entry, MessageView } from '../types.d.ts'
+ * @import { Answer, Entry, MessageView, Place } from '../types.d.ts'
  * @import { Speaker } from '../text.js'
  */
 
+const VIEWS = { user: questionView, answer: answerView, summary: summaryView };
+
 /** @param {Entry} entry @param {Speaker} t @returns {MessageView} */
 export function messageView(entry, t) {
-  const view = entry.kind === 'user' ? questionView(t) : answerView(t);
+  const view = VIEWS[entry.kind](t);
   view.node.dataset.key = entry.key;
   view.update(entry);
   return view;
@@ -21,12 +25,16 @@ export function messageView(entry, t) {
 /** @param {Speaker} t @returns {MessageView} */
 function questionView(t) {
   const bubble = el('div', { class: 'bubble', dir: 'auto' });
-  const node = el('article', { class: 'message question', 'aria-label': t('you') }, bubble,
-    el('div', { class: 'under' }, copyButton(t)));
+  const acts = actsView(t, ['edit', 'fork', 'remove']);
+  const node = el('article', { class: 'message question', 'aria-label': t('you') }, bubble, acts.node);
   return {
     node,
     update(entry) {
       if (entry.kind === 'user' && bubble.textContent !== entry.text) bubble.textContent = entry.text;
+    },
+    place(entry, place) {
+      acts.place(place);
+      acts.node.hidden = entry.id === null;
     },
   };
 }
@@ -34,81 +42,107 @@ function questionView(t) {
 /** @param {Speaker} t @returns {MessageView} */
 function answerView(t) {
   const thoughts = el('div', { class: 'thoughts', dir: 'auto' });
-  const reasoning = el('details', { class: 'reasoning' }, el('summary', {}, t('reasoning')), thoughts);
+  const title = el('summary');
+  const reasoning = el('details', { class: 'folded' }, title, thoughts);
   const body = el('div', { class: 'markdown', dir: 'auto' });
   const state = el('p', { class: 'state' });
-  const figures = el('ul', { class: 'figures', 'aria-label': t('figures') });
-  const copy = copyButton(t);
-  const under = el('div', { class: 'under' }, figures, copy);
-  const node = el('article', { class: 'message answer', 'aria-label': t('assistant') }, reasoning, body, state, under);
+  const acts = actsView(t, ['redo', 'goOn', 'fork', 'remove']);
+  const figures = el('summary', { class: 'figures' });
+  const details = el('details', { class: 'details' }, figures);
+  const node = el('article', { class: 'message answer', 'aria-label': t('assistant') }, reasoning, body, state, details, acts.node);
   const markdown = new MarkdownView(body, { copyCode: t('copyCode'), table: t('table') });
-  /** @type {unknown} */
-  let shownUsage;
+  /** @type {unknown[]} */
+  let shown = [];
 
   return {
     node,
     update(entry) {
       if (entry.kind !== 'answer') return;
+      const live = isLive(entry);
       const text = textOf(entry);
       markdown.update(text);
       reasoning.hidden = entry.reasoning === '';
-      if (thoughts.textContent !== entry.reasoning) thoughts.textContent = entry.reasoning;
+      setText(title, reasoningTitle(entry, t));
+      grow(thoughts, entry.reasoning);
       showState(state, entry, t);
       node.dataset.phase = entry.phase;
-      node.setAttribute('aria-busy', String(isLive(entry)));
-      under.hidden = isLive(entry);
-      copy.hidden = text === '';
-      if (shownUsage === entry.usage) return;
-      shownUsage = entry.usage;
-      figures.replaceChildren(...figuresOf(entry, t).map(({ name, words }) => el('li', { 'data-figure': name }, words)));
+      node.setAttribute('aria-busy', String(live));
+      acts.node.hidden = live && text === '';
+      acts.show({ copy: text !== '', redo: !live, goOn: canGoOn(entry), fork: entry.id !== null && !live, remove: entry.id !== null && !live });
+      details.hidden = live || entry.usage === null;
+      if (shown[0] === entry.usage && shown[1] === entry.context) return;
+      shown = [entry.usage, entry.context];
+      figures.replaceChildren(...figuresOf(entry, t).map(({ name, words }) => el('span', { 'data-figure': name }, words)));
+      details.open = false;
+      details.querySelector('dl')?.remove();
+    },
+    place(_, place) {
+      acts.place(place);
     },
   };
 }
 
-/** @param {Speaker} t */
-const copyButton = (t) => iconButton('copy', t('copyMessage'), { 'data-copy': 'message' });
+/** @param {Speaker} t @returns {MessageView} */
+function summaryView(t) {
+  const text = el('div', { class: 'thoughts', dir: 'auto' });
+  const node = el('article', { class: 'message', 'aria-label': t('summary') },
+    el('details', { class: 'folded' }, el('summary', {}, t('summary')), text));
+  return {
+    node,
+    update(entry) {
+      if (entry.kind === 'summary') setText(text, entry.text);
+    },
+    place() {},
+  };
+}
+
+const ICONS = /** @type {const} */ ({ edit: 'pencil', redo: 'redo', goOn: 'goOn', fork: 'fork', remove: 'bin' });
+
+/** What can be done with an entry, and the way to those beside it. @param {Speaker} t @param {(keyof typeof ICONS)[]} names */
+function actsView(t, names) {
+  const count = el('span', { class: 'count' });
+  const before = iconButton('left', t('earlierVersion'), { 'data-act': 'before' });
+  const after = iconButton('right', t('laterVersion'), { 'data-act': 'after' });
+  const family = el('span', { class: 'family', role: 'group', 'aria-label': t('versions') }, before, count, after);
+  const buttons = names.map((name) => iconButton(ICONS[name], t(name === 'remove' ? 'deleteItem' : name), { 'data-act': name }));
+  const copy = iconButton('copy', t('copyMessage'), { 'data-act': 'copy', 'data-copy': 'message' });
+  const node = el('div', { class: 'acts' }, family, copy, ...buttons);
+  return {
+    node,
+    /** @param {Record<string, boolean>} which */
+    show(which) {
+      for (const it of [copy, ...buttons]) it.hidden = which[it.dataset.act ?? ''] === false;
+    },
+    /** @param {Place} place */
+    place({ ids, at, busy }) {
+      family.hidden = ids.length < 2;
+      count.textContent = `${at + 1} / ${ids.length}`;
+      before.disabled = at === 0;
+      after.disabled = at === ids.length - 1;
+      for (const it of buttons) it.disabled = busy && it.dataset.act !== 'fork';
+    },
+  };
+}
+
+/** @param {HTMLElement} node @param {string} text */
+function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/** Add what is new, so that a selection in the rest stays. @param {HTMLElement} node @param {string} text */
+function grow(node, text) {
+  const shown = node.textContent ?? '';
+  if (text.startsWith(shown)) node.append(text.slice(shown.length));
+  else node.textContent = text;
+}
 
 /** @param {HTMLElement} line @param {Answer} entry @param {Speaker} t */
 function showState(line, entry, t) {
-  const words = stateOf(entry, t);
+  const words = entry.phase === 'failed' ? failureOf(entry, t) : stateOf(entry, t);
   line.hidden = words === '';
   line.dataset.kind = isLive(entry) ? 'wait' : entry.phase;
-  const again = !isLive(entry) && isTakenBack(entry);
+  const again = !isLive(entry) && isTakenBack(entry) && entry.asked !== null;
   if (line.firstChild?.textContent === words && again === line.childNodes.length > 1) return;
   line.replaceChildren(el('span', {}, words));
-  if (again) line.append(el('button', { type: 'button', class: 'quiet', 'data-again': '' }, t('sendAgain')));
-}
-
-/** What to say beside the text itself. @param {Answer} entry @param {Speaker} t @returns {string} */
-export function stateOf(entry, t) {
-  if (isLive(entry) && entry.stopAsked) return t('stopping');
-  switch (entry.phase) {
-    case 'queued': return entry.place > 0 ? t('queuedAt', { place: String(entry.place) }) : t('queued');
-    case 'sending': case 'reading': case 'resuming': return t(entry.phase);
-    case 'stopped': return t('stopped');
-    case 'incomplete': return t('cutShort');
-    case 'failed': return failureOf(entry, t);
-    default: return '';
-  }
-}
-
-/** @param {Answer} entry @param {Speaker} t */
-function failureOf(entry, t) {
-  if (entry.failure?.code === 'context_length_exceeded') return t('contextFull');
-  const opening = t(entry.responseId === null ? 'unsent' : 'failed');
-  return entry.failure?.message ? `${opening} ${entry.failure.message}` : opening;
-}
-
-/** @param {Answer} entry @param {Speaker} t @returns {{name: string, words: string}[]} */
-export function figuresOf({ usage, timing }, t) {
-  const figures = [];
-  if (timing?.ttft_ms) figures.push({ name: 'ttft', words: t('ttft', { ms: t.duration(timing.ttft_ms) }) });
-  if (timing?.tokens_per_second) figures.push({ name: 'speed', words: t('speed', { n: t.number(timing.tokens_per_second) }) });
-  if (!usage) return figures;
-  const cached = usage.input_tokens_details?.cached_tokens ?? 0;
-  const share = usage.input_tokens > 0 ? cached / usage.input_tokens : 0;
-  figures.push({ name: 'prompt', words: t('promptTokens', { n: t.number(usage.input_tokens) }) });
-  figures.push({ name: 'cached', words: t('cachedTokens', { n: t.number(cached), share: t.percent(share) }) });
-  figures.push({ name: 'output', words: t('outputTokens', { n: t.number(usage.output_tokens) }) });
-  return figures;
+  if (again) line.append(el('button', { type: 'button', class: 'quiet', 'data-act': 'again' }, t('sendAgain')));
 }

@@ -26,6 +26,11 @@ export class Follow {
     this.settle();
   }
 
+  /** Stay where the reader is. */
+  letGo() {
+    this.following = false;
+  }
+
   /** After the transcript changed: stay at the end, if that is where the reader is. */
   settle() {
     if (this.following) this.scroller.scrollTop = this.scroller.scrollHeight;

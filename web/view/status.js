@@ -29,6 +29,7 @@ export class StatusView {
     const { notice } = state;
     const words = notice && (notice.text === 'raw' ? (notice.values.message ?? '') : t(notice.text, notice.values));
     this.notice.hidden = !words;
+    this.notice.toggleAttribute('data-calm', notice?.calm ?? false);
     if (this.notice.textContent !== (words ?? '')) this.notice.textContent = words ?? '';
 
     const status = statusOf(state, t);
