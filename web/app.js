@@ -3,8 +3,9 @@
 import { Chat } from './chat.js';
 import { Composer } from './composer.js';
 import { byId, el, icon } from './dom.js';
+import { spoken } from './language.js';
 import { memory } from './memory.js';
-import { LANGUAGES, preferredLanguage, speaker } from './text.js';
+import { LANGUAGES, speaker } from './text.js';
 import { DRAFT } from './resume.js';
 import { liveHere } from './state.js';
 import { endOf } from './transcript.js';
@@ -17,7 +18,7 @@ import { TranscriptView } from './view/transcript.js';
 /** How long a notice stays. Milliseconds. */
 const NOTICE_MS = 8_000;
 
-let t = await speaker(preferredLanguage(memory.language, navigator.languages));
+let t = await spoken;
 let drawing = false;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let noticeTimer;

@@ -12,8 +12,8 @@ const MAX_LINES = 300;
 const files = readdirSync(WEB, { recursive: true, withFileTypes: true })
   .filter((it) => it.isFile())
   .map((it) => `${it.parentPath}/${it.name}`.slice(WEB.pathname.length).replace(/^\/+/, ''));
-/** Whether a module is loaded when it is needed. @param {string} file */
-const isLater = (file) => /^(words|later)\//.test(file);
+/** Whether a file is no part of the first load: it is loaded when it is needed, or by the pages of the API. @param {string} file */
+const isLater = (file) => /^(words|later|docs)\//.test(file);
 const read = (/** @type {string} */ file) => readFileSync(new URL(file, WEB), 'utf8');
 const ours = files.filter((it) => /\.(js|css|html)$/.test(it) && !it.startsWith('vendor/'));
 
@@ -36,7 +36,7 @@ test('the first load is small', () => {
 test('index.html preloads every module, so that none waits for another', () => {
   const html = read('index.html');
   const preloaded = [...html.matchAll(/rel="modulepreload" href="([^"]+)"/g)].map((it) => it[1]);
-  const modules = files.filter((it) => /(?<!\.d)\.js$/.test(it) && it !== 'app.js' && !isLater(it)).sort();
+  const modules = files.filter((it) => /(?<!\.d)\.js$/.test(it) && !['app.js', 'language.js'].includes(it) && !isLater(it)).sort();
   assert.deepEqual(preloaded, modules);
   for (const file of modules) assert.doesNotMatch(read(file), /^import .*(words|later)\//m, file);
 });
