@@ -12,11 +12,11 @@ from tests.chatserver.transports.conftest import opened_store, running_web
 class _Role:
     """Takes the fake engine's place."""
 
-    def __init__(self, store, engine) -> None:
-        self._store, self._engine = store, engine
+    def __init__(self, store, engine, limits: dict) -> None:
+        self._store, self._engine, self._limits = store, engine, limits
 
     async def run(self) -> None:
-        async with worker(self._store, self._engine):
+        async with worker(self._store, self._engine, **self._limits):
             await asyncio.Event().wait()
 
     async def close(self) -> None:
@@ -24,13 +24,14 @@ class _Role:
 
 
 @asynccontextmanager
-async def web_and_engine(engine_options: dict | None = None, **options):
-    """Serve until the block ends."""
+async def web_and_engine(engine_options: dict | None = None, *, role: dict | None = None, **options):
+    """Serve until the block ends; `role`: limits of the engine role. The web has the engine as `scripted`."""
     async with (
         opened_store("valkey") as store,
         scripted(**(engine_options or {})) as engine,
-        running_web(store, engine=_Role(store, engine), **options) as web,
+        running_web(store, engine=_Role(store, engine, role or {}), **options) as web,
     ):
         while not any(report.model for report in await store.registry.engines()):
             await asyncio.sleep(0.005)
+        web.scripted = engine
         yield web
