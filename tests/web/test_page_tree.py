@@ -224,7 +224,7 @@ def test_a_stale_tab_makes_a_branch(page: Page, context: BrowserContext, fake: F
 @pytest.mark.parametrize("when", ["queued", "answering"])
 def test_a_reload_keeps_the_branch(page: Page, fake: Fake, when: str) -> None:
     """Reloaded while it answers anew, the page goes on with that answer, and can turn to the old one meanwhile."""
-    ask(page, "words=80 gap=0.02" + (" queue=2" if when == "queued" else ""))
+    ask(page, "words=80 gap=0.02" + (" queue=1.2" if when == "queued" else ""))
     phase(page, "completed")
     act(page, "Answer again")
     phase(page, when)
