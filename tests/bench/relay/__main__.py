@@ -22,7 +22,7 @@ from statistics import median
 
 import uvloop
 
-from tests.bench.relay import client
+from tests.bench.relay import client, gateway
 from tests.bench.relay.arms import OTHER_CORE, Arm, Bare, Ours
 from tests.bench.relay.client import CHAT, SSE, WEBSOCKET, Door
 from tests.bench.relay.processes import busy, cpu_seconds, pin
@@ -117,6 +117,13 @@ def main() -> None:
         if options.stock:
             stock = stack.enter_context(Bare(folder, "stock", options.rate, options.nice, ready="/v1/models"))
             arms["stock SGLang: Chat Completions, SSE"] = stock, CHAT
+        if gateway.INSTALLED:
+            rust = stack.enter_context(
+                Bare(folder, "gateway", options.rate, options.nice, ready="/v1/models")
+            )
+            arms["Rust: SGLang's gateway, Chat Completions, SSE"] = rust, CHAT
+        else:
+            print("without the Rust arm: it needs `pip install sglang-router==0.3.2`")
         wanted = {arm: pair for arm, pair in arms.items() if options.only in arm}
         for _ in range(options.rounds):
             for arm, (server, door) in wanted.items():
@@ -136,6 +143,7 @@ HEADER = (
     "CPU µs/token",
     "÷ stock",
     "÷ floor",
+    "÷ Rust",
     "tokens/delta",
     "core",
     "added p50 ms",
@@ -149,6 +157,7 @@ def _row(arm: str, rounds: dict[str, list[Figures]]) -> list[object]:
     figures = rounds[arm]
     stock = next((name for name in rounds if name.startswith("stock")), None)
     floor = next((name for name in rounds if name.startswith("floor")), None)
+    rust = next((name for name in rounds if name.startswith("Rust")), None)
 
     def middle(field: str) -> float:
         return median(getattr(one, field) for one in figures)
@@ -163,6 +172,7 @@ def _row(arm: str, rounds: dict[str, list[Figures]]) -> list[object]:
         _spread([one.cpu_us for one in figures], "{:.1f}"),
         ratio(stock),
         ratio(floor),
+        ratio(rust),
         middle("merged"),
         middle("share"),
         middle("added_p50_ms"),

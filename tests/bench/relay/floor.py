@@ -1,6 +1,7 @@
 """The floor: the same bytes from a bare uvloop server. `python -m tests.bench.relay.floor PORT RATE`.
 
-No store, no engine, no HTTP parser, no tape: one timer writes one event to each connection.
+No store, no engine, no HTTP parser, no tape: one timer writes one event to each connection. Asked for a chat
+completion it writes that, as the worker of a gateway; anything but a POST is answered with a little JSON.
 """
 
 from __future__ import annotations
@@ -21,6 +22,12 @@ EVENT = (
     b'"item_id":"msg_Gk2a7eZcX0aUq3RrVh5yTw","output_index":0,"content_index":0,"logprobs":[],'
     b'"delta":%b,"sequence_number":%d}\n\n'
 )
+CHAT_EVENT = (
+    b'data: {"id":"chatcmpl-Gk2a7eZcX0aUq3RrVh5yTw","object":"chat.completion.chunk","created":1700000000,'
+    b'"model":"scripted","choices":[{"index":0,"delta":{"content":%b},"finish_reason":null}],"usage":null}\n\n'
+)
+CHAT_END = b'data: {"choices":[],"usage":{"completion_tokens":%d}}\n\ndata: [DONE]\n\n'
+ABOUT = b'{"status":"ok","object":"list","data":[{"id":"scripted","object":"model"}],"model_path":"scripted"}'
 END = (
     b'data: {"type":"response.incomplete","sequence_number":%d,"response":{"usage":{"output_tokens":%d}}}\n\n'
 )
@@ -32,14 +39,21 @@ class Reader(asyncio.Protocol):
     def __init__(self, readers: set[Reader]) -> None:
         self._readers = readers
         self._sent = self._tokens = 0
+        self._chat = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        found = re.search(rb'"max_output_tokens":(\d+)', data)
+        if data.startswith(b"GET "):
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+            self._transport.write(head % len(ABOUT) + ABOUT)
+            return
+        if data.startswith(b"POST "):
+            self._chat = b"/chat/" in data
+        found = re.search(rb'"max_(?:output_|completion_)?tokens":\s*(\d+)', data)
         if found is not None:
-            self._tokens = int(found[1])
+            self._sent, self._tokens = 0, int(found[1])
             self._transport.write(HEAD)
             self._readers.add(self)
 
@@ -50,9 +64,12 @@ class Reader(asyncio.Protocol):
         """Write one token."""
         if self._sent == self._tokens:
             self._readers.discard(self)
-            self._transport.write(_chunk(END % (self._sent, self._sent)) + b"0\r\n\r\n")
+            end = CHAT_END % self._sent if self._chat else END % (self._sent, self._sent)
+            self._transport.write(_chunk(end) + b"0\r\n\r\n")
             return
-        self._transport.write(_chunk(EVENT % (self._sent, orjson.dumps(" floor"), self._sent)))
+        text = orjson.dumps(" floor")
+        event = CHAT_EVENT % text if self._chat else EVENT % (self._sent, text, self._sent)
+        self._transport.write(_chunk(event))
         self._sent += 1
 
 

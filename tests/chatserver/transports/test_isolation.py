@@ -143,6 +143,26 @@ async def test_lists_hold_only_what_is_ones_own(scene):
     assert len((await owner.get("/v1/conversations")).json()["data"]) == 1
 
 
+async def test_live_ids_are_told_to_nobody_else(scene):
+    """No route without an id, asked by another tenant or by nobody, names an answer that is being written."""
+    web, owner, stranger, _ = scene
+    web.engine.write.clear()
+    live = (await owner.post("/v1/responses", json={"input": "Hi", "background": True})).json()
+    assert live["status"] in ("queued", "in_progress")
+    paths = [path for path, operations in openapi.document()["paths"].items() if "get" in operations]
+    asked = [path for path in (*paths, "/v1/responses") if "{" not in path]
+    assert {"/v1/conversations", "/metrics", "/readyz"} <= {*asked}
+    for headers in (bearer(stranger), {}):
+        http = web.http(headers=headers)
+        for path in asked:
+            told = (await http.get(path)).text
+            assert live["id"] not in told and live["conversation"]["id"] not in told, path
+    assert (
+        await owner.get("/v1/responses")
+    ).status_code == 405  # a list of answers is not kept for their owner either
+    web.engine.write.set()
+
+
 async def test_idempotency_keys_are_each_tenants_own(scene):
     web, owner, stranger, _ = scene
     key = {"Idempotency-Key": "the-same"}
