@@ -19,9 +19,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from engine.cpu.attention_tiles import CHUNK, mix, score
+from engine.cpu.attention_tiles import CHUNK, ROW, mix, score
 from engine.cpu.exponentials import weigh
-from engine.cpu.shared_tiles import BLOCK, is_shared, mix_shared, score_shared
 from engine.cpu.simd import (
     F32,
     FAST,
@@ -46,8 +45,8 @@ ALONE = 64
 TOKENS = 8
 """Rows of one block, where it is not known how many query heads share a kv head."""
 
-SCRATCH = ALONE * (CHUNK + 4) + BLOCK
-"""Floats of scratch memory of one thread: scores, addresses, and a block of keys or values."""
+SCRATCH = ALONE * (ROW + 4)
+"""Floats of scratch memory of one thread: scores and addresses."""
 
 # Positions in the array of words that describes a call; `engine.cpu.attention` fills them.
 # Arrays are addresses; strides and widths count elements. Of a piece: its block's first row and how many it has, and
@@ -111,7 +110,7 @@ def attend_piece(w, keys, values, like, scores, unit):
     slots = w[SLOTS] + (request * w[SLOTS_STRIDE] + begin) * 4
     heads = min(w[UNIT_HEADS], group - block * w[UNIT_HEADS])
     queries = rows * heads
-    places = longs(scores + ALONE * CHUNK * 4, ALONE * 2)
+    places = longs(scores + ALONE * ROW * 4, ALONE * 2)
     scale = F32(double_of(w[SCALE]))
     for q in range(queries):
         r, g = divmod(q, heads)
@@ -122,28 +121,16 @@ def attend_piece(w, keys, values, like, scores, unit):
     size = like.itemsize
     keys += kv_head * w[KEY_WIDTH] * size
     values += kv_head * w[VALUE_WIDTH] * size
-    shared = is_shared(queries, w[KEY_WIDTH], w[VALUE_WIDTH])
-    stride, value_stride, value_size = w[KEY_STRIDE] * size, w[VALUE_STRIDE] * size, w[VALUE_WIDTH] * size
-    memory = scores + ALONE * (CHUNK + 4) * 4
-    if shared:
-        score_shared(
-            scores, places, queries, like, slots, count, w[KEY_WIDTH], keys, stride, values, value_size,
-            value_stride, memory,
-        )  # fmt: skip
-    else:
-        score(
-            scores, places, queries, like, slots, count, w[KEY_WIDTH], keys, stride, values, value_size,
-            value_stride,
-        )  # fmt: skip
+    score(
+        scores, places, queries, like, slots, count, w[KEY_WIDTH], keys, w[KEY_STRIDE] * size,
+        values, w[VALUE_WIDTH] * size, w[VALUE_STRIDE] * size,
+    )  # fmt: skip
     for q in range(queries):
         at = places[ALONE + q]
         seen = min(count, np.int64(lengths[row + q // heads]) - begin)
-        weigh(scores + q * CHUNK * 4, seen, count, scale, w[SUMS] + at * 8)
+        weigh(scores + q * ROW * 4, seen, count, scale, w[SUMS] + at * 8)
         places[q] = w[PARTS] + at * w[VALUE_WIDTH] * 4
-    if shared:
-        mix_shared(places, scores, queries, like, slots, count, w[VALUE_WIDTH], values, value_stride, memory)
-    else:
-        mix(places, scores, queries, like, slots, count, w[VALUE_WIDTH], values, value_stride)
+    mix(places, scores, queries, like, slots, count, w[VALUE_WIDTH], values, w[VALUE_STRIDE] * size)
 
 
 @njit(fastmath=FAST)

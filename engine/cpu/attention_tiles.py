@@ -1,4 +1,4 @@
-"""Attention of a few queries to one chunk of keys: scores and mixtures, tile by tile.
+"""Attention of some queries to one chunk of keys: scores and mixtures, tile by tile.
 
 Keys and values are read where they lie in the pool, at `base + slots[j] * stride` (bytes, one kv head).
 """
@@ -18,6 +18,10 @@ from engine.cpu.tiles import ROWS as TILE
 
 CHUNK = 256
 """Keys of one unit of work."""
+
+ROW = CHUNK + 16
+"""Floats from the scores of one query to those of the next: at a distance of a power of two, a tile's rows would push
+each other out of the first-level cache."""
 
 _AHEAD = 16
 """How many keys ahead one is asked for."""
@@ -50,17 +54,17 @@ def score(
 
 @njit
 def _score_keys(out, places, queries, keys, width, like):
-    """Score all queries with four keys; out: address, a row of scores is CHUNK floats."""
-    size = CHUNK * 4
+    """Score all queries with four keys; out: address, a row of scores is ROW floats."""
+    size = ROW * 4
     q = 0
     if TOGETHER == 4:
         while q + 4 <= queries:
-            o, x = out + q * size, places[q : q + 4]
-            _dots_4((o, o + size, o + 2 * size, o + 3 * size), (x[0], x[1], x[2], x[3]), keys, width, like)
+            o, x = out + q * size, (places[q], places[q + 1], places[q + 2], places[q + 3])
+            _dots_4((o, o + size, o + 2 * size, o + 3 * size), x, keys, width, like)
             q += 4
         if q + 3 == queries:
-            o, x = out + q * size, places[q : q + 3]
-            _dots_3((o, o + size, o + 2 * size), (x[0], x[1], x[2]), keys, width, like)
+            o, x = out + q * size, (places[q], places[q + 1], places[q + 2])
+            _dots_3((o, o + size, o + 2 * size), x, keys, width, like)
             q += 3
     while q + 2 <= queries:
         o = out + q * size
@@ -76,7 +80,7 @@ def _score_keys(out, places, queries, keys, width, like):
 def _score_rest(out, places, queries, keys, width, like):
     """Add the columns behind the last whole vector."""
     for q in range(queries):
-        query, to = floats(places[q], width), floats(out + q * CHUNK * 4, TILE)
+        query, to = floats(places[q], width), floats(out + q * ROW * 4, TILE)
         for j in range(TILE):
             key = array(like, keys[j], width)
             for d in range(width // LANES * LANES, width):
@@ -86,7 +90,7 @@ def _score_rest(out, places, queries, keys, width, like):
 @njit
 def mix(places, scores, queries, like, slots, count, width, base, stride):
     """Set the floats at places[q] to the sum over j of scores[q, j] * value[j]."""
-    size = CHUNK * 4
+    size = ROW * 4
     step = like.itemsize
     wide = width // WIDE * WIDE
     for d in range(0, wide, WIDE):
@@ -97,26 +101,22 @@ def mix(places, scores, queries, like, slots, count, width, base, stride):
                 p, o = scores + q * size, (places[q] + d * 4, places[q + 1] + d * 4)
                 to = (o[0], o[1], places[q + 2] + d * 4, places[q + 3] + d * 4)
                 weights = (p, p + size, p + 2 * size, p + 3 * size)
-                _wide_4(to, weights, slots, count, v, stride, like, 0)
+                _wide_4(to, weights, slots, count, v, stride, like)
                 q += 4
             if q + 3 == queries:
                 p = scores + q * size
                 to = (places[q] + d * 4, places[q + 1] + d * 4, places[q + 2] + d * 4)
-                _wide_3(to, (p, p + size, p + 2 * size), slots, count, v, stride, like, 0)
+                _wide_3(to, (p, p + size, p + 2 * size), slots, count, v, stride, like)
                 q += 3
         while q + 2 <= queries:
             p = scores + q * size
-            _wide_2(
-                (places[q] + d * 4, places[q + 1] + d * 4), (p, p + size), slots, count, v, stride, like, 0
-            )
+            _wide_2((places[q] + d * 4, places[q + 1] + d * 4), (p, p + size), slots, count, v, stride, like)
             q += 2
         if q < queries:
-            _wide_1((places[q] + d * 4,), (scores + q * size,), slots, count, v, stride, like, 0)
+            _wide_1((places[q] + d * 4,), (scores + q * size,), slots, count, v, stride, like)
     for q in range(queries):
         for d in range(wide, width // LANES * LANES, LANES):
-            _narrow_1(
-                (places[q] + d * 4,), (scores + q * size,), slots, count, base + d * step, stride, like, 0
-            )
+            _narrow_1((places[q] + d * 4,), (scores + q * size,), slots, count, base + d * step, stride, like)
         if width % LANES:
             _mix_rest(
                 places[q], floats(scores + q * size, count), like, ints(slots, count), width, base, stride

@@ -24,12 +24,12 @@ from engine.cpu.tiles import (
     I64,
     LANES,
     at,
-    fold,
     load,
     multiply_add,
     shuffle,
     spread,
     store,
+    total,
     vector,
 )
 
@@ -38,6 +38,7 @@ LOWEST = -1e30
 
 _BOUND = 87.0
 _DEGREE = 6
+_LN_2 = 0.693359375  # so few bits that n times it is exact; what is missing is subtracted apart
 _ROUNDING = 12582912.0  # 1.5 · 2^23: adding it leaves a whole number in the lowest bits
 
 
@@ -46,7 +47,8 @@ def exp(builder: Any, x: Any) -> Any:
     x = least(builder, greatest(builder, x, constant(-_BOUND)), constant(_BOUND))
     shifted = multiply_add(builder, x, constant(1 / math.log(2)), constant(_ROUNDING))
     n = builder.fsub(shifted, constant(_ROUNDING), flags=AS_WRITTEN)
-    f = multiply_add(builder, n, constant(-math.log(2)), x)
+    f = multiply_add(builder, n, constant(-_LN_2), x)
+    f = multiply_add(builder, n, constant(_LN_2 - math.log(2)), f)
     power = constant(1 / math.factorial(_DEGREE))
     for degree in reversed(range(_DEGREE)):
         power = multiply_add(builder, power, f, constant(1 / math.factorial(degree)))
@@ -81,7 +83,7 @@ def weigh(typingctx: Any, scores: Any, seen: Any, count: Any, scale: Any, sums: 
         where, last, number, factor, out = arguments
         vectors = builder.udiv(at(builder, number, LANES - 1), ir.Constant(I64, LANES))
         ends, factors = spread(builder, builder.trunc(last, I32)), spread(builder, factor)
-        top, total = (cgutils.alloca_once_value(builder, constant(value)) for value in (LOWEST, 0.0))
+        top, whole = (cgutils.alloca_once_value(builder, constant(value)) for value in (LOWEST, 0.0))
         with cgutils.for_range(builder, vectors) as loop:
             place, inside = _place(builder, where, loop.index, ends)
             score = builder.fmul(load(builder, vector(FLOAT), place, 4), factors, flags=AS_WRITTEN)
@@ -96,10 +98,10 @@ def weigh(typingctx: Any, scores: Any, seen: Any, count: Any, scale: Any, sums: 
             score = builder.fsub(load(builder, vector(FLOAT), place, 4), highest, flags=AS_WRITTEN)
             weight = builder.select(inside, exp(builder, score), constant(0.0))
             store(builder, weight, place)
-            builder.store(builder.fadd(weight, builder.load(total), flags=AS_WRITTEN), total)
+            builder.store(builder.fadd(weight, builder.load(whole), flags=AS_WRITTEN), whole)
         store(
             builder,
-            builder.extract_element(fold(builder, [builder.load(total)])[0], ir.Constant(I32, 0)),
+            total(builder, builder.load(whole)),
             out,
         )
         return context.get_dummy_value()

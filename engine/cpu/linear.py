@@ -42,7 +42,7 @@ class NativeLinear:
 
     def _multiply(self, x: torch.Tensor, out: torch.Tensor) -> None:
         k, words, threads = self._k, self._words, native.threads()
-        size = 4 * (self.weights.columns + x.shape[0]) + 64
+        size = k.STRIP * (self.weights.columns + x.shape[0]) + 64
         scratch = torch.empty(size * threads)
         words[k.INPUT], words[k.OUTPUT], words[k.TOKENS] = x.data_ptr(), out.data_ptr(), x.shape[0]
         words[k.SCRATCH], words[k.SCRATCH_SIZE] = scratch.data_ptr(), size

@@ -1,7 +1,8 @@
-"""Products with packed weights (`engine.cpu.packing`), for few tokens at a time.
+"""Products with packed weights (`engine.cpu.packing`).
 
-Four rows of weights at a time are unpacked into a scratch row that stays in the first-level cache, then
-multiplied with every token: each weight is read from memory once, whatever the number of tokens.
+A strip of rows of weights is unpacked into scratch memory that stays in the first-level cache, then multiplied with
+every token: each weight is read from memory once, whatever the number of tokens, and a few tokens at a time stay in
+the first-level cache while they meet the whole strip.
 """
 
 # ruff: noqa: PLR0917 — kernels take what they touch as arguments
@@ -30,8 +31,14 @@ from engine.cpu.tiles import ROWS as ROWS_OF_TILE
 TILE = ROWS_OF_TILE
 """Rows that are unpacked and multiplied together."""
 
+STRIP = 2 * TILE
+"""Rows that are unpacked before tokens are multiplied with them, at most."""
+
 UNIT = 16
 """Rows of one unit of work."""
+
+_NEAR = 8192
+"""Weights that stay in the first-level cache beside some tokens: 32 KB."""
 
 # Positions in the description of a matrix, MATRIX words long: addresses, form, and sizes in weights.
 NUMBERS, SCALES, LEASTS, FORM, ROWS, COLUMNS, MATRIX = range(7)
@@ -59,67 +66,81 @@ def _multiply(w):
     units = (rows + UNIT - 1) // UNIT
     unit = take(w[COUNTERS], 0)
     while unit < units:
-        for row in range(unit * UNIT, min(rows, (unit + 1) * UNIT), TILE):
-            tile = product(w, WEIGHTS, row, w[INPUT], w[TOKENS], scratch)
-            store(tile, w[OUTPUT], w[TOKENS], rows, row)
+        strip = strip_of(w, WEIGHTS)
+        for row in range(unit * UNIT, min(rows, (unit + 1) * UNIT), strip):
+            found = product(w, WEIGHTS, row, strip, w[INPUT], w[TOKENS], scratch)
+            store(found, w[OUTPUT], w[TOKENS], rows, row, strip)
         done(w[COUNTERS], 0)
         unit = take(w[COUNTERS], 0)
     wait(w[COUNTERS], 0, units)
 
 
 @njit
-def scratch_floats(columns, tokens):
-    """Return how many floats of scratch `product` needs: the unpacked rows and the tile of results."""
-    return TILE * columns + TILE * tokens
+def strip_of(w, matrix):
+    """Return how many rows of a matrix make a strip: STRIP, or TILE where rows are long."""
+    return STRIP if STRIP * w[matrix + COLUMNS] <= _NEAR else TILE
 
 
 @njit
-def product(w, matrix, row, tokens_at, tokens, scratch):
-    """Multiply rows row … row + TILE with every token; return the address of the tile [tokens, TILE].
+def product(w, matrix, row, strip, tokens_at, tokens, scratch):
+    """Multiply rows row … row + strip with every token; return the address of the tiles [strip / TILE, tokens, TILE].
 
-    `matrix`: where the description of the weights begins in `w`. Rows behind the last repeat it.
+    `matrix`: where the description of the weights begins in `w`. Rows behind the last repeat it. scratch: address of
+    STRIP * (columns + tokens) floats.
     """
     columns = w[matrix + COLUMNS]
     form = w[matrix + FORM]
-    out = scratch + columns * TILE * 4
+    size = columns * 4
+    out = scratch + strip * size
     last = w[matrix + ROWS] - 1
     if tokens == 1 and form in (_FOUR, _EIGHT):
-        _one_packed(w, matrix, row, last, tokens_at, out)
+        for i in range(0, strip, TILE):
+            _one_packed(w, matrix, min(row + i, last), last, tokens_at, out + i * 4)
         return out
     base = scratch
-    size = columns * 4
     if form == _FULL:
-        base = w[matrix + NUMBERS] + row * size
-        last = (last - row) * size
-        rows = (base, base + min(size, last), base + min(2 * size, last), base + min(3 * size, last))
+        base, last = w[matrix + NUMBERS] + row * size, (last - row) * size
     else:
-        for i in range(TILE):
+        for i in range(strip):
             unpack_row(scratch + i * size, w, matrix, min(row + i, last), columns)
-        rows = (scratch, scratch + size, scratch + 2 * size, scratch + 3 * size)
-    _tokens(out, tokens_at, tokens, size, rows, columns)
+        last = strip * size
+    like = floats(scratch, 1)
+    t = 0
+    if TOGETHER == 4:
+        while t + 4 <= tokens:
+            x = tokens_at + t * size
+            for i in range(0, strip, TILE):
+                to = out + (i * tokens + t * TILE) * 4
+                rows = _tile_of(base, i, size, last)
+                xs = (x, x + size, x + 2 * size, x + 3 * size)
+                _dots_4((to, to + 16, to + 32, to + 48), xs, rows, columns, like)
+            t += 4
+    while t + 2 <= tokens:
+        x = tokens_at + t * size
+        for i in range(0, strip, TILE):
+            to = out + (i * tokens + t * TILE) * 4
+            _dots_2((to, to + 16), (x, x + size), _tile_of(base, i, size, last), columns, like)
+        t += 2
+    if t < tokens:
+        for i in range(0, strip, TILE):
+            to = out + (i * tokens + t * TILE) * 4
+            _dots_1((to,), (tokens_at + t * size,), _tile_of(base, i, size, last), columns, like)
+    if columns % LANES:
+        for i in range(0, strip, TILE):
+            _rest(out + i * tokens * 4, tokens_at, tokens, _tile_of(base, i, size, last), columns)
     return out
 
 
 @njit
-def _tokens(out, x, tokens, size, rows, columns):
-    """Set `out` [tokens, TILE] to the products of all tokens with a tile of rows; `size`: bytes of a token."""
-    like = floats(x, 1)
-    t = 0
-    if TOGETHER == 4:
-        while t + 4 <= tokens:
-            o, i = out + t * 16, x + t * size
-            _dots_4(
-                (o, o + 16, o + 32, o + 48), (i, i + size, i + 2 * size, i + 3 * size), rows, columns, like
-            )
-            t += 4
-    while t + 2 <= tokens:
-        o, i = out + t * 16, x + t * size
-        _dots_2((o, o + 16), (i, i + size), rows, columns, like)
-        t += 2
-    if t < tokens:
-        _dots_1((out + t * 16,), (x + t * size,), rows, columns, like)
-    if columns % LANES:
-        _rest(out, x, tokens, rows, columns)
+def _tile_of(base, first, size, last):
+    """Return the addresses of TILE rows of `size` bytes, the row at byte `last` in place of those behind it."""
+    at = first * size
+    return (
+        base + min(at, last),
+        base + min(at + size, last),
+        base + min(at + 2 * size, last),
+        base + min(at + 3 * size, last),
+    )
 
 
 @njit
@@ -155,23 +176,23 @@ def _one_packed(w, matrix, row, last, x, out):
 
 
 @njit
-def store(tile, out, tokens, stride, row):
-    """Put a tile into columns row … row + TILE of `out` [tokens, stride]."""
+def store(tiles, out, tokens, stride, row, strip):
+    """Put a strip of tiles into columns row … row + strip of `out` [tokens, stride]."""
     for t in range(tokens):
-        found = floats(tile + t * TILE * 4, TILE)
         to = floats(out + t * stride * 4, stride)
-        for i in range(min(TILE, stride - row)):
-            to[row + i] = found[i]
+        for i in range(min(strip, stride - row)):
+            tile, r = divmod(i, TILE)
+            to[row + i] = floats(tiles + (tile * tokens + t) * TILE * 4, TILE)[r]
 
 
 @njit
-def accumulate(tile, out, tokens, stride, row):
-    """Add a tile to columns row … row + TILE of `out` [tokens, stride]."""
+def accumulate(tiles, out, tokens, stride, row, strip):
+    """Add a strip of tiles to columns row … row + strip of `out` [tokens, stride]."""
     for t in range(tokens):
-        found = floats(tile + t * TILE * 4, TILE)
         to = floats(out + t * stride * 4, stride)
-        for i in range(min(TILE, stride - row)):
-            to[row + i] += found[i]
+        for i in range(min(strip, stride - row)):
+            tile, r = divmod(i, TILE)
+            to[row + i] += floats(tiles + (tile * tokens + t) * TILE * 4, TILE)[r]
 
 
 @njit(fastmath=FAST)

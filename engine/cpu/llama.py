@@ -173,7 +173,7 @@ class _Layers:
         decoder.describe_rows(words)
         rows = shape.heads * shape.width
         widest = max(shape.hidden, shape.inner, rows)
-        scratch = max(a.SCRATCH, tokens * shape.hidden + 2 * 4 * (widest + tokens)) + 64
+        scratch = max(a.SCRATCH, tokens * shape.hidden + 2 * k.STRIP * (widest + tokens)) + 64
         sizes = {
             k.QKV: tokens * (shape.heads + 2 * shape.kv_heads) * shape.width,
             a.QUERY: tokens * rows,

@@ -24,7 +24,17 @@ from numba import njit
 from engine.cpu import attention_kernels as attention
 from engine.cpu.attention_kernels import attend_piece, head_blocks, merge_row
 from engine.cpu.exponentials import silu
-from engine.cpu.linear_kernels import COLUMNS, MATRIX, ROWS, TILE, UNIT, accumulate, product, store
+from engine.cpu.linear_kernels import (
+    COLUMNS,
+    MATRIX,
+    ROWS,
+    STRIP,
+    UNIT,
+    accumulate,
+    product,
+    store,
+    strip_of,
+)
 from engine.cpu.simd import (
     F32,
     FAST,
@@ -80,15 +90,15 @@ def _forward(w):
 def _project(w, at, phase, mine):
     """Set QKV to the projections of the normed stream."""
     counters, tokens = w[attention.COUNTERS], w[TOKENS]
-    rows = w[at + W_QKV + ROWS]
+    rows, strip = w[at + W_QKV + ROWS], strip_of(w, at + W_QKV)
     units = (rows + UNIT - 1) // UNIT
     unit = take(counters, phase)
     if unit < units:
         _norm(w, w[at + NORM_ATTENTION], mine)
     while unit < units:
-        for row in range(unit * UNIT, min(rows, (unit + 1) * UNIT), TILE):
-            tile = product(w, at + W_QKV, row, mine, tokens, mine + tokens * w[HIDDEN] * 4)
-            store(tile, w[QKV], tokens, rows, row)
+        for row in range(unit * UNIT, min(rows, (unit + 1) * UNIT), strip):
+            found = product(w, at + W_QKV, row, strip, mine, tokens, mine + tokens * w[HIDDEN] * 4)
+            store(found, w[QKV], tokens, rows, row, strip)
         done(counters, phase)
         unit = take(counters, phase)
     wait(counters, phase, units)
@@ -163,13 +173,13 @@ def _merge(w, phase):
 def _add(w, matrix, phase, source, mine):
     """Add a projection of `source` to the stream."""
     counters, tokens = w[attention.COUNTERS], w[TOKENS]
-    rows = w[matrix + ROWS]
+    rows, strip = w[matrix + ROWS], strip_of(w, matrix)
     units = (rows + UNIT - 1) // UNIT
     unit = take(counters, phase)
     while unit < units:
-        for row in range(unit * UNIT, min(rows, (unit + 1) * UNIT), TILE):
-            tile = product(w, matrix, row, source, tokens, mine)
-            accumulate(tile, w[STREAM], tokens, rows, row)
+        for row in range(unit * UNIT, min(rows, (unit + 1) * UNIT), strip):
+            found = product(w, matrix, row, strip, source, tokens, mine)
+            accumulate(found, w[STREAM], tokens, rows, row, strip)
         done(counters, phase)
         unit = take(counters, phase)
     wait(counters, phase, units)
@@ -182,16 +192,17 @@ def _gate(w, at, phase, mine):
     units = (inner + UNIT - 1) // UNIT
     matrix = at + W_GATE_UP
     size = tokens * w[HIDDEN] * 4
-    other = (TILE * w[matrix + COLUMNS] + TILE * tokens) * 4
+    other = STRIP * (w[matrix + COLUMNS] + tokens) * 4
+    strip = strip_of(w, matrix)
     unit = take(counters, phase)
     if unit < units:
         _norm(w, w[at + NORM_MLP], mine)
     while unit < units:
-        for row in range(unit * UNIT, min(inner, (unit + 1) * UNIT), TILE):
-            gate = product(w, matrix, row, mine, tokens, mine + size)
-            up = product(w, matrix, inner + row, mine, tokens, mine + size + other)
-            silu(gate, up, tokens * TILE)
-            store(gate, w[GATED], tokens, inner, row)
+        for row in range(unit * UNIT, min(inner, (unit + 1) * UNIT), strip):
+            gate = product(w, matrix, row, strip, mine, tokens, mine + size)
+            up = product(w, matrix, inner + row, strip, mine, tokens, mine + size + other)
+            silu(gate, up, tokens * strip)
+            store(gate, w[GATED], tokens, inner, row, strip)
         done(counters, phase)
         unit = take(counters, phase)
     wait(counters, phase, units)

@@ -88,26 +88,52 @@ def load_floats(builder: Any, address: Any, bfloat: bool) -> Any:
     return builder.bitcast(builder.shl(bits, ir.Constant(bits.type, [16] * LANES)), vector(FLOAT))
 
 
-def fold(builder: Any, vectors: list[Any]) -> list[Any]:
-    """Return the sums of vectors (a power of two of them), packed into as few vectors as hold them."""
-    if len(vectors) > LANES:
-        half = len(vectors) // 2
-        return fold(builder, vectors[:half]) + fold(builder, vectors[half:])
+def fold(builder: Any, sums: list[list[Any]]) -> list[Any]:
+    """Return the sums of vectors, ROWS for each of a power of two of tokens: the tokens one after the other in vectors.
+
+    A vector is added up by halves: places 0 … 7 and 8 … 15, of that 0 … 3 and 4 … 7, and so on. Vectors of different
+    tokens meet while halves are larger than four places, those of the rows of a token afterwards: places then move
+    within groups of four only, which is far cheaper than to move them anywhere.
+    """
+    rows = [_halve(builder, list(of_row)) for of_row in zip(*sums, strict=True)]
+    return [_fold_rows(builder, one) for one in zip(*rows, strict=True)]
+
+
+def _halve(builder: Any, vectors: list[Any]) -> list[Any]:
+    """Return vectors of different tokens, added up to four places a token, in as few vectors as hold them."""
     segment = LANES
-    while segment > 1:
-        second = vectors[1::2] if len(vectors) > 1 else vectors
-        pairs = list(zip(vectors[::2], second, strict=True))
-        width = vectors[0].type.count
-        every = range(0, 2 * width if len(vectors) > 1 else width, segment)
-        halves = [[s + i for s in every for i in range(j, j + segment // 2)] for j in (0, segment // 2)]
-        vectors = [
-            builder.fadd(
-                shuffle(builder, a, b, halves[0]), shuffle(builder, a, b, halves[1]), flags=AS_WRITTEN
-            )
-            for a, b in pairs
-        ]
-        segment //= 2
+    while segment > ROWS:
+        half, width = segment // 2, vectors[0].type.count
+        alone = len(vectors) == 1
+        pairs = [(vectors[0], vectors[0])] if alone else list(zip(vectors[::2], vectors[1::2], strict=True))
+        begins = range(0, width if alone else 2 * width, segment)
+        low = [s + i for s in begins for i in range(half)]
+        vectors = [_add(builder, a, b, low, [i + half for i in low]) for a, b in pairs]
+        segment = half
     return vectors
+
+
+def _fold_rows(builder: Any, rows: tuple[Any, ...]) -> Any:
+    """Return the sums of each group of four places of ROWS vectors, a group holding one sum of each row."""
+    width = rows[0].type.count
+    groups = range(0, width, ROWS)
+    low = [g + i for g in groups for i in (0, 1, width, width + 1)]
+    even = [g + i for g in groups for i in (0, 2, width, width + 2)]
+    first, second = (_add(builder, a, b, low, [i + 2 for i in low]) for a, b in (rows[:2], rows[2:]))
+    return _add(builder, first, second, even, [i + 1 for i in even])
+
+
+def _add(builder: Any, a: Any, b: Any, these: list[int], those: list[int]) -> Any:
+    """Return the sum of two choices of places of a followed by b."""
+    return builder.fadd(shuffle(builder, a, b, these), shuffle(builder, a, b, those), flags=AS_WRITTEN)
+
+
+def total(builder: Any, sums: Any) -> Any:
+    """Return the sum of a vector, added up by halves."""
+    while (half := sums.type.count // 2) > 0:
+        low = list(range(half))
+        sums = _add(builder, sums, sums, low, [i + half for i in low])
+    return builder.extract_element(sums, ir.Constant(I32, 0))
 
 
 def make_sums(builder: Any, count: int) -> list[Any]:
@@ -127,10 +153,11 @@ def add_product(builder: Any, place: Any, a: Any, b: Any) -> None:
 def write_sums(builder: Any, sums: list[Any], outs: list[Any]) -> None:
     """Fold the sums of a tile and store them, ROWS at each of `outs`."""
     vectors = [builder.load(place) for place in sums]
-    vectors += vectors[:ROWS] * (4 - len(outs) if len(outs) == 3 else 0)  # a power of two
-    folded = fold(builder, vectors)
+    tokens = [vectors[i : i + ROWS] for i in range(0, len(vectors), ROWS)]
+    tokens += tokens[:1] * (len(tokens) == 3)  # a power of two
+    folded = fold(builder, tokens)
     for t, out in enumerate(outs):
-        source = folded[t * ROWS // LANES] if len(folded) > 1 else folded[0]
+        source = folded[t * ROWS // folded[0].type.count]
         first = t * ROWS % source.type.count
         store(builder, shuffle(builder, source, source, [first + r for r in range(ROWS)]), out)
 
@@ -187,25 +214,17 @@ def make_dots(tokens: int) -> Any:
     return dots
 
 
-def make_mixes(rows: int, vectors: int, *, scattered: bool = True) -> Any:
-    """Return mixes(outs, ps, slots, count, base, stride, like, goes_on): `vectors` vectors of each of `rows` mixtures.
+def make_mixes(rows: int, vectors: int) -> Any:
+    """Return mixes(outs, ps, slots, count, base, stride, like): `vectors` vectors of each of `rows` mixtures.
 
     ps: addresses of the weights · slots: address of int32 · base, stride: bytes, value j is at
-    base + slots[j] * stride; not `scattered`: at base + j * stride.
-    `like`: an array of the type of the values. goes_on: 0, or 1 to add to what is at `outs`.
+    base + slots[j] * stride.
+    `like`: an array of the type of the values.
     """
 
     @intrinsic
     def mixes(
-        typingctx: Any,
-        outs: Any,
-        ps: Any,
-        slots: Any,
-        count: Any,
-        base: Any,
-        stride: Any,
-        like: Any,
-        goes_on: Any,
+        typingctx: Any, outs: Any, ps: Any, slots: Any, count: Any, base: Any, stride: Any, like: Any
     ) -> Any:
         bfloat = like.dtype == types.uint16
 
@@ -213,12 +232,9 @@ def make_mixes(rows: int, vectors: int, *, scattered: bool = True) -> Any:
             out, p = (cgutils.unpack_tuple(builder, part) for part in arguments[:2])
             places, number, start, step = arguments[2:6]
             sums = make_sums(builder, rows * vectors)
-            _take_up(builder, sums, out, arguments[7])
             with cgutils.for_range(builder, number) as loop:
                 offset = builder.mul(loop.index, ir.Constant(I64, 4))
-                slot = loop.index
-                if scattered:
-                    slot = builder.sext(load(builder, I32, at(builder, places, offset), 4), I64)
+                slot = builder.sext(load(builder, I32, at(builder, places, offset), 4), I64)
                 address = at(builder, start, builder.mul(slot, step))
                 size = LANES * (2 if bfloat else 4)
                 values = [
@@ -233,15 +249,6 @@ def make_mixes(rows: int, vectors: int, *, scattered: bool = True) -> Any:
                     store(builder, builder.load(sums[r * vectors + v]), at(builder, out[r], v * LANES * 4))
             return context.get_dummy_value()
 
-        return types.void(outs, ps, *[types.int64] * 4, like, types.int64), emit
+        return types.void(outs, ps, types.int64, types.int64, types.int64, types.int64, like), emit
 
     return mixes
-
-
-def _take_up(builder: Any, sums: list[Any], outs: list[Any], goes_on: Any) -> None:
-    """Begin sums with the vectors at `outs` if `goes_on`."""
-    vectors = len(sums) // len(outs)
-    with builder.if_then(builder.icmp_signed("!=", goes_on, ir.Constant(I64, 0))):
-        for i, place in enumerate(sums):
-            found = load(builder, vector(FLOAT), at(builder, outs[i // vectors], i % vectors * LANES * 4), 4)
-            builder.store(found, place)

@@ -111,7 +111,7 @@ def error(program: Path, weight: torch.Tensor, tokens: int) -> float:
 
     packed, x = pack(weight), torch.randn(tokens, weight.shape[1])
     words, image = np.zeros(k.MULTIPLY_WORDS, np.int64), Image(k.MULTIPLY_WORDS)
-    size = 4 * (packed.columns + tokens) + 64
+    size = k.STRIP * (packed.columns + tokens) + 64
     words[k.INPUT], words[k.TOKENS] = image.put(x.numpy()), tokens
     words[k.OUTPUT] = out = image.put(np.zeros(tokens * packed.rows, np.float32))
     words[k.SCRATCH], words[k.SCRATCH_SIZE] = image.put(np.zeros(size, np.float32)), size
