@@ -112,7 +112,7 @@ def test_a_sign_of_life_makes_the_prefix(web, real, sign):
     told = at_rest(web, made)
     assert told["prefill_tokens"] == 0 and told["prefix_tokens"] == cold["prefix_tokens"]
     answer = asked(
-        web, conversation=made, input="So?", truncation=SMALL | {"token_limits": {"post_instructions": 800}}
+        web, conversation=made, input="So?", truncation=SMALL | {"token_limits": {"post_instructions": 2000}}
     )
     assert off_by(told, answer) <= PAGE and answer["context"]["computed"] < 30
 

@@ -84,7 +84,7 @@ class PromptBuilder:
         newest = await self._newest(response.tenant, stored) if self._cuts(params) else None
         layout = layout.with_summary(await self._summary(params, response.conversation, stored, newest))
         layout = replace(layout, carried=len(carried))
-        layout, chosen = self._plan(params, layout, _stored(newest))
+        layout, chosen = self._plan(params, layout, self._cut_before(response, layout, newest))
         ids = layout.prompt(chosen)
         return Prompt(
             ids=ids,
@@ -191,6 +191,22 @@ class PromptBuilder:
             )
         most = min(response.params.max_output_tokens or 1, self._window(original.params).room - len(ids))
         return Prompt(ids, most, ledger, layout)
+
+    def _cut_before(self, response: Response, layout: Layout, newest: Response | None) -> Mapping[str, Any]:
+        """Return where idle work cut what the new message follows, which is what was told to be warm.
+
+        As a rule the newest answer's end said so; but since then an item may have been deleted, or a summary come.
+        """
+        new = sum(segment.item_id in response.inputs for segment in layout.segments)
+        before = _stored(newest)
+        if not before or not new:
+            return before
+        kept = len(layout.segments) - new
+        earlier = replace(layout, segments=layout.segments[:kept], ids=layout.ids[:kept])
+        with contextlib.suppress(DoesNotFit):
+            found = plan_next(earlier.segments, **before, **self._rules(response.params, earlier))
+            return {"cut": found.cut, "trim": found.trim}
+        return before
 
     def _plan(self, params: Params, layout: Layout, before: Mapping[str, Any]) -> tuple[Layout, Plan]:
         """Choose what to send. A message that fits only without the summary goes without it. Raises ContextTooLong."""

@@ -34,6 +34,33 @@ async def reported(store, count: int = 1) -> None:
             await asyncio.sleep(0.005)
 
 
+async def test_the_report_is_right_where_an_answer_was_deleted(store):
+    """The next turn is cut where the report and idle work would cut it, also when no answer's end said so."""
+    async with scripted(context=1024) as engine, worker(store, engine) as role:
+        response = await run_turn(store, first_turn("x " * 20, truncation=Truncation.AUTO))
+        await reported(store)
+        moved = 0
+        for number in range(24):
+            await at_rest(role)
+            last, deleted = response.item_id, number % 2
+            if deleted:
+                last = response.inputs[-1]
+                await store.conversations.remove(TENANT, response.conversation, response.item_id, 0)
+                await asking(store).released(TENANT, response.conversation)
+            (report,) = await asking(store).reports(TENANT, response.conversation)
+            text = "And?" if deleted else f"{number} " + "y " * 30
+            turn = next_turn(response, text, truncation=Truncation.AUTO)
+            item = replace(turn.items[0], parent=last)
+            turn = replace(turn, response=replace(turn.response, parent=last), items=(item,))
+            moved += deleted and report.cut != response.outcome.ledger.cut
+            response = await run_turn(store, turn)
+            usage = response.outcome.usage
+            new = len(engine.tokenizer.segment("user", text)) + len(engine.tokenizer.cue())
+            assert report.cut == response.outcome.ledger.cut
+            assert report.prefix - report.warm + new == usage.prompt - usage.cached
+        assert moved, "no cut was chosen without an answer"
+
+
 @pytest.mark.parametrize("page", [1, 64])
 async def test_the_report_says_what_the_next_turn_prefills(store, page):
     """Over forty turns past the window, with regenerated answers: prefix − warm + the new message = prompt − cached.
