@@ -94,6 +94,7 @@ def server_args(settings: EngineSettings, context: int) -> dict[str, Any]:
         "load_snapshot_publish_interval": 1,
     }
     if settings.device == "cpu":
+        _refuse_groups(settings.extra)
         args |= {
             "attention_backend": "portable",
             "sampling_backend": "pytorch",
@@ -103,6 +104,13 @@ def server_args(settings: EngineSettings, context: int) -> dict[str, Any]:
     elif settings.kv_tokens is not None:
         args["max_total_tokens"] = settings.kv_tokens
     return args | dict(settings.extra)
+
+
+def _refuse_groups(extra: Mapping[str, Any]) -> None:
+    """Raise ModelUnusable for attention groups: SGLang hands rows from group to group by a Triton kernel."""
+    for key in ("attn_dp_size", "dp_size"):
+        if extra.get(key, 1) != 1:
+            raise ModelUnusable(f"{key}: expected 1 on a CPU, got {extra[key]}: attention groups need a GPU")
 
 
 def _speculation(extra: Mapping[str, Any]) -> dict[str, int]:

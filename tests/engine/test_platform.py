@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -193,3 +194,14 @@ def test_a_window_larger_than_the_models_is_refused():
     with pytest.raises(ModelUnusable, match="9000 tokens was asked for, m has 8192"):
         window(settings, {"max_position_embeddings": 8192})
     assert window(EngineSettings(Path("m"), "m"), {"max_position_embeddings": 8192}) == 8192
+
+
+@pytest.mark.parametrize("key", ["attn_dp_size", "dp_size"])
+def test_attention_groups_are_refused_on_a_cpu(key):
+    """Told at the start, not by a scheduler that dies of its first request."""
+    settings = EngineSettings(Path("m"), "m", tp=2, extra={key: 2})
+    with pytest.raises(
+        ModelUnusable, match=f"^{key}: expected 1 on a CPU, got 2: attention groups need a GPU"
+    ):
+        server_args(settings, 1024)
+    assert server_args(replace(settings, device="cuda"), 1024)[key] == 2
