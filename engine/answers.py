@@ -63,6 +63,10 @@ class Form:
         return self.calls and self.choice != Choice.AUTO
 
 
+FREE = Form()
+"""Text, as the model writes it by itself."""
+
+
 class Splitter(Protocol):
     """Takes an answer's text apart. A pure function of what was pushed, so that feeding it again leads to its state."""
 

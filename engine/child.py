@@ -20,7 +20,7 @@ if multiprocessing.parent_process() is not None:
 vision_shim.install()
 
 # after the shim; also where SGLang only passes messages on
-from engine import expert_counter, one_tokenizer, scheduler_messages  # noqa: E402
+from engine import expert_counter, grammar_state, one_tokenizer, scheduler_messages  # noqa: E402
 
 
 def run_scheduler(*args: Any, **kwargs: Any) -> None:
@@ -29,6 +29,7 @@ def run_scheduler(*args: Any, **kwargs: Any) -> None:
     scheduler_messages.install()
     expert_counter.install()
     one_tokenizer.install()
+    grammar_state.install()
     from sglang.srt.managers.scheduler import run_scheduler_process  # noqa: PLC0415 — after the shim
 
     gc.freeze()  # what was imported stays

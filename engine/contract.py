@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from engine.answers import Form, Splitter
+from engine.answers import FREE, Form, Splitter
 from engine.experts import ExpertLoad
 
 REQUEST_ID_LENGTH = 32
@@ -111,7 +111,7 @@ class GenerateRequest:
     """One request. `request_id`: exactly REQUEST_ID_LENGTH characters. `salt` separates tenants' KV.
 
     `logprobs`: None = no log-probabilities; n = each token's own, and the n likeliest tokens at its place
-    (0 to MOST_LOGPROBS).
+    (0 to MOST_LOGPROBS). `form`: what the answer is made of; `emitted`: how many of the last ids are its own beginning.
     """
 
     request_id: str
@@ -119,6 +119,8 @@ class GenerateRequest:
     sampling: Sampling
     salt: str = ""
     logprobs: int | None = None
+    form: Form = FREE
+    emitted: int = 0
 
 
 @dataclass(frozen=True, slots=True)

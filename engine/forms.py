@@ -15,9 +15,9 @@ from sglang.srt.parser.template_detection import (
     detect_tool_call_parser,
 )
 
-from engine import splitting, tool_texts
+from engine import grammars, splitting, tool_texts
 from engine.answers import Form, Splitter
-from engine.contract import RequestRefused
+from engine.grammar_state import EMITTED
 from engine.template import REASONING
 from engine.tokenizer import HubTokenizer
 
@@ -45,12 +45,17 @@ class Forms:
 
     def splitter(self, form: Form) -> Splitter | None:
         """Return what takes an answer of this form apart, None if it is all text. Raises RequestRefused."""
-        if form.calls and self.tools is None:
-            raise RequestRefused(
-                "SGLang has no parser that is known for this model's calls; name one as tool_call_parser in a profile",
-                "tools",
-            )
+        grammars.check(form, self.tools)
         return splitting.splitter(form, self._reasoning_of(form), self._begun(form), self.tools)
+
+    def sampling(self, form: Form, emitted: int) -> dict[str, Any]:
+        """Return SGLang's sampling parameters for the form. `emitted`: tokens of the answer that end the prompt."""
+        found: dict[str, Any] = grammars.constraint(form, self.tools)
+        return found | {"custom_params": {EMITTED: emitted}} if found and emitted else found
+
+    def thinks(self, form: Form) -> bool:
+        """Whether a grammar has to wait for the end of the reasoning."""
+        return bool(self._begun(form)) and self._reasoning_of(form) is not None
 
     def _reasoning_of(self, form: Form) -> str | None:
         cue = self._tokenizer.opens_with(form.thinking).rstrip()

@@ -184,7 +184,13 @@ def _remove_socket(name: object) -> None:
 
 
 def generate_input(
-    request_id: str, ids: list[int], sampling: dict[str, Any], salt: str, logprobs: int | None
+    request_id: str,
+    ids: list[int],
+    sampling: dict[str, Any],
+    salt: str,
+    logprobs: int | None,
+    *,
+    thinks: bool,
 ) -> GenerateReqInput:
     """Return SGLang's form of one request. SGLang may modify `ids` and `sampling`: pass copies.
 
@@ -198,6 +204,7 @@ def generate_input(
         cache_salt=salt or None,
         return_logprob=logprobs is not None,
         top_logprobs_num=logprobs or 0,
+        require_reasoning=thinks,
     )
 
 

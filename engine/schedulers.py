@@ -63,8 +63,12 @@ class Schedulers:
         sampling: dict[str, Any],
         salt: str,
         logprobs: int | None = None,
+        *,
+        thinks: bool = False,
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Yield SGLang's outputs for one request; leaving early aborts it.
+
+        `thinks`: its grammar waits for the end of the reasoning.
 
         Raises RequestRefused (also for an id that is running), EngineStalled, EngineLost.
         """
@@ -72,7 +76,7 @@ class Schedulers:
         if request_id in waits:
             raise RequestRefused(f"request {request_id} is running already")
         manager = self._runtime.manager
-        source = generate_input(request_id, list(ids), sampling, salt, logprobs)
+        source = generate_input(request_id, list(ids), sampling, salt, logprobs, thinks=thinks)
         outputs = manager.generate_request(source, None)
         waits[request_id] = wait = Wait(patience(self._settings, len(ids)))
         try:

@@ -31,9 +31,10 @@ from engine.contract import (
 )
 from engine.decoding_bytes import ByteDecoder
 from engine.scripted_cache import PrefixCache
+from engine.scripted_plan import check, planned
 from engine.scripted_script import Script
 from engine.scripted_splitter import ScriptedSplitter
-from engine.scripted_tokenizer import BYTES, END, VOCABULARY, ScriptedTokenizer
+from engine.scripted_tokenizer import BYTES, END, END_THINK, IDS, VOCABULARY, ScriptedTokenizer
 
 NAME = "scripted"
 _SHORTEST_TICK = 0.001
@@ -108,7 +109,8 @@ class ScriptedEngine:
         report(f"{self._card.name} is ready")
 
     def splitter(self, form: Form) -> ScriptedSplitter | None:
-        """Return what takes an answer of this form apart, None if it is all text."""
+        """Return what takes an answer of this form apart, None if it is all text. Raises RequestRefused."""
+        check(form)
         return ScriptedSplitter(form) if form.thinking or form.calls else None
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
@@ -300,22 +302,28 @@ class _Running:
     script: Script | None = None
     decoder: ByteDecoder = field(default_factory=lambda: ByteDecoder(BYTES))
     recent: str = ""
+    plan: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, request: GenerateRequest) -> _Running:
         """Return the state of a new request. Without a seed it is 0: answers repeat."""
         sampling = request.sampling
         seed = sampling.seed or 0
-        return cls(
+        running = cls(
             request.request_id, request.ids, request.salt, sampling, seed if sampling.temperature else 0
         )
+        running.plan = _planned(request)
+        return running
 
     def write(self) -> FinishReason | None:
         """Emit one token; return why the answer ends with it, if it does."""
         assert self.sampling is not None
         if self.script is None:
             self.script = Script(self.ids, self.seed)
-        token = self.script.next(may_end=not self.sampling.ignore_end)
+        if self.plan and not self.script.thinks:
+            token, self.plan = self.plan[0], self.plan[1:]
+        else:
+            token = self.script.next(may_end=not self.sampling.ignore_end)
         self.answer.append(token)
         self.unread.append(token)
         if token == END or self._stops(token, self.sampling.stop):
@@ -329,3 +337,17 @@ class _Running:
         piece = self.decoder.push(token)
         self.recent = self.recent[-longest:] + piece
         return any(stop in self.recent for stop in stops)
+
+
+def _planned(request: GenerateRequest) -> tuple[int, ...]:
+    """Return the ids that are left of an answer that is planned, () if it is free."""
+    if not request.form.calls and not request.form.schema:
+        return ()
+    tokenizer = ScriptedTokenizer()
+    start = len(request.ids) - request.emitted
+    plan = planned(tokenizer.decode(request.ids[:start]), request.form)
+    if plan is None:
+        return ()
+    emitted, end = request.ids[start:], IDS[END_THINK]
+    said = len(emitted) - (emitted.index(end) + 1 if end in emitted else 0)
+    return (*tokenizer.encode(plan), END)[said:]

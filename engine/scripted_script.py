@@ -63,6 +63,11 @@ class Script:
         for token in ids:
             self._take(token)
 
+    @property
+    def thinks(self) -> bool:
+        """Whether the reasoning has not ended yet."""
+        return self._thinks
+
     def next(self, may_end: bool) -> int:
         """Return the next id and take it in. `may_end` False: the answer goes on for ever."""
         token = self._choose(may_end)

@@ -92,6 +92,7 @@ def server_args(settings: EngineSettings, context: int) -> dict[str, Any]:
         "allow_auto_truncate": False,  # it would cut the end of a prompt
         "sleep_on_idle": True,  # without it an idle scheduler spins on a whole core
         "load_snapshot_publish_interval": 1,
+        "constrained_json_disable_any_whitespace": True,  # small models would write white space until the bound
     }
     if settings.device == "cpu":
         _refuse_groups(settings.extra)

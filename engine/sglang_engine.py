@@ -123,9 +123,18 @@ class SglangEngine:
             request.request_id, request.ids, request.sampling.max_tokens, request.logprobs
         )
         progress = Progress()
+        assert self._forms is not None  # there is a card
         sampling = sampling_arguments(request.sampling, self.card.end_ids)
+        sampling |= self._forms.sampling(request.form, request.emitted)
         async with contextlib.aclosing(
-            schedulers.run(request.request_id, request.ids, sampling, request.salt, request.logprobs)
+            schedulers.run(
+                request.request_id,
+                request.ids,
+                sampling,
+                request.salt,
+                request.logprobs,
+                thinks=self._forms.thinks(request.form),
+            )
         ) as outputs:
             async for output in outputs:
                 if chunk := progress.chunk(output):

@@ -306,7 +306,6 @@ def _max_tokens(fields: Fields) -> int | None:
 def _refuse_rest(fields: Fields) -> None:
     refuse_unsupported(fields)
     fields.inert("logprobs", False, why="is not supported: log-probabilities are not kept")
-    fields.inert("response_format", {"type": "text"}, why="is not supported: answers are plain text")
     fields.inert("functions", [], why="are not supported")
     fields.inert("function_call", "none", why="is not supported")
     fields.inert("logit_bias", {}, why="is not supported")

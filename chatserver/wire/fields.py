@@ -107,6 +107,10 @@ class Fields:
         """Whether the field was sent and has not been taken."""
         return name in self._left
 
+    def peek(self, name: str) -> Any:
+        """Return a field as it is and leave it there; None if it was not sent."""
+        return self._left.get(name)
+
     def take(self, name: str, default: object = None) -> Any:
         """Take a field as it is."""
         value = self._left.pop(name, default)

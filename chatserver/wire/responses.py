@@ -149,13 +149,7 @@ def _refuse_rest(fields: Fields) -> None:
     refuse_unsupported(fields)
     stream_options(fields, usage=False)
     check_include(fields.items("include", [], most=20))
-    fields.whole("max_tool_calls", None, 0, 1_000_000)  # no tools, so no call is ever one too many
+    fields.whole("max_tool_calls", None, 0, 1_000_000)  # of built-in tools, which there are none of
     fields.inert("generate", True, why="is not supported: every create generates")
     for name in ("prompt", "background_options", "context_management", "image", "access_programs"):
         fields.inert(name)
-    text = fields.take("text")
-    if text is not None:
-        inner = Fields(text, "text")
-        inner.inert("format", {"type": "text"}, why="is not supported: answers are plain text")
-        inner.inert("verbosity", "medium")
-        inner.done()

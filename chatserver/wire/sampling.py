@@ -51,13 +51,10 @@ def labels(fields: Fields) -> dict[str, object]:
 def refuse_unsupported(fields: Fields) -> None:
     """Take fields of both dialects whose default means what this server does anyway; refuse other values."""
     fields.inert("service_tier", "auto", "default", why="is not offered: there is one service tier")
-    fields.inert("tools", [], why="are not supported")
-    fields.inert("tool_choice", "none", "auto", why="is not supported")
     fields.inert("prompt_cache_retention", why="is not supported: prefixes stay cached while there is room")
     fields.inert("prompt_cache_options")
     fields.inert("moderation")
     fields.inert("top_logprobs", 0, why="is not supported: log-probabilities are not kept")
-    fields.flag("parallel_tool_calls")
 
 
 def stream_options(fields: Fields, *, usage: bool) -> bool:

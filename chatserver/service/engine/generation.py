@@ -74,7 +74,14 @@ class Generation:
         """Yield pairs, a list per scheduler step. Raises what the engine raises."""
         decoder = self._decoder()
         self._stops.earlier = "".join([decoder.push(token) for token in self._emitted])
-        request = GenerateRequest(self._id, (*prompt, *self._emitted), self._sampling(max_tokens), self._salt)
+        request = GenerateRequest(
+            self._id,
+            (*prompt, *self._emitted),
+            self._sampling(max_tokens),
+            self._salt,
+            form=self._form,
+            emitted=len(self._emitted),
+        )
         async with contextlib.aclosing(self._patiently(request)) as chunks:
             async for chunk in chunks:
                 self._note(chunk)
@@ -146,11 +153,20 @@ def form_of(params: Params) -> Form:
     return Form(params.thinking, params.tools, params.tool_choice, params.parallel_calls, params.schema)
 
 
-def as_server_error(error: EngineError) -> ChatServerError:
-    """Return what a refusal of the engine means for the client."""
+def _wire_field(field: str, response_id: str) -> str:
+    """Return a form's field as the client knows it."""
+    if response_id.startswith("chatcmpl"):
+        field = field.replace("].parameters", "].function.parameters")
+        return {"schema": "response_format.json_schema.schema"}.get(field, field)
+    return {"schema": "text.format.schema", "thinking": "reasoning.effort"}.get(field, field)
+
+
+def as_server_error(error: EngineError, response_id: str = "") -> ChatServerError:
+    """Return what a refusal of the engine means for the client. `response_id`: tells which dialect."""
     if isinstance(error, RequestRefused):
         if error.field is not None:
-            return BadRequest(f"{error.field}: {error}", param=error.field, code="unsupported_value")
+            field = _wire_field(error.field, response_id)
+            return BadRequest(f"{field}: {error}", param=field, code="unsupported_value")
         return BadRequest(f"The engine refused the request: {error}.", code="request_refused")
     if isinstance(error, EngineBusy):
         return Overloaded(f"The engine's queue is full: {error}", retry_after=2.0)

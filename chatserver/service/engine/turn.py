@@ -36,6 +36,7 @@ from chatserver.service.engine.prompting import Prompt, PromptBuilder, Upcoming
 from chatserver.service.engine.tape_writer import TapeWriter
 from chatserver.service.engine.wanted import Prefix
 from chatserver.service.engine.written import Written
+from engine.answers import Splitter
 from engine.contract import Engine, EngineError, EngineLost, FinishReason, Shown
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class Turn:
         self._salt = parts.salt(response.tenant)
         self._written = Written(response.item_id)
         self._form = form_of(response.params)
+        self._splitter: Splitter | None = None
         self._prompt: Prompt | None = None
         self._generation: Generation | None = None
         self._stop_asked = response.stop_asked
@@ -122,7 +124,9 @@ class Turn:
         except (EngineLost, Unavailable):
             raise
         except (ChatServerError, EngineError) as error:
-            await self._fail(error if isinstance(error, ChatServerError) else as_server_error(error))
+            await self._fail(
+                error if isinstance(error, ChatServerError) else as_server_error(error, response.id)
+            )
         except Exception:
             log.exception("answer %s failed", response.id)
             await self._fail(EngineFailed("The answer failed inside the server; its log has the details."))
@@ -139,15 +143,22 @@ class Turn:
             raise ModelNotFound(
                 f"{response.params.model} is no longer served; {served.name} is.", param="model"
             )
+        self._splitter = await self._splitting()
         self._prompt = prompt = await self._parts.prompts.build(response)
         await self._parts.prefixes.wait_for(response.conversation, self._salt, prompt.ids, self._over)
         await self._end(await self._generate(prompt))
+
+    async def _splitting(self) -> Splitter | None:
+        """Return what takes the answer apart. Raises RequestRefused: its form cannot be had."""
+        form, split = self._form, self._parts.engine.splitter
+        # schemas are checked: some take long
+        return await asyncio.to_thread(split, form) if form.tools or form.schema else split(form)
 
     async def _generate(self, prompt: Prompt) -> Finish:
         parts, written = self._parts, self._written
         self._write(Started(prompt.length, self._response.claim))
         decoder = parts.engine.tokenizer.decoder(marks=self._form.calls)
-        for bodies in written.begin(parts.engine.splitter(self._form), decoder, prompt.carried):
+        for bodies in written.begin(self._splitter, decoder, prompt.carried):
             self._write(*bodies)
             await parts.writer.flow(self._response.id)
         while (finish := await self._generate_on(prompt)) is None:

@@ -152,7 +152,7 @@ class Asking:
         """Begin once the payer has set aside what it may take; give that back if it turns out not to begin."""
         response, params = turn.response, turn.response.params
         texts = [*(item.text for item in turn.items), *(message.text for message in params.messages)]
-        prompt = known + estimate([*texts, params.instructions or ""])
+        prompt = known + estimate([*texts, params.instructions or "", params.tools])
         output = params.max_output_tokens or self._settings.max_output_tokens
         all_of_it = (response, *turn.siblings)
         try:

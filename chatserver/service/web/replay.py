@@ -1,6 +1,6 @@
 """Read a response that has ended from its stored form, when its tape has expired.
 
-    0        1      2       3 4        5 … 4+n    5+n … 7+n  8+n
+    0        1      2       3 4        5 … 4+n    5+n … 7+n  8+n            the middle once for each part
     Accepted Queued Started ItemOpened Delta(n)   ItemClosed Ended       n = output tokens, and those carried over
 
 The numbers are those that the tape had (two more for every time an engine took over), so positions stay
@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chatserver.domain.item import ItemStatus
+from chatserver.domain.ids import part_id
+from chatserver.domain.item import ItemStatus, Part, PartKind
 from chatserver.domain.response import Response
 from chatserver.domain.tape import (
+    SAME,
     Accepted,
     Body,
     Cursor,
@@ -40,12 +42,11 @@ def replay(response: Response) -> list[Record]:
         bodies.append(Started(outcome.usage.prompt))
         for claim in range(2, response.claim + 1):
             bodies += [Interrupted(), Started(outcome.usage.prompt, claim)]
-        bodies.append(ItemOpened(item.id))
         tokens = outcome.usage.output + (outcome.ledger.carried if outcome.ledger else 0)
-        if item.text or tokens:
-            silent = max(0, tokens - 1)
-            bodies.append(Delta((item.text, *("",) * silent), (-1,) * (1 + silent)))
-        bodies.append(ItemClosed(item.id, item.text, item.status is ItemStatus.COMPLETED))
+        parts = item.parts or (Part(PartKind.TEXT, item.text, width=max(tokens, bool(item.text))),)
+        for index, part in enumerate(parts):
+            last = index == len(parts) - 1
+            bodies += _part(item.id, part, index, complete=not last or item.status is ItemStatus.COMPLETED)
     bodies.append(Ended(outcome))
     last = -1
     records = []
@@ -53,6 +54,16 @@ def replay(response: Response) -> list[Record]:
         last += body.width
         records.append(Record(last, body))
     return records
+
+
+def _part(item_id: str, part: Part, index: int, *, complete: bool) -> list[Body]:
+    identifier = part_id(item_id, part.kind.value, index)
+    place = (part.kind, index, part.call_id, part.name)
+    bodies: list[Body] = [ItemOpened(identifier, *place)]
+    if part.width:
+        pieces = (part.text, *("",) * (part.width - 1))
+        bodies.append(Delta(pieces, (SAME,) * part.width, part.kind, index))
+    return [*bodies, ItemClosed(identifier, part.text, complete, *place)]
 
 
 class Replayed:

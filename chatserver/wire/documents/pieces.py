@@ -18,7 +18,7 @@ METADATA: Schema = {
     "additionalProperties": {"type": "string", "maxLength": MAX_METADATA_VALUE},
 }
 DAY: Schema = {"type": "string", "format": "date"}
-ROLE: Schema = {"type": "string", "enum": ["system", "developer", "user", "assistant"]}
+ROLE: Schema = {"type": "string", "enum": ["system", "developer", "user", "assistant", "tool"]}
 
 
 def ref(name: str) -> Schema:

@@ -15,7 +15,7 @@ from chatserver.wire.documents.pieces import (
     or_null,
     record,
 )
-from chatserver.wire.form import EFFORTS
+from chatserver.wire.form import CHOICES, EFFORTS
 from chatserver.wire.messages import MAX_MESSAGES, MAX_TEXT
 from chatserver.wire.responses import HARMLESS_INCLUDES, MAX_ID
 
@@ -53,6 +53,9 @@ def request_schemas() -> dict[str, Schema]:
             thinking=record("type", type={"type": "string", "enum": ["enabled", "disabled"]}),
             reasoning_effort=_effort(),
             truncation={**truncation, "description": "extension; compaction only with X-Conversation-Id"},
+            tools=_tools(nested=True),
+            tool_choice=_choice(nested=True),
+            response_format=_format(nested=True),
             **_sampling(),
         ),
         "ResponseRequest": response,
@@ -83,10 +86,12 @@ def _response(conversation: Schema, truncation: Schema) -> Schema:
         },
         stream_options=record("", include_obfuscation=NO),
         max_tool_calls={**WHOLE, "minimum": 0, "maximum": 1_000_000},
-        text={"type": "object", "description": "plain text is all there is: {format: {type: text}}"},
         reasoning=record("", effort=_effort()),
         truncation=truncation,
         max_output_tokens=OUTPUT,
+        tools=_tools(nested=False),
+        tool_choice=_choice(nested=False),
+        text=record("", format=_format(nested=False)),
         **{
             "continue": {
                 **IDENTIFIER,
@@ -96,6 +101,48 @@ def _response(conversation: Schema, truncation: Schema) -> Schema:
             }
         },
         **_sampling(),
+    )
+
+
+def _function() -> dict[str, Schema]:
+    """Return the fields of a tool, wherever a dialect puts them."""
+    name: Schema = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
+    schema: Schema = {"type": "object", "description": "a JSON Schema, at most 65536 bytes"}
+    return {"name": name, "description": TEXT, "parameters": schema, "strict": FLAG}
+
+
+def _tools(nested: bool) -> Schema:
+    kind: Schema = {"const": "function"}
+    if nested:
+        tool = record("type function", type=kind, function=record("name", **_function()))
+    else:
+        tool = record("type name", type=kind, **_function())
+    return {"type": "array", "maxItems": 128, "items": tool}
+
+
+def _choice(nested: bool) -> Schema:
+    name = record("name", name=TEXT)
+    kind: Schema = {"const": "function"}
+    one = (
+        record("type function", type=kind, function=name)
+        if nested
+        else record("type name", type=kind, name=TEXT)
+    )
+    return {"oneOf": [{"type": "string", "enum": list(CHOICES)}, one]}
+
+
+def _format(nested: bool) -> Schema:
+    fields: dict[str, Schema] = {
+        "name": TEXT,
+        "description": TEXT,
+        "schema": {"type": "object"},
+        "strict": FLAG,
+    }
+    kind: Schema = {"type": "string", "enum": ["text", "json_object", "json_schema"]}
+    return (
+        record("type", type=kind, json_schema=record("name schema", **fields))
+        if nested
+        else record("type", type=kind, **fields)
     )
 
 

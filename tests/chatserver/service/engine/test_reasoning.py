@@ -9,6 +9,7 @@ import orjson
 from chatserver.domain.item import PartKind
 from chatserver.domain.tape import Cursor
 from chatserver.service.engine.written import Written
+from chatserver.service.web.replay import replay
 from chatserver.wire.response_events import ResponseEvents
 from tests.chatserver.service.engine.test_going_on import asked, web_of
 from tests.chatserver.service.engine_role import ended, first_turn, run_turn, scripted, stateless, worker
@@ -70,6 +71,19 @@ async def test_who_resumes_anywhere_gets_the_same_events(store):
         text, rest = told(events_of(response, records, after))
         assert told(whole)[0].endswith(text)
         assert rest == [pair for pair in told(whole)[1] if pair[1] > after]
+
+
+async def test_an_expired_tape_has_the_same_numbers(store):
+    """What is read from the stored response has the structure and the positions of the tape that is gone."""
+    async with scripted() as engine, worker(store, engine):
+        response = await run_turn(store, stateless("Hi", **THINKING))
+        records = await store.tapes.read(response.id, -1)
+    events = [events_of(response, found) for found in (records, replay(response))]
+    told = [
+        [(e["type"], e["sequence_number"]) for e in found if not e["type"].endswith("delta")]
+        for found in events
+    ]
+    assert told[0] == told[1]
 
 
 async def test_an_answer_goes_on_in_the_middle_of_its_reasoning(store):

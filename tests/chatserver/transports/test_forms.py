@@ -1,0 +1,186 @@
+"""Tools, structured output and reasoning through the official SDK: scripted engine, real store, real web process."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from openai import BadRequestError
+from pydantic import BaseModel
+
+from tests.chatserver.service.engine_role import scripted, worker
+from tests.chatserver.transports.conftest import opened_store, running_web
+
+WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+ADD = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}}
+CHAT_TOOLS = [
+    {"type": "function", "function": {"name": name, "description": "-", "parameters": schema}}
+    for name, schema in (("get_weather", WEATHER), ("add", ADD))
+]
+TOOLS = [
+    {"type": "function", "name": name, "parameters": schema, "strict": False}
+    for name, schema in (("get_weather", WEATHER), ("add", ADD))
+]
+
+
+class Person(BaseModel):
+    name: str
+    age: int
+
+
+class NoEngine:
+    async def run(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+@pytest.fixture
+async def sdk():
+    async with (
+        opened_store("valkey") as store,
+        scripted() as engine,
+        worker(store, engine),
+        running_web(store, engine=NoEngine()) as web,
+    ):
+        yield web.sdk()
+
+
+def ask(text: str) -> list[dict]:
+    return [{"role": "user", "content": text}]
+
+
+async def test_calls_stream_on_chat_completions(sdk):
+    """Two calls at once; the deltas make what the whole answer has; what they gave is answered."""
+    body = {
+        "model": "scripted",
+        "messages": ask("Use get_weather and add"),
+        "tools": CHAT_TOOLS,
+        "max_tokens": 400,
+    }
+    whole = await sdk.chat.completions.create(**body)
+    choice = whole.choices[0]
+    assert choice.finish_reason == "tool_calls" and choice.message.content is None
+    calls = [(call.function.name, json.loads(call.function.arguments)) for call in choice.message.tool_calls]
+    assert calls == [("get_weather", {"city": "word"}), ("add", {"a": 1, "b": 1})]
+    async with sdk.chat.completions.stream(**body) as stream:
+        found = (await stream.get_final_completion()).choices[0]
+    assert found.finish_reason == "tool_calls"
+    assert [(c.function.name, json.loads(c.function.arguments)) for c in found.message.tool_calls] == calls
+    history = [
+        *ask("Use get_weather and add"),
+        choice.message.model_dump(exclude_none=True),
+        *({"role": "tool", "tool_call_id": c.id, "content": "7"} for c in choice.message.tool_calls),
+    ]
+    after = await sdk.chat.completions.create(
+        model="scripted", messages=history, tools=CHAT_TOOLS, max_tokens=20
+    )
+    assert after.choices[0].message.content and after.choices[0].finish_reason in ("stop", "length")
+
+
+@pytest.mark.parametrize(
+    ("choice", "parallel", "names"),
+    [
+        ("none", True, []),
+        ("required", True, ["get_weather"]),
+        ({"type": "function", "function": {"name": "add"}}, True, ["add"]),
+        ("auto", False, ["get_weather"]),
+    ],
+)
+async def test_the_choice_of_tools(sdk, choice, parallel, names):
+    text = "Use get_weather and add" if choice in ("none", "auto") else "Hello"
+    answer = await sdk.chat.completions.create(
+        model="scripted",
+        messages=ask(text),
+        tools=CHAT_TOOLS,
+        tool_choice=choice,
+        parallel_tool_calls=parallel,
+        max_tokens=60,
+    )
+    assert [c.function.name for c in answer.choices[0].message.tool_calls or ()] == names
+
+
+async def test_calls_are_items_of_a_response(sdk):
+    """The SDK's stream helper sees the call grow; the conversation goes on behind what it gave, to the id."""
+    async with sdk.responses.stream(model="scripted", input="Use add", tools=TOOLS) as stream:
+        deltas = [e.delta async for e in stream if e.type == "response.function_call_arguments.delta"]
+        response = await stream.get_final_response()
+    (call,) = response.output
+    assert call.type == "function_call" and "".join(deltas) == call.arguments
+    again = await sdk.responses.retrieve(response.id)
+    assert again.output[0].call_id == call.call_id and again.tools[0].name == "get_weather"
+    after = await sdk.responses.create(
+        model="scripted",
+        previous_response_id=response.id,
+        tools=TOOLS,
+        input=[{"type": "function_call_output", "call_id": call.call_id, "output": "2"}],
+        max_output_tokens=20,
+    )
+    assert after.output[0].type == "message"
+    details = after.usage.input_tokens_details
+    assert details.cached_tokens >= response.usage.total_tokens - 1  # nothing of the call was encoded again
+    items = [item async for item in sdk.conversations.items.list(after.conversation.id, order="asc")]
+    assert [item.type for item in items] == ["message", "function_call", "function_call_output", "message"]
+    one = await sdk.conversations.items.retrieve(call.id, conversation_id=after.conversation.id)
+    assert one.type == "function_call"
+
+
+async def test_a_stream_is_resumed_within_a_call(sdk):
+    stream = await sdk.responses.create(model="scripted", input="Use add", tools=TOOLS, stream=True)
+    events = [event async for event in stream]
+    response = events[0].response
+    for event in events[:-1]:
+        rest = await sdk.responses.retrieve(response.id, stream=True, starting_after=event.sequence_number)
+        told = [e async for e in rest]
+        text = "".join(e.delta for e in told if e.type.endswith("arguments.delta"))
+        assert '{"a": 1, "b": 1}'.endswith(text)
+        assert told[-1].type == "response.completed"
+
+
+async def test_structured_output_is_parsed(sdk):
+    """`parse` of both dialects, and a streamed one."""
+    chat = await sdk.chat.completions.parse(model="scripted", messages=ask("Hi"), response_format=Person)
+    assert chat.choices[0].message.parsed == Person(name="word", age=1)
+    response = await sdk.responses.parse(model="scripted", input="Hi", text_format=Person)
+    assert response.output_parsed == Person(name="word", age=1)
+    async with sdk.responses.stream(model="scripted", input="Hi", text_format=Person) as stream:
+        assert (await stream.get_final_response()).output_parsed == Person(name="word", age=1)
+    loose = await sdk.chat.completions.create(
+        model="scripted", messages=ask("Hi"), response_format={"type": "json_object"}
+    )
+    assert isinstance(json.loads(loose.choices[0].message.content), dict)
+
+
+async def test_a_schema_that_is_none_is_refused_by_name(sdk):
+    bad = {"type": "objekt"}
+    shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": bad}}
+    tool = {"type": "function", "function": {"name": "x", "parameters": bad}}
+    for more, field in (
+        ({"response_format": shape}, "response_format.json_schema.schema"),
+        ({"tools": [tool]}, "tools[0].function.parameters"),
+    ):
+        for stream in (False, True):
+            with pytest.raises(BadRequestError) as error:
+                await sdk.chat.completions.create(model="scripted", messages=ask("Hi"), stream=stream, **more)
+            assert error.value.param == field
+    with pytest.raises(BadRequestError) as error:
+        text = {"format": {"type": "json_schema", "name": "x", "schema": bad}}
+        await sdk.responses.create(model="scripted", input="Hi", text=text)
+    assert error.value.param == "text.format.schema"
+
+
+async def test_reasoning_beside_content(sdk):
+    """DeepSeek's dialect: reasoning_content in the message and in the deltas; the history may carry it back."""
+    more = {"extra_body": {"thinking": {"type": "enabled"}}}
+    whole = await sdk.chat.completions.create(model="scripted", messages=ask("Hi"), **more)
+    message = whole.choices[0].message
+    assert message.reasoning_content and message.content
+    assert 0 < whole.usage.completion_tokens_details.reasoning_tokens < whole.usage.completion_tokens
+    stream = await sdk.chat.completions.create(model="scripted", messages=ask("Hi"), stream=True, **more)
+    deltas = [chunk.choices[0].delta async for chunk in stream]
+    assert "".join(getattr(d, "reasoning_content", None) or "" for d in deltas) == message.reasoning_content
+    assert "".join(d.content or "" for d in deltas) == message.content
+    response = await sdk.responses.create(model="scripted", input="Hi", reasoning={"effort": "high"})
+    assert [item.type for item in response.output] == ["reasoning", "message"]
+    assert response.output[0].content[0].text and response.reasoning.effort == "high"
+    history = [*ask("Hi"), *(item.model_dump(exclude_none=True) for item in response.output), *ask("And?")]
+    again = await sdk.responses.create(model="scripted", input=history, store=False, max_output_tokens=5)
+    assert again.output_text
