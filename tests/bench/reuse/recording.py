@@ -119,7 +119,7 @@ def think(encoder: Encoder, tokenizer: Tokenizer) -> None:
     """Have later prompts show only the second half of each answer, as a template does that drops reasoning."""
     assert hasattr(encoder, "shown"), "answers are shown to later prompts by another name now"
 
-    async def shown(emitted: Sequence[int]) -> Shown:
+    async def shown(emitted: Sequence[int], *_: object) -> Shown:
         half = len(emitted) // 2
         kept = tuple(emitted[half:])
         return Shown((*tokenizer.cue(), *kept, *tokenizer.tail(kept)), half)

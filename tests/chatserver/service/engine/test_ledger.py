@@ -184,7 +184,7 @@ async def test_a_template_that_drops_what_was_emitted_is_made_up_for_in_idle_tim
     async with scripted() as engine, worker(store, engine) as role:
         prompts, tokenizer = role._parts.prompts, engine.tokenizer
 
-        async def canonical(emitted):
+        async def canonical(emitted, *_):
             """As a template that no longer shows the first half, the reasoning, once it is history."""
             shown = emitted[len(emitted) // 2 :]
             return Shown((*tokenizer.cue(), *shown, *tokenizer.tail(shown)))
