@@ -53,7 +53,7 @@ class Warmth:
             return []
         look = Look(tenant, conversation_id, secrets.token_hex(16))
         await self._caches.look(look)
-        return await patiently(lambda: self._caches.answers(look), engines)
+        return await patiently(lambda: self._caches.answers(look), engines, PATIENCE)
 
     async def close(self, tenant: str, conversation_id: str) -> int | None:
         """Have the engines forget a conversation that goes on: see `released`. Raises NotFound."""
@@ -70,7 +70,7 @@ class Warmth:
             if not (engines := await self._ready()):
                 return None
             await self._caches.release(release)
-            freed = await patiently(lambda: self._caches.freed(release), engines)
+            freed = await patiently(lambda: self._caches.freed(release), engines, PATIENCE)
         except Unavailable:
             return None
         return sum(freed) if freed else None
@@ -86,7 +86,7 @@ class Warmth:
 
 
 async def patiently(
-    ask: Callable[[], Awaitable[list[_Answer]]], expected: int, patience: float = PATIENCE
+    ask: Callable[[], Awaitable[list[_Answer]]], expected: int, patience: float
 ) -> list[_Answer]:
     """Return the answers once there are as many as expected, or what there is after `patience` seconds."""
     deadline = time.monotonic() + patience
