@@ -115,11 +115,10 @@ async def test_a_full_conversation_is_made_warm_behind_its_cut(store):
         for _ in range(20):
             response = await run_turn(store, next_turn(response, "y " * 20, truncation=Truncation.AUTO))
     async with scripted(context=1024) as engine, worker(store, engine) as role:
-        await reported(store)
-        await asking(store).expect(TENANT, response.conversation)
-        async with asyncio.timeout(5):
-            while role._parts.prefixes.counts.finished == 0:
-                await asyncio.sleep(0.005)
+        async with asyncio.timeout(10):
+            while role._parts.prefixes.counts.finished == 0:  # the new engine may not listen yet
+                await asking(store).expect(TENANT, response.conversation)
+                await asyncio.sleep(0.1)
         after = await run_turn(store, next_turn(response, "z", truncation=Truncation.AUTO))
         new = len(engine.tokenizer.segment("user", "z")) + len(engine.tokenizer.cue())
         assert after.outcome.usage.prompt - after.outcome.usage.cached <= new
