@@ -87,6 +87,8 @@ class Params:
     schema: str = ""
     echo: dict[str, object] = field(default_factory=dict)
     """Request fields that the response object repeats as they were sent (JSON values)."""
+    progress: bool = False
+    """Have the tape say when the prompt is computed (`tape.Prefilled`)."""
     replay_of: str | None = None
     """Send what that response was sent, to the id; only the command line asks for it."""
 

@@ -58,6 +58,19 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefilled:
+    """The prompt of `prompt` tokens is computed, `cached` of them by earlier ones, after `ms` milliseconds.
+
+    Written before the first token, and only if it was asked for: others' numbers stay as they are.
+    """
+
+    prompt: int
+    cached: int
+    ms: float
+    width: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Interrupted:
     """The engine that had the job is gone or gave it back; the job waits for the next one."""
 
@@ -154,7 +167,9 @@ class Ended:
     width: ClassVar[int] = 1
 
 
-Body = Accepted | Queued | Waiting | Started | Interrupted | ItemOpened | Delta | ItemClosed | Ended
+Body = (
+    Accepted | Queued | Waiting | Started | Prefilled | Interrupted | ItemOpened | Delta | ItemClosed | Ended
+)
 
 
 @dataclass(frozen=True, slots=True)

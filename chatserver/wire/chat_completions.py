@@ -10,7 +10,7 @@ import orjson
 
 from chatserver.domain.item import Item, PartKind
 from chatserver.domain.response import Finish, Outcome, Params, Response, Usage
-from chatserver.domain.tape import Delta, Ended, ItemOpened, Record, Waiting
+from chatserver.domain.tape import Delta, Ended, ItemOpened, Prefilled, Record, Started, Waiting
 from chatserver.errors import BadRequest
 from chatserver.wire.commands import NEW, CompleteChat
 from chatserver.wire.errors import from_failure
@@ -44,6 +44,7 @@ def parse(body: dict[str, Any]) -> CompleteChat:
     messages = chat_messages(listed)
     params = Params(
         model=fields.text("model", longest=MAX_MODEL),
+        progress=fields.flag("return_progress"),
         max_output_tokens=_max_tokens(fields),
         metadata=metadata(fields.take("metadata")),
         **truncation(fields),
@@ -52,6 +53,8 @@ def parse(body: dict[str, Any]) -> CompleteChat:
     )
     params.echo.update(labels(fields))
     stream = fields.flag("stream")
+    if params.progress and not stream:
+        raise BadRequest("return_progress: expected stream to be true with it", param="return_progress")
     include_usage = stream_options(fields, usage=True)
     count = answers(fields)
     fleeting = fields.inert("store", False, why="is not supported here; use /v1/responses to keep answers")
@@ -179,6 +182,7 @@ class Chunks:
         "_index",
         "_last",
         "_opened",
+        "_progress",
         "_response",
         "_shared",
         "_tail",
@@ -187,6 +191,7 @@ class Chunks:
     def __init__(self, response: Response, *, include_usage: bool, index: int = 0, last: bool = True) -> None:
         self._include_usage = include_usage
         self._index = index
+        self._progress = response.params.progress and index == 0
         self._last = last
         self._opened = False
         self._shared = {
@@ -221,7 +226,22 @@ class Chunks:
             return self._end(body.outcome)
         if isinstance(body, Waiting):
             return queue_comment(body)
+        if self._progress and isinstance(body, Started | Prefilled):
+            return self._prompt_progress(body)
         return b""
+
+    def _prompt_progress(self, body: Started | Prefilled) -> bytes:
+        """Return how far the prompt is, in tokens: nothing of it, or all of it."""
+        done = body if isinstance(body, Prefilled) else Prefilled(body.prompt, 0, 0.0)
+        progress = {
+            "total": done.prompt,
+            "cache": done.cached,
+            "processed": done.prompt if done is body else 0,
+            "time_ms": done.ms,
+        }
+        usage = {"usage": None} if self._include_usage else {}
+        chunk = {**self._shared, "choices": [], "prompt_progress": progress, **usage}
+        return b"data: %b\n\n" % orjson.dumps(chunk)
 
     def _delta(self, body: Delta) -> bytes:
         text = body.text
@@ -311,6 +331,5 @@ def _refuse_rest(fields: Fields) -> None:
     fields.inert("logit_bias", {}, why="is not supported")
     fields.inert("modalities", ["text"], why="is not supported: text only")
     fields.inert("verbosity", "medium")
-    fields.inert("return_progress", False)
     for name in ("audio", "prediction", "web_search_options"):
         fields.inert(name)

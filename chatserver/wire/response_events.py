@@ -5,6 +5,7 @@
     Queued          response.queued
     Waiting         response.queue_position      no number: it is not on the tape; a comment line in SSE
     Started         response.in_progress         claim > 1: again, with `recovery: {state: resumed, claim}`
+    Prefilled       nothing
     Interrupted     response.in_progress         with `recovery: {state: interrupted}`: the engine is gone
     ItemOpened      response.output_item.added · response.content_part.added, which a call has not
     Delta           response.output_text.delta | response.reasoning_text.delta |
@@ -34,6 +35,7 @@ from chatserver.domain.tape import (
     Interrupted,
     ItemClosed,
     ItemOpened,
+    Prefilled,
     Queued,
     Record,
     Started,
@@ -161,8 +163,8 @@ class ResponseEvents:
                 return [self._state("response.created", Status.QUEUED)]
             case Queued():
                 return [self._state("response.queued", Status.QUEUED)]
-            case Waiting():
-                return []  # not on the tape
+            case Waiting() | Prefilled():
+                return []  # not on the tape; told by Chat Completions only
             case Started(claim=claim):
                 event = self._state("response.in_progress", Status.IN_PROGRESS)
                 return [event | {"recovery": {"state": "resumed", "claim": claim}} if claim > 1 else event]

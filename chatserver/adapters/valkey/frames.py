@@ -24,6 +24,7 @@ from chatserver.domain.tape import (
     Interrupted,
     ItemClosed,
     ItemOpened,
+    Prefilled,
     Queued,
     Record,
     Started,
@@ -103,6 +104,7 @@ _WRITERS: dict[type, Callable[[Any], tuple[object, ...]]] = {
     ItemClosed: lambda b: (5, b.item_id, b.text, b.complete, b.kind, b.index, b.call_id, b.name),
     Ended: lambda b: (6, b.outcome),
     Interrupted: lambda _: (7,),
+    Prefilled: lambda b: (9, b.prompt, b.cached, b.ms),
 }
 _READERS: dict[int, Callable[..., Body]] = {
     0: Accepted,
@@ -114,5 +116,6 @@ _READERS: dict[int, Callable[..., Body]] = {
     ),
     6: lambda fields: Ended(codec.outcome_from(fields)),
     7: Interrupted,
+    9: Prefilled,
     8: lambda pieces, ids, kind, index: Delta(tuple(pieces), tuple(ids), PartKind(kind), index),
 }

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from chatserver.domain.item import Item, ItemStatus, Role
 from chatserver.domain.response import Failure, Finish, Outcome, Response, Status
 from chatserver.domain.stops import Pair
-from chatserver.domain.tape import Body, Ended, Started
+from chatserver.domain.tape import Body, Ended, Prefilled, Started
 from chatserver.errors import (
     BadRequest,
     ChatServerError,
@@ -203,7 +203,15 @@ class Turn:
     def _delta(self, pairs: list[Pair]) -> None:
         self._parts.prefixes.answering(self)
         if pairs and not self._lost:
-            self._write(*self._written.take(pairs))
+            self._write(*self._prefilled(), *self._written.take(pairs))
+
+    def _prefilled(self) -> list[Body]:
+        """Return what is told before the first token, to those who asked for it."""
+        generation = self._generation
+        if not self._response.params.progress or self._written.output or not (generation and self._prompt):
+            return []
+        ms = round((generation.first_at - generation.started_at) * 1000, 2)
+        return [Prefilled(self._prompt.length, min(generation.cached, self._prompt.length), ms)]
 
     def _write(self, *bodies: Body) -> None:
         if not self._lost:

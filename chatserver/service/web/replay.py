@@ -25,6 +25,7 @@ from chatserver.domain.tape import (
     Interrupted,
     ItemClosed,
     ItemOpened,
+    Prefilled,
     Queued,
     Record,
     Started,
@@ -47,6 +48,11 @@ def replay(response: Response) -> list[Record]:
         for index, part in enumerate(parts):
             last = index == len(parts) - 1
             bodies += _part(item.id, part, index, complete=not last or item.status is ItemStatus.COMPLETED)
+        if outcome.usage.output and response.params.progress:
+            usage, ms = outcome.usage, outcome.timing.engine_ttft_ms
+            before = next(at for at, body in enumerate(bodies) if isinstance(body, ItemOpened))
+            # a plain answer's part begins with the prompt, others' when their kind is known
+            bodies.insert(before if item.parts else before + 1, Prefilled(usage.prompt, usage.cached, ms))
     bodies.append(Ended(outcome))
     last = -1
     records = []

@@ -50,6 +50,10 @@ def request_schemas() -> dict[str, Schema]:
             max_tokens=OUTPUT,
             max_completion_tokens=OUTPUT,
             stream_options=record("", include_usage=FLAG, include_obfuscation=NO),
+            return_progress={
+                **FLAG,
+                "description": "extension, with stream: chunks that say how far the prompt is",
+            },
             thinking=record("type", type={"type": "string", "enum": ["enabled", "disabled"]}),
             reasoning_effort=_effort(),
             truncation={**truncation, "description": "extension; compaction only with X-Conversation-Id"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -63,6 +64,29 @@ async def test_an_edit_is_a_branch_and_a_repeat_regenerates(whole):
     streamed = CHAT | {"messages": [HELLO], "stream": True, "n": 2}
     answer = await http.post("/v1/chat/completions", json=streamed, headers={"X-Conversation-Id": "new"})
     assert answer.headers["x-conversation-id"].startswith("conv_") and "[DONE]" in answer.text
+
+
+async def test_progress_of_the_prompt(whole):
+    """Only for who asks: none of it at the start, then all of it, before the first word; an exact count of hits."""
+    http, chunks = whole.http(), []
+    ask = CHAT | {"messages": [SYSTEM, HELLO], "stream": True, "stream_options": {"include_usage": True}}
+    for more in ({}, {"return_progress": True}, {"return_progress": True, "n": 2}):
+        answer = await http.post("/v1/chat/completions", json=ask | more)
+        chunks = [json.loads(e["data"]) for e in parse_sse(answer.text) if e["data"] != "[DONE]"]
+        told = [chunk["prompt_progress"] for chunk in chunks if "prompt_progress" in chunk]
+        assert len(told) == (2 if more else 0)
+        assert all(chunk["choices"] == [] for chunk in chunks if "prompt_progress" in chunk)
+    usage, (first, last) = chunks[-1]["usage"], told
+    assert first == {"total": usage["prompt_tokens"], "cache": 0, "processed": 0, "time_ms": 0.0}
+    assert last["processed"] == last["total"] == usage["prompt_tokens"] and last["time_ms"] > 0
+    assert last["cache"] == usage["prompt_cache_hit_tokens"] > 0
+    sdk = whole.sdk()
+    stream = await sdk.chat.completions.create(
+        model="scripted", messages=[HELLO], stream=True, max_tokens=20, extra_body={"return_progress": True}
+    )
+    assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
+    refused = await http.post("/v1/chat/completions", json=ask | {"stream": False, "return_progress": True})
+    assert refused.status_code == 400
 
 
 async def test_it_can_be_resumed_and_continued(whole):
