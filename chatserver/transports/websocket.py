@@ -21,7 +21,6 @@ from starlette.websockets import WebSocket
 
 from chatserver.domain.access import Scope
 from chatserver.domain.response import Response
-from chatserver.domain.tape import Record
 from chatserver.errors import (
     BadRequest,
     ChatServerError,
@@ -299,9 +298,11 @@ class Connection:
         events = ResponseEvents(response, stream_id)
         try:
             while not reader.ended:
-                # as bytes before the first is sent: a batch takes ten times as much while a client stalls
-                for data in _encoded(events, await reader.batch(), after):
-                    await self._socket.send(data)
+                # one record as bytes at a time: records take ten times as much, for as long as a client stalls
+                records = deque(await reader.batch())
+                while records:
+                    for event in events.encode(records.popleft(), after):
+                        await self._socket.send(event.data)
         finally:
             await reader.aclose()
 
@@ -310,7 +311,3 @@ class Connection:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _encoded(events: ResponseEvents, records: list[Record], after: int) -> list[bytes]:
-    return [event.data for record in records for event in events.encode(record, after)]
