@@ -15,6 +15,7 @@ from chatserver.transports.sse import Events, EventStream, whole
 from chatserver.transports.together import Together
 from chatserver.wire import chat_completions as wire
 from chatserver.wire import errors
+from chatserver.wire.chat_chunks import Choices, Chunks
 from chatserver.wire.commands import CompleteChat
 from chatserver.wire.conversations import list_object, model_object
 from chatserver.wire.errors import from_failure
@@ -79,9 +80,9 @@ class _Endpoints:
     ) -> HttpResponse:
         opening = await self._door.chat.opening(readers[0])
         if not response.siblings:
-            chunks = wire.Chunks(response, include_usage=ask.include_usage)
+            chunks = Chunks(response, include_usage=ask.include_usage)
             return EventStream(readers[0], Events(readers[0], opening, chunks.encode, _error_line), ticket)
-        choices = wire.Choices(response, include_usage=ask.include_usage)
+        choices = Choices(response, include_usage=ask.include_usage)
         return EventStream(together, together.events(opening, choices.encode, _error_line), ticket)
 
     async def _whole(

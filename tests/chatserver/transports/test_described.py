@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect
 from chatserver.domain.item import PartKind
 from chatserver.domain.response import Params, Response
 from chatserver.domain.tape import Delta, ItemClosed, ItemOpened, Record
-from chatserver.wire.chat_completions import Chunks
+from chatserver.wire.chat_chunks import Chunks
 from chatserver.wire.documents import asyncapi, openapi
 from chatserver.wire.response_events import ResponseEvents
 

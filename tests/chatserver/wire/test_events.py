@@ -35,7 +35,8 @@ from chatserver.domain.response import (
 from chatserver.domain.tape import Accepted, Delta, Ended, ItemClosed, ItemOpened, Queued, Record, Started
 from chatserver.errors import Overloaded, Unauthenticated
 from chatserver.wire import errors
-from chatserver.wire.chat_completions import Chunks, completion
+from chatserver.wire.chat_chunks import Chunks
+from chatserver.wire.chat_completions import completion
 from chatserver.wire.response_events import ResponseEvents, encode_text
 from chatserver.wire.response_objects import response_object
 
