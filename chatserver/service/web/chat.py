@@ -9,6 +9,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from chatserver.domain.ids import SHARDS, shard_of
 from chatserver.domain.item import Conversation, Item, Message
@@ -228,7 +229,8 @@ class Chat:
             return response, Replayed(
                 response_id, (), after
             )  # nothing follows, so there is nothing to wait for
-        return response, self._hub.follow(response_id, after)
+        # what it ended with comes from the tape; a reader that stalls need not keep it, too
+        return replace(response, outcome=None), self._hub.follow(response_id, after)
 
     async def attach(self, response: Response, *, fresh: bool, resumable: bool) -> Reader:
         """Return a reader, from the start, of what `respond` or `complete` just returned.
