@@ -68,6 +68,10 @@ class Params:
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
+    min_p: float = 0.0
+    """Share of the likeliest token's probability below which tokens are left out."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token id, what is added to its logit)."""
     seed: int | None = None
     stop: tuple[str, ...] = ()
     presence_penalty: float = 0.0

@@ -185,7 +185,6 @@ def _refuse_rest(fields: Fields) -> None:
     fields.inert("logprobs", False, why="is not supported: log-probabilities are not kept")
     fields.inert("functions", [], why="are not supported")
     fields.inert("function_call", "none", why="is not supported")
-    fields.inert("logit_bias", {}, why="is not supported")
     fields.inert("modalities", ["text"], why="is not supported: text only")
     fields.inert("verbosity", "medium")
     for name in ("audio", "prediction", "web_search_options"):

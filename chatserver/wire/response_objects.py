@@ -126,6 +126,8 @@ def _context(response: Response, ledger: Ledger, usage: Usage) -> dict[str, Any]
             "temperature": params.temperature,
             "top_p": params.top_p,
             "top_k": params.top_k,
+            "min_p": params.min_p,
+            "logit_bias": {str(token): bias for token, bias in params.logit_bias},
             "seed": params.seed,
             "stop": params.stop,
             "presence_penalty": params.presence_penalty,

@@ -8,6 +8,7 @@ from chatserver.wire.fields import Fields, wrong
 
 MAX_STOPS = 4
 MAX_STOP_LENGTH = 1_000
+MAX_BIASES = 300
 MAX_OUTPUT = 10_000_000
 MAX_MODEL = 256
 MAX_ANSWERS = 8
@@ -22,6 +23,8 @@ def sampling(fields: Fields) -> dict[str, Any]:
         "temperature": fields.number("temperature", None, 0, 2),
         "top_p": _share(fields, "top_p"),
         "top_k": fields.whole("top_k", None, -1, 1_000_000),
+        "min_p": fields.number("min_p", 0.0, 0, 1),
+        "logit_bias": _logit_bias(fields),
         "seed": fields.whole("seed", None, -(2**63), 2**63 - 1),
         "stop": _stops(fields),
         "presence_penalty": fields.number("presence_penalty", 0.0, -2, 2),
@@ -74,6 +77,23 @@ def _share(fields: Fields, name: str) -> float | None:
     if value == 0:
         raise wrong(fields.path(name), "a number above 0 and up to 1", value)
     return value
+
+
+def _logit_bias(fields: Fields) -> tuple[tuple[int, float], ...]:
+    """Take `logit_bias`, an object of token ids."""
+    path, value = fields.path("logit_bias"), fields.take("logit_bias")
+    if value is None:
+        return ()
+    if not isinstance(value, dict) or len(value) > MAX_BIASES:
+        raise wrong(path, f"an object of at most {MAX_BIASES} token ids", value)
+    inner = Fields(value, path)
+    found = []
+    for token in sorted(value):
+        if not (token.isascii() and token.isdigit() and len(token) <= 9):
+            raise wrong(path, "token ids as names", token)
+        bias = inner.number(token, 0.0, -100, 100)
+        found.append((int(token), bias))
+    return tuple(found)
 
 
 def _stops(fields: Fields) -> tuple[str, ...]:

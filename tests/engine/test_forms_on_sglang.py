@@ -77,3 +77,19 @@ async def test_a_schema_that_cannot_be_kept_is_refused(sglang_engine):
         assert error.value.field == field
     with pytest.raises(RequestRefused):
         sglang_engine.tokenizer.cue(True)  # SmolLM2 does not reason
+
+
+async def test_a_bias_and_a_floor_decide(sglang_engine):
+    """100 more on one logit makes it the choice; a floor of 1 leaves the likeliest alone."""
+    tokenizer = sglang_engine.tokenizer
+    ids = (*tokenizer.head(None), *tokenizer.segment("user", "Hi"), *tokenizer.cue())
+    (wanted,) = tokenizer.encode(" tide")
+
+    async def first(**sampling) -> int:
+        asked = GenerateRequest(new_id(), ids, Sampling(1, **sampling))
+        (token,) = [i async for chunk in sglang_engine.generate(asked) for i in chunk.ids]
+        return token
+
+    assert await first(temperature=0.0, logit_bias=((wanted, 100.0),)) == wanted
+    greedy = await first(temperature=0.0)
+    assert {await first(temperature=2.0, min_p=1.0, seed=seed) for seed in range(5)} == {greedy}

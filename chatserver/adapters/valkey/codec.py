@@ -183,6 +183,7 @@ _ITEM_STATES = {status.value: status for status in ItemStatus}
 
 def _params(fields: dict[str, Any]) -> Params:
     fields["stop"] = tuple(fields["stop"])
+    fields["logit_bias"] = tuple((token, bias) for token, bias in fields.get("logit_bias", ()))
     fields["messages"] = tuple(_message(message) for message in fields["messages"])
     fields["truncation"] = Truncation(fields["truncation"])
     return Params(**fields)

@@ -145,6 +145,8 @@ class Generation:
             presence_penalty=params.presence_penalty,
             frequency_penalty=params.frequency_penalty,
             ignore_end=params.ignore_end,
+            min_p=params.min_p,
+            logit_bias=params.logit_bias,
         )
 
 

@@ -172,6 +172,13 @@ def _sampling() -> Schema:
         "top_k": {"type": "integer", "minimum": -1, "maximum": 1_000_000, "description": "extension"},
         "seed": {**WHOLE, "minimum": -(2**63), "maximum": 2**63 - 1},
         "stop": {"oneOf": [stop, {"type": "array", "items": stop, "maxItems": bounds.MAX_STOPS}]},
+        "min_p": {"type": "number", "minimum": 0, "maximum": 1, "default": 0, "description": "extension"},
+        "logit_bias": {
+            "type": "object",
+            "maxProperties": 300,
+            "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+            "propertyNames": {"pattern": "^[0-9]{1,9}$"},
+        },
         "presence_penalty": {"type": "number", "minimum": -2, "maximum": 2, "default": 0},
         "frequency_penalty": {"type": "number", "minimum": -2, "maximum": 2, "default": 0},
         "ignore_eos": {"type": "boolean", "default": False, "description": "extension"},
