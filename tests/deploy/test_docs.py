@@ -18,6 +18,14 @@ def written_rows() -> list[str]:
     return [line for line in part.splitlines() if line.startswith("|")]
 
 
+def test_every_decision_has_a_number_of_its_own():
+    """File name and title say the same number, and no two pages share one."""
+    pages = sorted((readme_table.ROOT / "chatserver/decisions").glob("*.md"))
+    numbers = [int(page.name[:4]) for page in pages]
+    assert numbers == [int(re.match(r"# (\d+)\. ", page.read_text())[1]) for page in pages]
+    assert len(set(numbers)) == len(numbers)
+
+
 def test_every_setting_is_told():
     """The README's table of settings names each variable and its default, and no other."""
     told = set(re.findall(r"^\| `((?:CHATSERVER|SCRIPTED)_[A-Z_]+)` \|", TEXT, re.MULTILINE))
