@@ -14,7 +14,7 @@ from chatserver import client as library
 from chatserver.client import Finished, Lost, Options, QueuePlace, Started, TextDelta, connect
 from tests.chatserver.client.cutting import cutting
 from tests.chatserver.transports.conftest import opened_store, running_web
-from tests.chatserver.transports.test_keys import new_key
+from tests.chatserver.transports.keyed import new_key
 
 BRIEF = Options(patience=20, connect_timeout=2, silence=15, call_timeout=5)
 WORDS = "".join(f"w{i} " for i in range(20))

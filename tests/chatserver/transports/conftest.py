@@ -13,11 +13,13 @@ import uvicorn
 from openai import AsyncOpenAI
 
 from chatserver.app.web import chat_on
+from chatserver.service.web import vigil
 from chatserver.service.web.chat import Chat
 from chatserver.service.web.hub import Hub
 from chatserver.settings import Settings
 from chatserver.transports.connections import ServerConfig
 from chatserver.transports.http import create_app
+from tests.chatserver.transports.keyed import PRICES
 from tests.fakes import MODEL, FakeEngine, MemoryStore
 
 
@@ -116,3 +118,18 @@ async def web(request):
         while not await web.store.registry.models():
             await asyncio.sleep(0.005)
         yield web
+
+
+@pytest.fixture
+async def two(monkeypatch):
+    """Two web processes on one real store; the first has an engine."""
+    monkeypatch.setattr(vigil, "INTERVAL", 0.05)
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(opened_store("valkey"))
+        first = await stack.enter_async_context(running_web(store, prices=PRICES))
+        second = await stack.enter_async_context(
+            running_web(store, engine=first.engine, prices=PRICES, cors_origins=("https://chat.example",))
+        )
+        while not await store.registry.models():
+            await asyncio.sleep(0.005)
+        yield first, second

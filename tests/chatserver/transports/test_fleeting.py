@@ -9,8 +9,8 @@ import pytest
 
 from chatserver.ports import turns
 from tests.chatserver.transports.conftest import opened_store, running_web
+from tests.chatserver.transports.keyed import bearer, new_key
 from tests.chatserver.transports.test_http import parse_sse
-from tests.chatserver.transports.test_keys import bearer, new_key
 
 ANSWER = "".join(f"w{i} " for i in range(20))
 ASK = {"model": "tiny", "input": "a very private question"}

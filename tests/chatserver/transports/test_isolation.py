@@ -9,7 +9,7 @@ import pytest
 from chatserver.domain.ids import shard_of
 from chatserver.wire.documents import openapi
 from tests.chatserver.transports.conftest import opened_store, running_web
-from tests.chatserver.transports.test_keys import bearer, new_key, socket_of
+from tests.chatserver.transports.keyed import bearer, new_key, socket_of
 
 VOLATILE = ("x-request-id", "date", "content-length")
 QUERIES = ("", "?stream=true", "?branches=all", "?limit=1")
