@@ -19,6 +19,7 @@ from sglang.srt.function_call.json_array_parser import JsonArrayParser
 from sglang.srt.parser.reasoning_parser import ReasoningParser
 
 from engine.answers import Choice, Form, Piece, PieceKind
+from engine.tagged_calls import TAGS, Said, TaggedCalls
 
 _MOST_DRAINS = 1_000
 """Looks for calls that a parser still holds when the text has ended; each look gives a name or arguments."""
@@ -27,7 +28,7 @@ _MOST_DRAINS = 1_000
 class SglangSplitter:
     """`engine.answers.Splitter` on SGLang's parsers. `reasoning`, `calls`: None where the answer can have none."""
 
-    def __init__(self, reasoning: ReasoningParser | None, calls: _Calls | None) -> None:
+    def __init__(self, reasoning: ReasoningParser | None, calls: _Calls | TaggedCalls | None) -> None:
         self._reasoning = reasoning
         self._calls = calls
 
@@ -54,34 +55,30 @@ class SglangSplitter:
 
 
 class _Calls:
-    """Text and calls of one answer. White space that surrounds calls is no text."""
+    """Text and calls of one answer, where all of it goes through one parser."""
 
     def __init__(self, parser: FunctionCallParser | JsonArrayParser, tools: list[Tool]) -> None:
         self._parser = parser
         self._tools = tools
-        self._space = ""
-        self._said = False
+        self._said = Said()
         self._called = -1
 
     def push(self, text: str) -> list[Piece]:
         normal, items = self._parse(text)
-        return self._text(normal) + self._items(items)
+        return self._said.text(normal) + self._items(items)
 
     def flush(self) -> list[Piece]:
         if isinstance(self._parser, JsonArrayParser):
             end = self._parser.finish(self._tools)
-            pieces = self._text(end.normal_text) + self._items(end.calls)
+            pieces = self._said.text(end.normal_text) + self._items(end.calls)
         else:
             normal, items = self._parser.parse_stream_end()
-            pieces = self._text(normal) + self._items(items)
+            pieces = self._said.text(normal) + self._items(items)
         for _ in range(_MOST_DRAINS):
             if not (more := self.push("")):
                 break
             pieces += more
-        pieces += self._unsent()
-        if self._space and self._called < 0:
-            pieces.append(Piece(PieceKind.TEXT, self._space))
-        return pieces
+        return pieces + self._unsent() + self._said.flush()
 
     def _parse(self, text: str) -> tuple[str, Sequence[Any]]:
         if isinstance(self._parser, JsonArrayParser):
@@ -89,21 +86,12 @@ class _Calls:
             return found.normal_text, found.calls
         return self._parser.parse_stream_chunk(text)
 
-    def _text(self, text: str | None) -> list[Piece]:
-        text = self._space + (text or "")
-        self._space = ""
-        if not text.strip() and (self._called >= 0 or not self._said):
-            self._space = "" if self._called >= 0 else text
-            return []
-        self._said = True
-        return [Piece(PieceKind.TEXT, text)]
-
     def _items(self, items: Sequence[Any]) -> list[Piece]:
         pieces = []
         for item in items:
             if item.name:
                 self._called = max(self._called, item.tool_index)
-                self._space = ""
+                self._said.call()
             if item.name or item.parameters:
                 pieces.append(Piece(PieceKind.CALL, item.parameters, item.tool_index, item.name or ""))
         return pieces
@@ -133,13 +121,19 @@ def splitter(
     thoughts = ReasoningParser(reasoning, force_reasoning=forced) if reasoning else None
     if not form.calls or tools is None:
         return SglangSplitter(thoughts, None) if thoughts else None
-    declared = tools_of(form)
-    parser: FunctionCallParser | JsonArrayParser = FunctionCallParser(
-        declared, tools, tool_choice=choice_of(form) if form.must_call else None
-    )
+    return SglangSplitter(thoughts, _calls(form, tools))
+
+
+def _calls(form: Form, tools: str) -> _Calls | TaggedCalls:
+    declared, choice = tools_of(form), choice_of(form) if form.must_call else None
+
+    def fresh() -> FunctionCallParser:
+        return FunctionCallParser(declared, tools, tool_choice=choice)
+
+    parser = fresh()
     if form.must_call and not parser.owns_tool_format():
-        parser = JsonArrayParser()
-    return SglangSplitter(thoughts, _Calls(parser, declared))
+        return _Calls(JsonArrayParser(), declared)
+    return TaggedCalls(TAGS[tools], fresh) if tools in TAGS else _Calls(parser, declared)
 
 
 def tools_of(form: Form) -> list[Tool]:
