@@ -135,10 +135,12 @@ def _ledger() -> Schema:
         template_hash=TEXT,
         prompt_hash=TEXT,
         sampling=record(
-            "temperature top_p top_k seed stop",
+            "temperature top_p top_k min_p logit_bias seed stop",
             temperature=number,
             top_p=number,
             top_k=or_null(WHOLE),
+            min_p=number,
+            logit_bias={"type": "object", "additionalProperties": {"type": "number"}},
             seed=or_null(WHOLE),
             stop={"type": "array", "items": TEXT},
             presence_penalty={"type": "number"},

@@ -104,5 +104,5 @@ class _Louder:
     def __getattr__(self, name):
         return getattr(self._tokenizer, name)
 
-    def segment(self, role, text):
-        return (*self._tokenizer.segment(role, text), 200)
+    def segment(self, role, text, calls=()):
+        return (*self._tokenizer.segment(role, text, calls), 200)
