@@ -9,7 +9,8 @@ to be computed anew at its new place, so it is made exactly as the template show
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Protocol
 
 from engine.contract import Difference, Shown
@@ -25,15 +26,21 @@ class Codec(Protocol):
     def segment(self, role: str, text: str) -> tuple[int, ...]: ...  # noqa: D102
     def template_ids(self, text: str) -> tuple[int, ...]: ...  # noqa: D102
     def tail(self, emitted: Sequence[int]) -> tuple[int, ...]: ...  # noqa: D102
+    def encode(self, text: str) -> tuple[int, ...]: ...  # noqa: D102
     def decode(self, ids: Sequence[int]) -> str: ...  # noqa: D102
 
 
 class EarlierAnswers:
-    """Shows answers of one template. `wrapper`: around an earlier answer; `cue`: what asks for a new one."""
+    """Shows answers of one template. `wrapper`: around an earlier answer; `cue`: what asks for a new one.
 
-    def __init__(self, codec: Codec, wrapper: Wrapper, cue: str) -> None:
+    `marks`: special tokens that a model writes and that text does not show: those of its calls.
+    """
+
+    def __init__(self, codec: Codec, wrapper: Wrapper, cue: str, marks: Mapping[int, str]) -> None:
         self._codec = codec
         self._wrapper = wrapper
+        self._marks = marks
+        self._close = codec.template_ids(wrapper.close)
         self._cue = codec.template_ids(cue)
         self._open = codec.template_ids(wrapper.open)
         self._opens_reasoning = bool(wrapper.reasoning) and cue.rstrip().endswith(wrapper.reasoning.start)
@@ -47,12 +54,28 @@ class EarlierAnswers:
         end = self._reasoning_end(body)
         # the mark before the answer proper makes the template strip what it strips behind it
         mark = self._wrapper.reasoning.end if self._wrapper.reasoning and end else ""
-        rendered = self._codec.segment("assistant", mark + self._codec.decode(body[end:]))
+        rendered = self._rendered(mark, body[end:])
         if rendered == written:
             return Shown(written, end)
         if self._wrapper.reasoning is not None and (end or self._cue != self._open):
             return Shown(rendered, end, _difference("reasoning", written, rendered, rewritten=True))
         return Shown(written, end, _difference(self._why(body), written, rendered, rewritten=False))
+
+    def _rendered(self, mark: str, answer: Sequence[int]) -> tuple[int, ...]:
+        """Return the answer proper as the template shows it: its text encoded anew, the marks of calls as they are."""
+        if self._marks.keys().isdisjoint(answer):
+            return self._codec.segment("assistant", mark + self._codec.decode(answer))
+        runs = [(own, list(run)) for own, run in groupby(answer, self._marks.__contains__)]
+        texts = [
+            "".join(self._marks[i] for i in run) if own else self._codec.decode(run) for own, run in runs
+        ]
+        whole = "".join(texts)
+        shown = self._wrapper.strip(mark + whole)
+        start = whole.index(shown)  # only white space at the ends is stripped
+        texts[0], stripped = texts[0][start:], len(whole) - start - len(shown)
+        texts[-1] = texts[-1][: len(texts[-1]) - stripped]
+        ids = [run if own else self._codec.encode(text) for (own, run), text in zip(runs, texts, strict=True)]
+        return (*self._open, *(i for part in ids for i in part), *self._close)
 
     def _length(self, emitted: Sequence[int], tail: Sequence[int]) -> int:
         """Return how many tokens there are before the end token, if that was emitted."""

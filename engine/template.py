@@ -25,6 +25,8 @@ REASONING = (("<think>", "</think>"), ("◁think▷", "◁/think▷"))
 
 _MARK = "\u2042{}\u2042"
 _CUE = "cue"
+_LATER_SYSTEM = (("user", "system", "user"), ("user", "assistant", "system", "user"))
+_REPEATS = (("user", "user"), ("user", "assistant", "assistant"))
 _TOOL_ORDERS = (
     ("user", "assistant", "tool", "tool", "user"),
     ("user", "assistant", "tool", "assistant"),
@@ -144,7 +146,11 @@ class _Probe:
 
     def learn(self) -> ChatTemplate:
         joints = self._joints()
-        joints |= self._tool_joints(joints)
+        # Two of a role in a row are joined as others are, if the template does it otherwise: DeepSeek's do, whose
+        # assistant has an opening behind a user alone. Tools' messages that do not fit are shown in our own words.
+        for roles in _REPEATS:
+            joints = self._with(joints, [roles, ("user", "assistant", *roles)])
+        joints = self._with(joints, _TOOL_ORDERS)
         roles = {role for role, _ in joints}
         closes = {role: self._close(role, joints) for role in roles}
         opens = self._opens(joints, closes)
@@ -159,35 +165,27 @@ class _Probe:
     def _joints(self) -> dict[tuple[str, str], str]:
         """Return (role, next role or cue) -> text between them, for all pairs that the template allows."""
         joints: dict[tuple[str, str], str] = {}
+        later = _LATER_SYSTEM if all(self._in_order(roles) for roles in _LATER_SYSTEM) else ()
         for prefix in ((), ("user", "assistant")):
-            for pair in self._pairs():
-                self._note_joints(joints, (*prefix, *pair))
+            for roles in (("user", "assistant", "user"), *later):
+                self._note_joints(joints, (*prefix, *roles))
         for needed in (("user", "assistant"), ("assistant", "user"), ("user", _CUE)):
             if needed not in joints:
                 raise ModelUnusable(f"the chat template does not allow {needed[1]} after {needed[0]}")
         return joints
 
-    def _tool_joints(self, joints: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], str]:
-        """Return the joints of tool messages; none if the template has no such role, or not one by one."""
+    def _with(
+        self, joints: dict[tuple[str, str], str], orders: Iterable[tuple[str, ...]]
+    ) -> dict[tuple[str, str], str]:
+        """Return the joints with those of more orders, if these fit; else as they are."""
         found = dict(joints)
         try:
-            for roles in _TOOL_ORDERS:
+            for roles in orders:
                 self._note_joints(found, roles)
             self._opens(found, {role: self._close(role, found) for role, _ in found})
         except ModelUnusable:
-            return {}  # it is served without tools
-        return {pair: text for pair, text in found.items() if "tool" in pair}
-
-    def _pairs(self) -> list[tuple[str, ...]]:
-        later_system = [("user", "system", "user"), ("user", "assistant", "system", "user")]
-        if not all(self._in_order(roles) for roles in later_system):
-            later_system = []
-        return [
-            ("user", "assistant", "user"),
-            ("user", "user"),
-            ("user", "assistant", "assistant"),
-            *later_system,
-        ]
+            return joints
+        return found
 
     def _note_joints(self, joints: dict[tuple[str, str], str], roles: tuple[str, ...]) -> None:
         between = self.between(roles, cue=True)

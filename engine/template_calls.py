@@ -20,12 +20,15 @@ _PROBE = {"probe": "known"}
 
 
 class EarlierCalls:
-    """Shows calls in the words of one template. `specials`: strings of special tokens."""
+    """Shows calls in the words of one template.
 
-    def __init__(self, render: Render, specials: Sequence[str]) -> None:
+    `specials`: strings of special tokens. `before`: what a user's message "-" is in a prompt, with the head.
+    """
+
+    def __init__(self, render: Render, specials: Sequence[str], before: str) -> None:
         self._render = render
         self._specials = specials
-        self._before = render([("user", "-")], False) or ""
+        self._before = before
         self._as_values = self._shows_probe(True)
         self.known = self._as_values or self._shows_probe(False)
         """Whether the template has words for calls."""

@@ -82,8 +82,9 @@ class HubTokenizer:
         self.template_hash = _hash(vocabulary, template, constants)
         self._marked = _byte_table(vocabulary, self._full, added, self.end_ids)
         answer = self._template.roles["assistant"]
+        marks = {i: content for i, content in specials.items() if i not in self.end_ids and i in silent}
         self._earlier = {
-            choice: EarlierAnswers(self, answer, cue)
+            choice: EarlierAnswers(self, answer, cue, marks)
             for choice, cue in (
                 (None, self._template.cue),
                 (True, self._template.thinking_cue),
@@ -91,7 +92,9 @@ class HubTokenizer:
             )
         }
         self._shows_tools = _shows_tools(render, self._template)
-        self._calls = EarlierCalls(render, _visible(added))
+        user = self._template.roles["user"]
+        before = f"{self._template.plain_head}{user.open}-{user.close}"
+        self._calls = EarlierCalls(render, _visible(added), before)
         self._check(render)
 
     @classmethod
@@ -140,7 +143,7 @@ class HubTokenizer:
         roles = self._template.roles
         if calls:
             return self._with_calls(text, calls)
-        if role == "tool" and not ("tool" in roles and self._calls.known):
+        if role == "tool" and not ("tool" in roles and (self._calls.known or self._shows_tools)):
             return self._wrap(roles["user"], tool_texts.output(text))
         return self._wrap(roles[_ROLES.get(role, role)], text)
 
@@ -201,12 +204,12 @@ class HubTokenizer:
         return ByteDecoder(self._marked if marks else self._table)
 
     def _with_calls(self, text: str, calls: Sequence[Call]) -> tuple[int, ...]:
+        answer = self._template.roles["assistant"]
+        text = answer.strip(text)
         around = self._calls.around(text, calls) if self._calls.known else None
         if around is None:
-            return self._wrap(self._template.roles["assistant"], tool_texts.with_calls(text, calls))
-        return (
-            self.template_ids(around[0]) + (self.encode(text) if text else ()) + self.template_ids(around[1])
-        )
+            return self._wrap(answer, tool_texts.with_calls(text, calls))
+        return self._wrap(Wrapper(*around), text)
 
     def _make_head(self, instructions: str | None, tools: str) -> tuple[int, ...]:
         if not tools:
