@@ -263,6 +263,10 @@ class Tokenizer(Protocol):
         """Return the text of `ids` without special tokens."""
         ...
 
+    def raw(self, token: int) -> bytes:
+        """Return the bytes of one token, b"" of a special one. They may end, or begin, within a character."""
+        ...
+
     def decoder(self, *, marks: bool = False) -> Decoder:
         """Return a fresh decoder that skips special tokens. `marks`: only those that end an answer."""
         ...

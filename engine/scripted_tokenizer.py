@@ -98,6 +98,10 @@ class ScriptedTokenizer:
         """Return the text of `ids` without special tokens."""
         return b"".join([BYTES[i] for i in ids]).decode("utf-8", "replace")
 
+    def raw(self, token: int) -> bytes:
+        """Return the bytes of one token, b"" of a special one."""
+        return BYTES[token]
+
     def decoder(self, *, marks: bool = False) -> Decoder:
         """Return a fresh decoder; its only marks are text."""
         return ByteDecoder(BYTES)

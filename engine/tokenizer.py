@@ -197,6 +197,10 @@ class HubTokenizer:
             return self._table.decode(ids)
         return self._full.decode(list(ids), skip_special_tokens=True)
 
+    def raw(self, token: int) -> bytes:
+        """Return the bytes of one token, b"" of a special one. Other than byte-level vocabularies drop some spaces."""
+        return self.decode((token,)).encode() if self._table is None else self._table[token]
+
     def decoder(self, *, marks: bool = False) -> Decoder:
         """Return a fresh decoder that skips special tokens. `marks`: only those that end an answer."""
         if self._table is None or self._marked is None:

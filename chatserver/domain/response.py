@@ -12,6 +12,7 @@ from enum import StrEnum
 from itertools import accumulate, pairwise
 
 from chatserver.domain.item import Item, Message
+from chatserver.domain.logprob import Logprob
 from chatserver.domain.money import Price
 
 
@@ -93,6 +94,8 @@ class Params:
     """Request fields that the response object repeats as they were sent (JSON values)."""
     progress: bool = False
     """Have the tape say when the prompt is computed (`tape.Prefilled`)."""
+    logprobs: int | None = None
+    """Keep each token's log-probability and those of so many likeliest ones at its place; None = keep none."""
     replay_of: str | None = None
     """Send what that response was sent, to the id; only the command line asks for it."""
 
@@ -224,7 +227,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a response ended: all that its last event and its stored form need."""
+    """How a response ended: all that its last event and its stored form need.
+
+    `logprobs`: of each part of the item, () if they were not asked for. They are kept with the response and not in the
+    item, which is read with its whole branch; at most `logprob.KEPT` of them.
+    """
 
     status: Status
     finish: Finish
@@ -234,6 +241,11 @@ class Outcome:
     ledger: Ledger | None = None
     failure: Failure | None = None
     completed_at: int = 0
+    logprobs: tuple[tuple[Logprob, ...], ...] = ()
+
+    def logprobs_of(self, part: int) -> tuple[Logprob, ...]:
+        """Return those of one part of the item."""
+        return self.logprobs[part] if part < len(self.logprobs) else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from chatserver.domain.item import PartKind
+from chatserver.domain.logprob import Logprob
 from chatserver.domain.response import Outcome
 
 SAME = -1
@@ -101,17 +102,23 @@ class Delta:
     """k tokens: `pieces[i]` is the text that `ids[i]` completed (may be empty).
 
     `kind`, `index`: of the part that it is more of, so that whoever resumes behind it needs no earlier record.
+    `logprobs[i]`: of the tokens that `pieces[i]` is made of, which may have come before `ids[i]`; () if not asked for.
     """
 
     pieces: tuple[str, ...]
     ids: tuple[int, ...]
     kind: PartKind = PartKind.TEXT
     index: int = 0
+    logprobs: tuple[tuple[Logprob, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.pieces or len(self.pieces) != len(self.ids):
             raise ValueError(
                 f"expected as many pieces as ids, ≥ 1; got {len(self.pieces)} and {len(self.ids)}"
+            )
+        if self.logprobs and len(self.logprobs) != len(self.pieces):
+            raise ValueError(
+                f"expected log-probabilities for {len(self.pieces)} pieces, got {len(self.logprobs)}"
             )
 
     @property
@@ -131,18 +138,20 @@ class Delta:
 
     def behind(self, seen: int) -> Delta:
         """Return it without its first `seen` pieces."""
-        return replace(self, pieces=self.pieces[seen:], ids=self.ids[seen:])
+        return replace(self, pieces=self.pieces[seen:], ids=self.ids[seen:], logprobs=self.logprobs[seen:])
 
     def joins(self, later: Delta) -> bool:
         """Whether `later` is more of the same part."""
-        return self.index == later.index and self.kind is later.kind
+        alike = bool(self.logprobs) == bool(later.logprobs)
+        return self.index == later.index and self.kind is later.kind and alike
 
 
 @dataclass(frozen=True, slots=True)
 class ItemClosed:
     """A part of the answer is whole. Three events: the text, its content part, the item; of a call the first and last.
 
-    `text`: all of it. `complete`: False if the answer was stopped or cut off in it.
+    `text`: all of it. `complete`: False if the answer was stopped or cut off in it. `logprobs`: of its tokens, if they
+    were asked for.
     """
 
     item_id: str
@@ -152,6 +161,7 @@ class ItemClosed:
     index: int = 0
     call_id: str = ""
     name: str = ""
+    logprobs: tuple[Logprob, ...] = ()
 
     @property
     def width(self) -> int:
@@ -232,4 +242,6 @@ def merge(earlier: Record, later: Record) -> Record | None:
 def joined(deltas: Sequence[Delta]) -> Delta:
     """Return deltas of one part as one."""
     pieces = tuple(piece for delta in deltas for piece in delta.pieces)
-    return replace(deltas[0], pieces=pieces, ids=tuple(token for delta in deltas for token in delta.ids))
+    ids = tuple(token for delta in deltas for token in delta.ids)
+    logprobs = tuple(found for delta in deltas for found in delta.logprobs)
+    return replace(deltas[0], pieces=pieces, ids=ids, logprobs=logprobs)

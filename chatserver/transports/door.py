@@ -39,9 +39,12 @@ class Door:
         """Return the ticket that the gate gave to a request: it pays for what the request asks for."""
         return gate.ticket_of(request.scope)
 
-    def query(self, request: Request) -> dict[str, str]:
-        """Return the query without its `include`, which is checked. Raises BadRequest."""
-        return parse_query(request.query_params.multi_items())
+    def query(self, request: Request, *, logprobs: bool = False) -> dict[str, str]:
+        """Return the query without its `include`, which is checked. Raises BadRequest.
+
+        `logprobs`: whether log-probabilities may be asked for, as what is shown has them.
+        """
+        return parse_query(request.query_params.multi_items(), logprobs=logprobs)
 
     def tenant(self, request: Request) -> str:
         """Return whom the gate let in."""

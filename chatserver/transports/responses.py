@@ -89,7 +89,8 @@ class _Endpoints:
     async def retrieve(self, request: Request) -> HttpResponse:
         tenant = self._door.tenant(request)
         response_id = request.path_params["response_id"]
-        streamed, after = _parse_retrieve(self._door.query(request), request.headers.get("last-event-id"))
+        query = self._door.query(request, logprobs=True)  # they come by themselves, if they were asked for
+        streamed, after = _parse_retrieve(query, request.headers.get("last-event-id"))
         if not streamed:
             return json_response(response_object(await self._chat.response(tenant, response_id)))
         response, reader = await self._chat.read(tenant, response_id, after)

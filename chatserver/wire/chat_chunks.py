@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -12,6 +13,7 @@ from chatserver.domain.response import Outcome, Response
 from chatserver.domain.tape import Delta, Ended, ItemOpened, Prefilled, Record, Started, Waiting
 from chatserver.wire.chat_completions import finish_reason, usage_told
 from chatserver.wire.errors import from_failure
+from chatserver.wire.logprobs import choice_logprobs
 from chatserver.wire.response_events import encode_text, queue_comment
 from chatserver.wire.response_objects import timing_object
 
@@ -28,6 +30,7 @@ class Chunks:
         "_index",
         "_last",
         "_opened",
+        "_plain_tail",
         "_progress",
         "_response",
         "_shared",
@@ -56,9 +59,8 @@ class Chunks:
             PartKind.TEXT: head + b'"content":',
             PartKind.REASONING: head + b'"reasoning_content":',
         }
-        self._tail = b'},"logprobs":null,"finish_reason":null}]%b}\n\n' % (
-            b',"usage":null' if include_usage else b""
-        )
+        self._tail = b',"finish_reason":null}]%b}\n\n' % (b',"usage":null' if include_usage else b"")
+        self._plain_tail = b'},"logprobs":null' + self._tail
         self._calls: dict[int, int] = {}
 
     def encode(self, record: Record) -> bytes:
@@ -96,7 +98,11 @@ class Chunks:
         if body.kind is PartKind.CALL:
             call = {"index": self._calls[body.index], "function": {"arguments": text}}
             return self._chunk({"tool_calls": [call]}, None)
-        return b"%b%b%b" % (self._heads[body.kind], encode_text(text), self._tail)
+        tail = self._plain_tail
+        if body.logprobs:
+            likely = choice_logprobs(chain.from_iterable(body.logprobs))
+            tail = b'},"logprobs":%b%b' % (orjson.dumps(likely), self._tail)
+        return b"%b%b%b" % (self._heads[body.kind], encode_text(text), tail)
 
     def _call(self, body: ItemOpened) -> bytes:
         """Return the beginning of a call: clients count calls, not parts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -14,6 +15,7 @@ from chatserver.errors import BadRequest
 from chatserver.wire.commands import NEW, CompleteChat
 from chatserver.wire.fields import Fields, metadata, wrong
 from chatserver.wire.form import chat_form
+from chatserver.wire.logprobs import chat_logprobs, choice_logprobs
 from chatserver.wire.messages import MAX_MESSAGES, chat_messages
 from chatserver.wire.response_objects import timing_object
 from chatserver.wire.sampling import (
@@ -43,6 +45,7 @@ def parse(body: dict[str, Any]) -> CompleteChat:
         progress=fields.flag("return_progress"),
         max_output_tokens=_max_tokens(fields),
         metadata=metadata(fields.take("metadata")),
+        logprobs=chat_logprobs(fields),
         **truncation(fields),
         **sampling(fields),
         **chat_form(fields),
@@ -112,6 +115,7 @@ def usage_told(response: Response, outcomes: Sequence[Outcome]) -> dict[str, Any
 
 def completion(response: Response, outcomes: Sequence[Outcome]) -> bytes:
     """Return the whole answer. `timing` (of the first one) is an extension."""
+    plain = response.params.logprobs is None
     return orjson.dumps(
         {
             "id": response.id,
@@ -122,7 +126,7 @@ def completion(response: Response, outcomes: Sequence[Outcome]) -> bytes:
                 {
                     "index": index,
                     "message": answer_message(outcome.item),
-                    "logprobs": None,
+                    "logprobs": None if plain else choice_logprobs(chain.from_iterable(outcome.logprobs)),
                     "finish_reason": finish_reason(outcome),
                 }
                 for index, outcome in enumerate(outcomes)
@@ -182,7 +186,6 @@ def _max_tokens(fields: Fields) -> int | None:
 
 def _refuse_rest(fields: Fields) -> None:
     refuse_unsupported(fields)
-    fields.inert("logprobs", False, why="is not supported: log-probabilities are not kept")
     fields.inert("functions", [], why="are not supported")
     fields.inert("function_call", "none", why="is not supported")
     fields.inert("modalities", ["text"], why="is not supported: text only")

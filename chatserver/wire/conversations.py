@@ -115,12 +115,12 @@ def parse_page(query: Mapping[str, str], *, search: bool = False) -> Page:
     return Page(int(text), after or None, order == "desc", words.strip())
 
 
-def parse_query(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+def parse_query(pairs: Sequence[tuple[str, str]], *, logprobs: bool = False) -> dict[str, str]:
     """Check the `include` of a query, which may come several times; return the rest. Raises BadRequest."""
     included = [value for name, value in pairs if name in ("include", "include[]")]
     if len(included) > MAX_INCLUDE:
         raise wrong("include", f"at most {MAX_INCLUDE} values", included, code="array_above_max_length")
-    check_include(included)
+    check_include(included, logprobs=logprobs)
     return {name: value for name, value in pairs if name not in ("include", "include[]")}
 
 

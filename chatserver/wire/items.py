@@ -9,29 +9,39 @@ tool                             function_call_output
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from chatserver.domain.ids import part_id
 from chatserver.domain.item import Item, ItemStatus, Part, PartKind, Role
+from chatserver.domain.logprob import Logprob
+from chatserver.wire.logprobs import logprob_objects
 
 
-def item_objects(item: Item, *, status: ItemStatus | None = None) -> list[dict[str, Any]]:
-    """Return what an item consists of, in order; `status` overrides the stored one."""
+def item_objects(
+    item: Item, *, status: ItemStatus | None = None, logprobs: Sequence[Sequence[Logprob]] = ()
+) -> list[dict[str, Any]]:
+    """Return what an item consists of, in order; `status` overrides the stored one. `logprobs`: of each part, or ()."""
     state = status or item.status
     if item.role is Role.TOOL:
         return [call_output(item, state)]
     if not item.parts:
-        return [message(item, status=state)]
+        return [message(item, status=state, logprobs=logprobs[0] if logprobs else ())]
     last = len(item.parts) - 1
     return [
         part_object(
-            part_id(item.id, part.kind.value, index), part, state if index == last else ItemStatus.COMPLETED
+            part_id(item.id, part.kind.value, index),
+            part,
+            state if index == last else ItemStatus.COMPLETED,
+            logprobs[index] if logprobs else (),
         )
         for index, part in enumerate(item.parts)
     ]
 
 
-def part_object(identifier: str, part: Part, status: ItemStatus) -> dict[str, Any]:
+def part_object(
+    identifier: str, part: Part, status: ItemStatus, logprobs: Sequence[Logprob] = ()
+) -> dict[str, Any]:
     """Return one part of an answer as an item."""
     if part.kind is PartKind.REASONING:
         return {
@@ -56,15 +66,15 @@ def part_object(identifier: str, part: Part, status: ItemStatus) -> dict[str, An
         "type": "message",
         "status": status.value,
         "role": Role.ASSISTANT.value,
-        "content": [content_part(part)],
+        "content": [content_part(part, logprobs)],
     }
 
 
-def content_part(part: Part) -> dict[str, Any]:
+def content_part(part: Part, logprobs: Sequence[Logprob] = ()) -> dict[str, Any]:
     """Return the content of a part that has some: a call has none."""
     if part.kind is PartKind.REASONING:
         return {"type": "reasoning_text", "text": part.text}
-    return text_part(part.text)
+    return text_part(part.text, logprobs)
 
 
 def call_output(item: Item, status: ItemStatus) -> dict[str, Any]:
@@ -78,20 +88,24 @@ def call_output(item: Item, status: ItemStatus) -> dict[str, Any]:
     }
 
 
-def message(item: Item, *, status: ItemStatus | None = None) -> dict[str, Any]:
+def message(
+    item: Item, *, status: ItemStatus | None = None, logprobs: Sequence[Logprob] = ()
+) -> dict[str, Any]:
     """Return an item as a message: an assistant's text is an output part, all others' an input part."""
+    answer = item.role is Role.ASSISTANT
     return {
         "id": item.id,
         "type": "message",
         "status": (status or item.status).value,
         "role": item.role.value,
-        "content": [text_part(item.text) if item.role is Role.ASSISTANT else input_part(item.text)],
+        "content": [text_part(item.text, logprobs) if answer else input_part(item.text)],
     }
 
 
-def text_part(text: str) -> dict[str, Any]:
+def text_part(text: str, logprobs: Sequence[Logprob] = ()) -> dict[str, Any]:
     """Return a part of an answer."""
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    told = logprob_objects(logprobs)
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": told}
 
 
 def input_part(text: str) -> dict[str, Any]:

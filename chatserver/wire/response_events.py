@@ -20,6 +20,7 @@ A stopped answer ends with `response.incomplete` whose `response.status` is `can
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from typing import Any, NamedTuple
 
 import orjson
@@ -42,6 +43,7 @@ from chatserver.domain.tape import (
     Waiting,
 )
 from chatserver.wire.items import content_part, part_object
+from chatserver.wire.logprobs import logprob_objects
 from chatserver.wire.response_objects import response_object
 
 _END_TYPES = {Status.COMPLETED: "response.completed", Status.FAILED: "response.failed"}
@@ -131,15 +133,17 @@ class ResponseEvents:
         """Return the event type of a part's deltas, and what comes before their text."""
         key = (body.kind, body.index)
         found = self._heads.get(key)
-        if found is None:
+        if found is None or body.logprobs:
             kind = _DELTAS[body.kind]
             fields = {
                 "type": kind,
                 **_place(part_id(self._response.item_id, body.kind.value, body.index), body),
             }
             if body.kind is PartKind.TEXT:
-                fields["logprobs"] = []
-            found = self._heads[key] = (kind.encode(), orjson.dumps(fields)[:-1] + b',"delta":')
+                fields["logprobs"] = logprob_objects(chain.from_iterable(body.logprobs))
+            found = (kind.encode(), orjson.dumps(fields)[:-1] + b',"delta":')
+            if not body.logprobs:
+                self._heads[key] = found
         return found
 
     def _place(self, last: int, body: Waiting) -> Event:
@@ -224,12 +228,12 @@ def _closed(body: ItemClosed) -> list[dict[str, Any]]:
     whole = {
         "type": "response.output_item.done",
         "output_index": body.index,
-        "item": part_object(body.item_id, part, status),
+        "item": part_object(body.item_id, part, status, body.logprobs),
     }
     if body.kind is PartKind.CALL:
         return [{**done, "name": body.name, "arguments": body.text}, whole]
-    extra = {"logprobs": []} if body.kind is PartKind.TEXT else {}
-    part_done = {"type": "response.content_part.done", **place, "part": content_part(part)}
+    extra = {"logprobs": logprob_objects(body.logprobs)} if body.kind is PartKind.TEXT else {}
+    part_done = {"type": "response.content_part.done", **place, "part": content_part(part, body.logprobs)}
     return [{**done, "text": body.text, **extra}, part_done, whole]
 
 

@@ -10,6 +10,7 @@ from chatserver.errors import BadRequest
 from chatserver.wire.commands import CreateResponse, Place
 from chatserver.wire.fields import Fields, metadata, wrong
 from chatserver.wire.form import response_form
+from chatserver.wire.logprobs import INCLUDE, response_logprobs
 from chatserver.wire.messages import MAX_TEXT, input_messages
 from chatserver.wire.sampling import (
     MAX_MODEL,
@@ -52,12 +53,15 @@ def parse(body: dict[str, Any]) -> CreateResponse:
     continues = conversation is not None or previous is not None
     messages = _input(fields, continues)
     form, echo = response_form(fields)
+    include = fields.items("include", [], most=20)
+    check_include(include, logprobs=True)
     params = Params(
         model=fields.text("model", "", longest=MAX_MODEL),
         instructions=fields.text("instructions", None, longest=MAX_TEXT),
         max_output_tokens=fields.whole("max_output_tokens", None, 1, MAX_OUTPUT),
         **truncation(fields),
         metadata=metadata(fields.take("metadata")),
+        logprobs=response_logprobs(fields, include),
         **sampling(fields),
         **form,
     )
@@ -104,10 +108,11 @@ def _parse_continue(fields: Fields) -> CreateResponse:
     return CreateResponse(params, (), continues=continues, stream=stream, background=background)
 
 
-def check_include(values: list[Any], path: str = "include") -> None:
-    """Refuse an `include` value that asks for something that is not kept."""
+def check_include(values: list[Any], path: str = "include", *, logprobs: bool = False) -> None:
+    """Refuse an `include` value that asks for something that is not kept. `logprobs`: whether they may be asked for."""
     for index, value in enumerate(values):
-        if not isinstance(value, str) or value not in HARMLESS_INCLUDES:
+        known = isinstance(value, str) and (value in HARMLESS_INCLUDES or (logprobs and value == INCLUDE))
+        if not known:
             raise BadRequest(
                 f"{path}[{index}]: {str(value)[:60]!r} is not supported",
                 param=f"{path}[{index}]",
@@ -148,7 +153,6 @@ def _conversation(fields: Fields) -> tuple[str | None, str | Place | None]:
 def _refuse_rest(fields: Fields) -> None:
     refuse_unsupported(fields)
     stream_options(fields, usage=False)
-    check_include(fields.items("include", [], most=20))
     fields.whole("max_tool_calls", None, 0, 1_000_000)  # of built-in tools, which there are none of
     fields.inert("generate", True, why="is not supported: every create generates")
     for name in ("prompt", "background_options", "context_management", "image", "access_programs"):

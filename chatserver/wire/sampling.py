@@ -57,7 +57,6 @@ def refuse_unsupported(fields: Fields) -> None:
     fields.inert("prompt_cache_retention", why="is not supported: prefixes stay cached while there is room")
     fields.inert("prompt_cache_options")
     fields.inert("moderation")
-    fields.inert("top_logprobs", 0, why="is not supported: log-probabilities are not kept")
 
 
 def stream_options(fields: Fields, *, usage: bool) -> bool:

@@ -71,6 +71,7 @@ def test_text_survives(pair, text):
     decoder = ours.decoder()
     assert ours.decode(ids) == text
     assert "".join([decoder.push(i) for i in ids]) + decoder.flush() == text
+    assert b"".join([ours.raw(i) for i in ids]).decode() == text and not any(map(ours.raw, ours.end_ids))
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

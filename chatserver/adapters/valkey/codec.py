@@ -8,6 +8,7 @@ from typing import Any
 
 from chatserver.adapters.valkey import bills, packing
 from chatserver.domain.item import Conversation, Item, ItemStatus, Message, Part, PartKind, Role
+from chatserver.domain.logprob import Logprob
 from chatserver.domain.response import (
     Difference,
     Failure,
@@ -90,6 +91,16 @@ def decode_outcome(data: bytes) -> Outcome:
 def outcome_from(fields: dict[str, Any]) -> Outcome:
     """Return an outcome from its JSON form."""
     return packing.read(_outcome, fields)
+
+
+def logprobs_from(values: Sequence[dict[str, Any]]) -> tuple[Logprob, ...]:
+    """Return log-probabilities from their JSON form."""
+    return tuple(
+        Logprob(
+            value["token"], value["value"], tuple((token, likely) for token, likely in value["likeliest"])
+        )
+        for value in values
+    )
 
 
 def encode_conversation(conversation: Conversation) -> list[bytes | str | int]:
@@ -196,6 +207,7 @@ def _outcome(fields: dict[str, Any]) -> Outcome:
     fields["item"] = None if item is None else _item(item)
     fields["ledger"] = None if ledger is None else _ledger(ledger)
     fields["failure"] = None if failure is None else Failure(**failure)
+    fields["logprobs"] = tuple(logprobs_from(part) for part in fields.get("logprobs", ()))
     return Outcome(**fields)
 
 

@@ -39,6 +39,8 @@ _BUNDLE = bytes([packing.FORMAT])
 def encode_body(body: Body) -> bytes:
     """Return a record's body as a stored form: a kind, then its fields."""
     if type(body) is Delta:  # nearly all of them
+        if body.logprobs:
+            return packing.pack(10, body.pieces, body.ids, body.kind, body.index, body.logprobs)
         if body.kind is PartKind.TEXT and not body.index:
             return packing.pack(4, body.pieces, body.ids)
         return packing.pack(8, body.pieces, body.ids, body.kind, body.index)
@@ -101,7 +103,10 @@ _WRITERS: dict[type, Callable[[Any], tuple[object, ...]]] = {
     Queued: lambda _: (1,),
     Started: lambda b: (2, b.prompt, b.claim),
     ItemOpened: lambda b: (3, b.item_id, b.kind, b.index, b.call_id, b.name),
-    ItemClosed: lambda b: (5, b.item_id, b.text, b.complete, b.kind, b.index, b.call_id, b.name),
+    ItemClosed: lambda b: (
+        *(5, b.item_id, b.text, b.complete, b.kind, b.index, b.call_id, b.name),
+        *((b.logprobs,) if b.logprobs else ()),
+    ),
     Ended: lambda b: (6, b.outcome),
     Interrupted: lambda _: (7,),
     Prefilled: lambda b: (9, b.prompt, b.cached, b.ms),
@@ -111,11 +116,14 @@ _READERS: dict[int, Callable[..., Body]] = {
     1: Queued,
     2: Started,
     3: lambda item_id, kind="text", *more: ItemOpened(item_id, PartKind(kind), *more),
-    5: lambda item_id, text, complete, kind="text", *more: ItemClosed(
-        item_id, text, complete, PartKind(kind), *more
+    5: lambda item_id, text, complete, kind="text", index=0, call_id="", name="", logprobs=(): ItemClosed(
+        item_id, text, complete, PartKind(kind), index, call_id, name, codec.logprobs_from(logprobs)
     ),
     6: lambda fields: Ended(codec.outcome_from(fields)),
     7: Interrupted,
     9: Prefilled,
     8: lambda pieces, ids, kind, index: Delta(tuple(pieces), tuple(ids), PartKind(kind), index),
+    10: lambda pieces, ids, kind, index, logprobs: Delta(
+        tuple(pieces), tuple(ids), PartKind(kind), index, tuple(map(codec.logprobs_from, logprobs))
+    ),
 }

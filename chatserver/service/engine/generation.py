@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
+from itertools import zip_longest
 from uuid import uuid4
 
+from chatserver.domain.logprob import Logprob
 from chatserver.domain.response import Params
 from chatserver.domain.stops import Pair, StopFilter
 from chatserver.errors import BadRequest, ChatServerError, EngineFailed, Overloaded
+from chatserver.service.engine.likelihood import shown
 from engine.answers import Form
 from engine.contract import (
     REQUEST_ID_LENGTH,
@@ -57,6 +61,7 @@ class Generation:
         self._form = form or Form()
         self._emitted = tuple(emitted)
         self._stops = StopFilter(params.stop)
+        self._logprobs: deque[Logprob | None] = deque()
         self._id = uuid4().hex[:REQUEST_ID_LENGTH]
         self.stopping = False
         """Whether `stop` was called."""
@@ -79,6 +84,7 @@ class Generation:
             (*prompt, *self._emitted),
             self._sampling(max_tokens),
             self._salt,
+            self._params.logprobs,
             form=self._form,
             emitted=len(self._emitted),
         )
@@ -89,6 +95,10 @@ class Generation:
                 yield pairs + self._stops.flush() if chunk.finish else pairs
                 if self.matched:
                     return  # the engine, which only knows its own part of an answer, may have seen nothing
+
+    def logprobs(self, count: int) -> list[Logprob | None]:
+        """Take those of the next `count` pairs that `run` yielded, one each; [] if none were asked for."""
+        return [self._logprobs.popleft() for _ in range(min(count, len(self._logprobs)))]
 
     @property
     def matched(self) -> bool:
@@ -128,6 +138,9 @@ class Generation:
     def _note(self, chunk: Chunk) -> None:
         if chunk.ids and not self.first_at:
             self.first_at = time.monotonic()
+        if self._params.logprobs is not None:
+            for token, logprob in zip_longest(chunk.ids, chunk.logprobs):
+                self._logprobs.append(logprob and shown(self._engine.tokenizer, token, logprob))
         self.cached = chunk.cached
         self.finish = chunk.finish
         if self.stopping and chunk.finish is None:

@@ -76,7 +76,7 @@ class Turn:
         self._parts = parts
         self._response = response
         self._salt = parts.salt(response.tenant)
-        self._written = Written(response.item_id)
+        self._written = Written(response.item_id, logprobs=response.params.logprobs is not None)
         self._form = form_of(response.params)
         self._splitter: Splitter | None = None
         self._prompt: Prompt | None = None
@@ -202,8 +202,9 @@ class Turn:
 
     def _delta(self, pairs: list[Pair]) -> None:
         self._parts.prefixes.answering(self)
-        if pairs and not self._lost:
-            self._write(*self._prefilled(), *self._written.take(pairs))
+        if pairs and self._generation and not self._lost:
+            logprobs = self._generation.logprobs(len(pairs))
+            self._write(*self._prefilled(), *self._written.take(pairs, logprobs))
 
     def _prefilled(self) -> list[Body]:
         """Return what is told before the first token, to those who asked for it."""
@@ -244,6 +245,7 @@ class Turn:
             ledger=account.ledger(prompt.ledger, shown, upcoming) if prompt else None,
             failure=failure,
             completed_at=int(time.time()),
+            logprobs=written.logprobs if item else (),
         )
         encoded = dict(prompt.encoded) if prompt else {}
         if item:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from chatserver.domain.ids import part_id
 from chatserver.domain.item import Part, PartKind
+from chatserver.domain.logprob import KEPT, Logprob
 from chatserver.domain.stops import Pair
 from chatserver.domain.tape import SAME, Body, Delta, ItemClosed, ItemOpened, Record, joined
 from chatserver.ports.tapes import Tapes
+from chatserver.service.engine.likelihood import TextLogprobs, within
 from engine.answers import Piece, PieceKind, Splitter
 from engine.contract import Decoder
 
@@ -28,6 +31,7 @@ class _Open:
     pieces: list[str] = field(default_factory=list)
     width: int = 0
     closed: bool = False
+    logprobs: list[Logprob] = field(default_factory=list)
 
     @property
     def part(self) -> Part:
@@ -40,10 +44,11 @@ class Written:
 
     `last`: newest sequence number. `before`: tokens that were there before this claim's first one. `carried`: how
     many of the first tokens another response wrote, whose answer goes on here; they are input, not output.
-    `reasoning`: tokens of the output that are reasoning, its marks included, as the splitter tells.
+    `reasoning`: tokens of the output that are reasoning, its marks included, as the splitter tells. `logprobs`: whether
+    the text's log-probabilities are kept.
     """
 
-    def __init__(self, item_id: str) -> None:
+    def __init__(self, item_id: str, *, logprobs: bool = False) -> None:
         self.last = 1
         self.ids: list[int] = []
         self.before = 0
@@ -55,6 +60,8 @@ class Written:
         self._held: list[int] = []
         self._silent = 0
         self._thinks = False
+        self._likely = TextLogprobs() if logprobs else None
+        self._room = KEPT
 
     @property
     def opened(self) -> bool:
@@ -81,6 +88,11 @@ class Written:
         """The answer's parts, () if it is one text."""
         parts = self.all_parts
         return () if [part.kind for part in parts] == [PartKind.TEXT] else parts
+
+    @property
+    def logprobs(self) -> tuple[tuple[Logprob, ...], ...]:
+        """Those of each part, () if none are kept."""
+        return tuple(tuple(part.logprobs) for part in self._parts) if self._likely else ()
 
     @property
     def calls(self) -> bool:
@@ -114,11 +126,16 @@ class Written:
             yield self.take(pairs[at : at + CARRY_STEP])
         self.before = max(self.before, len(carried))
 
-    def take(self, pairs: Sequence[Pair]) -> list[Body]:
-        """Return what the next pairs add to the tape; they are counted as written, or wait for their part to begin."""
+    def take(self, pairs: Sequence[Pair], logprobs: Sequence[Logprob | None] = ()) -> list[Body]:
+        """Return what the next pairs add to the tape; they are counted as written, or wait for their part to begin.
+
+        `logprobs`: one a pair, or none at all.
+        """
         bodies: list[Body] = []
-        for token, text in pairs:
+        for (token, text), logprob in zip_longest(pairs, logprobs):
             pieces = self._pieces(text)
+            if self._likely:
+                self._likely.feed(text, logprob)
             self._count(pieces, len(self.ids))
             self.ids.append(token)
             self._held.append(token)
@@ -152,6 +169,8 @@ class Written:
             self.ids.extend(body.tokens)
             self._parts[-1].pieces.extend(body.pieces)
             self._parts[-1].width += body.width
+            for found in body.logprobs:
+                self._keep(found)
         elif isinstance(body, ItemClosed):
             self._parts[-1].closed = True
 
@@ -181,7 +200,7 @@ class Written:
         self._held = []
         for mark in marks:
             self._write("", mark, bodies)
-        self._write(piece.text, token, bodies)
+        self._write(piece.text, token, bodies, self._likely.take(piece) if self._likely else ())
 
     def _settle(self, bodies: list[Body]) -> None:
         """Write the tokens that are only marks, as soon as there is a part for them."""
@@ -190,11 +209,19 @@ class Written:
                 self._write("", token, bodies)
             self._held.clear()
 
-    def _write(self, text: str, token: int, bodies: list[Body]) -> None:
+    def _write(self, text: str, token: int, bodies: list[Body], likely: tuple[Logprob, ...] = ()) -> None:
         part = self._parts[-1]
         part.pieces.append(text)
         part.width += 1
-        bodies.append(Delta((text,), (token,), part.kind, len(self._parts) - 1))
+        self._keep(likely)
+        told = (likely,) if self._likely and part.kind is PartKind.TEXT else ()
+        bodies.append(Delta((text,), (token,), part.kind, len(self._parts) - 1, told))
+
+    def _keep(self, likely: tuple[Logprob, ...]) -> None:
+        """Have the whole forms say what a delta said, as far as there is room."""
+        if self._room > 0:
+            self._parts[-1].logprobs.extend(within(likely, self._room))
+            self._room -= sum(logprob.count for logprob in likely)
 
     def _new(self, piece: Piece) -> _Open:
         kind = PartKind(piece.kind.value)
@@ -215,9 +242,8 @@ class Written:
         index, part = len(self._parts) - 1, self._parts[-1]
         part.closed = True
         known = part.part
-        return [
-            ItemClosed(self._part_id(index), known.text, complete, part.kind, index, part.call_id, part.name)
-        ]
+        place = (part.kind, index, part.call_id, part.name)
+        return [ItemClosed(self._part_id(index), known.text, complete, *place, tuple(part.logprobs))]
 
     def _part_id(self, index: int) -> str:
         return part_id(self._item_id, self._parts[index].kind.value, index)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from chatserver.domain.ids import part_id
 from chatserver.domain.item import ItemStatus, Part, PartKind
+from chatserver.domain.logprob import Logprob
 from chatserver.domain.response import Response
 from chatserver.domain.tape import (
     SAME,
@@ -47,7 +48,8 @@ def replay(response: Response) -> list[Record]:
         parts = item.parts or (Part(PartKind.TEXT, item.text, width=max(tokens, bool(item.text))),)
         for index, part in enumerate(parts):
             last = index == len(parts) - 1
-            bodies += _part(item.id, part, index, complete=not last or item.status is ItemStatus.COMPLETED)
+            complete = not last or item.status is ItemStatus.COMPLETED
+            bodies += _part(item.id, part, index, outcome.logprobs_of(index), complete=complete)
         if outcome.usage.output and response.params.progress:
             usage, ms = outcome.usage, outcome.timing.engine_ttft_ms
             before = next(at for at, body in enumerate(bodies) if isinstance(body, ItemOpened))
@@ -62,14 +64,17 @@ def replay(response: Response) -> list[Record]:
     return records
 
 
-def _part(item_id: str, part: Part, index: int, *, complete: bool) -> list[Body]:
+def _part(
+    item_id: str, part: Part, index: int, logprobs: tuple[Logprob, ...], *, complete: bool
+) -> list[Body]:
     identifier = part_id(item_id, part.kind.value, index)
     place = (part.kind, index, part.call_id, part.name)
     bodies: list[Body] = [ItemOpened(identifier, *place)]
     if part.width:
         pieces = (part.text, *("",) * (part.width - 1))
-        bodies.append(Delta(pieces, (SAME,) * part.width, part.kind, index))
-    return [*bodies, ItemClosed(identifier, part.text, complete, *place)]
+        likely = (logprobs, *((),) * (part.width - 1)) if logprobs else ()
+        bodies.append(Delta(pieces, (SAME,) * part.width, part.kind, index, likely))
+    return [*bodies, ItemClosed(identifier, part.text, complete, *place, logprobs)]
 
 
 class Replayed:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from chatserver.wire.documents.pieces import TEXT, WHOLE, Schema, or_null, record, ref
+from chatserver.wire.documents.pieces import (
+    TEXT,
+    WHOLE,
+    Schema,
+    choice_logprobs,
+    or_null,
+    record,
+    ref,
+    token_logprobs,
+)
 from chatserver.wire.documents.requests import request_schemas
 from chatserver.wire.frames import MAX_LANE
 from chatserver.wire.responses import MAX_ID
@@ -18,7 +27,6 @@ _CALL = {"item_id": TEXT, "output_index": WHOLE}
 _PLACE = {**_CALL, "content_index": WHOLE}
 _RESPONSE = {"response": ref("Response")}
 _ITEM = {"output_index": WHOLE, "item": ref("Item")}
-_NO_LOGPROBS: Schema = {"type": "array", "maxItems": 0}
 
 
 def stream_events() -> dict[str, tuple[str, Schema]]:
@@ -41,11 +49,11 @@ def stream_events() -> dict[str, tuple[str, Schema]]:
         ),
         "response.output_text.delta": (
             "More text, a token or several",
-            {**_PLACE, "delta": TEXT, "logprobs": _NO_LOGPROBS},
+            {**_PLACE, "delta": TEXT, "logprobs": token_logprobs()},
         ),
         "response.output_text.done": (
             "The text is whole",
-            {**_PLACE, "text": TEXT, "logprobs": _NO_LOGPROBS},
+            {**_PLACE, "text": TEXT, "logprobs": token_logprobs()},
         ),
         "response.reasoning_text.delta": ("More of what the model thinks", {**_PLACE, "delta": TEXT}),
         "response.reasoning_text.done": ("The reasoning is whole", {**_PLACE, "text": TEXT}),
@@ -94,7 +102,7 @@ def chunk() -> Schema:
         "index delta finish_reason",
         index=WHOLE,
         delta=delta,
-        logprobs={"type": "null"},
+        logprobs=or_null(choice_logprobs()),
         finish_reason=or_null({"type": "string", "enum": ["stop", "length", "tool_calls"]}),
     )
     return record(

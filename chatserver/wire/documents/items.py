@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from chatserver.wire.documents.pieces import ROLE, TEXT, WHOLE, Schema, or_null, record, ref
+from chatserver.domain.logprob import LEAST, MOST
+from chatserver.wire.documents.pieces import (
+    ROLE,
+    TEXT,
+    WHOLE,
+    Schema,
+    or_null,
+    record,
+    ref,
+    token_logprobs,
+)
 from chatserver.wire.messages import MAX_CALL_ID, MAX_CALLS, MAX_NAME, MAX_PARTS, MAX_TEXT, TEXT_PARTS
 
 _LONG: Schema = {"type": "string", "maxLength": MAX_TEXT}
@@ -74,14 +84,21 @@ def _told() -> dict[str, Schema]:
 
 
 def _parts() -> dict[str, Schema]:
+    token: dict[str, Schema] = {
+        "token": {**TEXT, "description": "part of a character: \\x and its bytes; a special token: empty"},
+        "bytes": {"type": "array", "items": {**WHOLE, "minimum": 0, "maximum": 255}},
+        "logprob": {"type": "number", "minimum": LEAST, "maximum": 0},
+    }
+    top: Schema = {"type": "array", "maxItems": MOST, "items": record("token bytes logprob", **token)}
     return {
+        "TokenLogprob": record("token bytes logprob top_logprobs", **token, top_logprobs=top),
         "InputText": record("type text", type={"const": "input_text"}, text=TEXT),
         "OutputText": record(
             "type text annotations logprobs",
             type={"const": "output_text"},
             text=TEXT,
             annotations=_NOTHING,
-            logprobs=_NOTHING,
+            logprobs=token_logprobs(),
         ),
         "ReasoningText": record("type text", type={"const": "reasoning_text"}, text=TEXT),
     }

@@ -12,6 +12,7 @@ from chatserver.wire.documents.pieces import (
     TEXT,
     WHOLE,
     Schema,
+    choice_logprobs,
     input_items,
     or_null,
     record,
@@ -88,7 +89,7 @@ def _others() -> dict[str, Schema]:
         "index message finish_reason",
         index=WHOLE,
         message=answer,
-        logprobs={"type": "null"},
+        logprobs=or_null(choice_logprobs()),
         finish_reason={"type": "string", "enum": ["stop", "length", "tool_calls"]},
     )
     engine = record(

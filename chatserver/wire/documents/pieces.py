@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from chatserver.domain.logprob import KEPT
 from chatserver.wire.fields import MAX_METADATA, MAX_METADATA_KEY, MAX_METADATA_VALUE
 
 Schema = dict[str, Any]
@@ -45,6 +46,22 @@ def list_of(schema: Schema) -> Schema:
     """Return the schema of one page of a list."""
     array = {"type": "array", "items": schema}
     return record("object data has_more", object=TEXT, data=array, first_id=TEXT, last_id=TEXT, has_more=FLAG)
+
+
+def token_logprobs() -> Schema:
+    """Return the schema of log-probabilities."""
+    return {
+        "type": "array",
+        "items": ref("TokenLogprob"),
+        "description": "of the text's tokens, if they were asked for: after temperature, before top_k and top_p. "
+        f"Deltas have them all, an answer as a whole the first {KEPT}, alternatives counted; what another response "
+        "began has none",
+    }
+
+
+def choice_logprobs() -> Schema:
+    """Return the schema of a choice's log-probabilities."""
+    return record("content refusal", content=token_logprobs(), refusal={"type": "null"})
 
 
 def messages(most: int) -> Schema:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chatserver.domain.logprob import MOST
 from chatserver.wire import input_tokens
 from chatserver.wire import sampling as bounds
 from chatserver.wire.documents.pieces import (
@@ -16,12 +17,14 @@ from chatserver.wire.documents.pieces import (
     record,
 )
 from chatserver.wire.form import CHOICES, EFFORTS
+from chatserver.wire.logprobs import INCLUDE
 from chatserver.wire.messages import MAX_MESSAGES, MAX_TEXT
 from chatserver.wire.responses import HARMLESS_INCLUDES, MAX_ID
 
 OUTPUT: Schema = {**WHOLE, "minimum": 1, "maximum": bounds.MAX_OUTPUT, "description": "tokens"}
 MODEL: Schema = {"type": "string", "maxLength": bounds.MAX_MODEL}
 NO: Schema = {"const": False}
+TOP_LOGPROBS: Schema = {**WHOLE, "minimum": 0, "maximum": MOST, "default": 0}
 IDENTIFIER: Schema = {"type": "string", "maxLength": MAX_ID}
 
 
@@ -60,6 +63,8 @@ def request_schemas() -> dict[str, Schema]:
             tools=_tools(nested=True),
             tool_choice=_choice(nested=True),
             response_format=_format(nested=True),
+            logprobs={**FLAG, "description": "log-probabilities of the content's tokens"},
+            top_logprobs={**TOP_LOGPROBS, "description": "with logprobs"},
             **_sampling(),
         ),
         "ResponseRequest": response,
@@ -84,10 +89,12 @@ def _response(conversation: Schema, truncation: Schema) -> Schema:
         background=FLAG,
         include={
             "type": "array",
-            "items": {"type": "string", "enum": sorted(HARMLESS_INCLUDES)},
+            "items": {"type": "string", "enum": [INCLUDE, *sorted(HARMLESS_INCLUDES)]},
             "maxItems": 20,
-            "description": "asks for parts that no answer here has",
+            "description": f"{INCLUDE}: log-probabilities of the text's tokens; all others ask for parts that no "
+            "answer here has",
         },
+        top_logprobs={**TOP_LOGPROBS, "description": "with " + INCLUDE},
         stream_options=record("", include_obfuscation=NO),
         max_tool_calls={**WHOLE, "minimum": 0, "maximum": 1_000_000},
         reasoning=record("", effort=_effort()),

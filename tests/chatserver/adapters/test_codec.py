@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 
 from chatserver.adapters.valkey import codec, engine_codec, frames, packing
 from chatserver.domain.item import Conversation, Item
-from chatserver.domain.response import Failure, Ledger, Outcome, Params, Response, Timing, Usage
+from chatserver.domain.logprob import Logprob
+from chatserver.domain.response import (
+    Failure,
+    Finish,
+    Ledger,
+    Outcome,
+    Params,
+    Response,
+    Status,
+    Timing,
+    Usage,
+)
 from chatserver.domain.tape import Accepted, Delta, Ended, ItemClosed, ItemOpened, Queued, Record, Started
 from chatserver.errors import BadRequest, Unavailable
 from chatserver.ports.registry import EngineReport, ServedModel
@@ -37,6 +48,9 @@ params = st.builds(
     echo=st.dictionaries(text, json, max_size=3),
 )
 items = st.builds(Item)
+logprobs = st.lists(
+    st.builds(Logprob, text, real, st.lists(st.tuples(text, real), max_size=2).map(tuple)), max_size=3
+).map(tuple)
 outcomes = st.builds(
     Outcome,
     usage=st.builds(Usage),
@@ -44,6 +58,7 @@ outcomes = st.builds(
     timing=st.builds(Timing),
     ledger=st.none() | st.builds(Ledger),
     failure=st.none() | st.builds(Failure),
+    logprobs=st.lists(logprobs, max_size=2).map(tuple),
 )
 optional_word = st.none() | word
 responses = st.builds(
@@ -64,8 +79,13 @@ conversations = st.builds(
     head=st.none(),
     active=st.none(),
 )
-deltas = st.lists(st.tuples(text, token), min_size=1, max_size=6).map(
+plain_deltas = st.lists(st.tuples(text, token), min_size=1, max_size=6).map(
     lambda pairs: Delta(tuple(p for p, _ in pairs), tuple(i for _, i in pairs))
+)
+deltas = plain_deltas | st.lists(st.tuples(text, token, logprobs), min_size=1, max_size=6).map(
+    lambda rows: Delta(
+        *map(tuple, zip(*[row[:2] for row in rows], strict=True)), logprobs=tuple(r[2] for r in rows)
+    )
 )
 bodies = st.one_of(
     st.just(Accepted()),
@@ -74,9 +94,13 @@ bodies = st.one_of(
     st.builds(ItemOpened),
     deltas,
     st.builds(ItemClosed),
+    st.builds(ItemClosed, logprobs=logprobs),
     st.builds(Ended, outcomes),
 )
 records = st.builds(Record, st.integers(0, 2**32 - 1), bodies)
+
+
+OUTCOME = Outcome(Status.COMPLETED, Finish.STOP, Usage(1, 0, 2))
 
 
 def wire(pairs: list[bytes | str | int]) -> list[bytes]:
@@ -164,3 +188,16 @@ def test_unknown_and_missing_fields_are_refused() -> None:
 def test_what_has_no_stored_form_is_the_clients_error(value: object) -> None:
     with pytest.raises(BadRequest):
         codec.encode_params(Params("m", echo={"x": value}))
+
+
+def test_what_was_written_before_there_were_log_probabilities() -> None:
+    """Deltas, ends of parts and outcomes of older tapes are read as they were meant."""
+    assert frames.decode_body(packing.pack(4, ("a",), (1,))) == Delta(("a",), (1,))
+    old = packing.pack(5, "msg_1", "ab", True, "text", 0, "", "")
+    assert (
+        frames.decode_body(old) == ItemClosed("msg_1", "ab", True)
+        and frames.encode_body(ItemClosed("msg_1", "ab", True)) == old
+    )
+    (fields,) = packing.unpack(codec.encode_outcome(OUTCOME))
+    del fields["logprobs"]
+    assert codec.outcome_from(fields) == OUTCOME

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatserver.domain.logprob import Logprob
 from chatserver.domain.tape import Accepted, Cursor, Delta, Gap, ItemOpened, Queued, Record, Started, merge
 
 
@@ -91,3 +92,17 @@ def test_a_delta_needs_a_piece_for_every_id():
         Delta(("a",), ())
     with pytest.raises(ValueError, match="as many pieces as ids"):
         Delta((), ())
+
+
+def test_log_probabilities_stay_with_their_pieces():
+    """Merged and trimmed wherever, a piece has its own; those with and those without them are not mixed."""
+    likely = [(Logprob(piece, -float(i)),) for i, piece in enumerate("abcd")]
+    records = [Record(5 + i, Delta((p,), (i,), logprobs=(likely[i],))) for i, p in enumerate("abcd")]
+    whole = records[0]
+    for record in records[1:]:
+        whole = merge(whole, record)
+    assert whole.body == Delta(tuple("abcd"), (0, 1, 2, 3), logprobs=tuple(likely))
+    assert Cursor(6).take(whole).body == Delta(("c", "d"), (2, 3), logprobs=tuple(likely[2:]))
+    assert merge(whole, Record(9, Delta(("e",), (4,)))) is None
+    with pytest.raises(ValueError, match="log-probabilities"):
+        Delta(("a", "b"), (1, 2), logprobs=((),))

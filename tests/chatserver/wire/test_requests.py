@@ -69,7 +69,10 @@ def refusal(parse, body) -> BadRequest:
         ({"n": 0}, "n", None),
         ({"n": 9}, "n", None),
         ({"n": True}, "n", None),
-        ({"logprobs": True}, "logprobs", None),
+        ({"logprobs": 1}, "logprobs", None),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", None),
+        ({"logprobs": True, "top_logprobs": -1}, "top_logprobs", None),
+        ({"top_logprobs": 1}, "top_logprobs", "top_logprobs: expected logprobs to be true with it"),
         ({"tools": [{"type": "function"}]}, "tools[0].function", None),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type", None),
         ({"tool_choice": "required"}, "tool_choice", None),
@@ -130,7 +133,10 @@ def test_chat_completions_name_the_field(change, param, message):
             "truncation.token_limits.pre",
         ),
         ({"input": "x", "background": True, "store": False}, "background"),
-        ({"input": "x", "include": ["message.output_text.logprobs"]}, "include[0]"),
+        ({"input": "x", "top_logprobs": 2}, "top_logprobs"),
+        ({"input": "x", "include": ["message.output_text.logprobs"], "top_logprobs": 21}, "top_logprobs"),
+        ({"continue": "resp_1", "include": ["message.output_text.logprobs"]}, "include[0]"),
+        ({"continue": "resp_1", "top_logprobs": 2}, "top_logprobs"),
         ({"input": "x", "include": [[]]}, "include[0]"),
         (
             {"input": "x", "text": {"format": {"type": "json_schema", "name": "a b", "schema": {}}}},
@@ -190,6 +196,17 @@ def test_what_clients_send_by_default_is_taken():
         }
     )
     assert found.store and found.params.echo["user"] == "u"
+
+
+def test_log_probabilities_are_asked_for():
+    """None asked for; each token's own; with the likeliest."""
+    include = {"input": "x", "include": ["message.output_text.logprobs"]}
+    assert chat_completions.parse(CHAT | {"top_logprobs": 0}).params.logprobs is None
+    assert chat_completions.parse(CHAT | {"logprobs": True}).params.logprobs == 0
+    assert chat_completions.parse(CHAT | {"logprobs": True, "top_logprobs": 20}).params.logprobs == 20
+    assert responses.parse({"input": "x", "top_logprobs": 0}).params.logprobs is None
+    assert responses.parse(include).params.logprobs == 0
+    assert responses.parse(include | {"top_logprobs": 3}).params.logprobs == 3
 
 
 def test_forms_of_input():
