@@ -39,7 +39,7 @@ def _sent() -> dict[str, Schema]:
     parts: Schema = {"type": "array", "items": part, "maxItems": MAX_PARTS}
     content: Schema = {"oneOf": [_LONG, parts]}
     calls: Schema = {"type": "array", "items": call_schema(), "maxItems": MAX_CALLS}
-    kinds = ("InputMessage", "ReasoningItem", "FunctionCallItem", "FunctionCallOutputItem")
+    kinds = ("InputMessage", "ReasoningItem", "FunctionCallItem", "InputFunctionCallOutput")
     return {
         "ChatMessage": record(
             "role",
@@ -54,6 +54,9 @@ def _sent() -> dict[str, Schema]:
             "description": "a message, or an item of an earlier answer, given back",
         },
         "InputMessage": record("role content", type={"const": "message"}, role=ROLE, content=content),
+        "InputFunctionCallOutput": record(
+            "type call_id output", type={"const": "function_call_output"}, call_id=_CALL_ID, output=content
+        ),
     }
 
 

@@ -14,7 +14,15 @@ from starlette.routing import Route, WebSocketRoute
 from chatserver import errors
 from chatserver.transports import frame_socket, websocket
 from chatserver.transports.http import routes
-from chatserver.wire import chat_completions, conversations, fields, frames, response_events, responses
+from chatserver.wire import (
+    chat_completions,
+    conversations,
+    fields,
+    frames,
+    messages,
+    response_events,
+    responses,
+)
 from chatserver.wire.documents import asyncapi, events, guide, openapi, requests
 from chatserver.wire.documents.closing import CLOSINGS
 from tests.deploy import readme_table
@@ -189,3 +197,28 @@ def test_the_guide_tells_the_errors_of_the_readme():
     rows = r"^\| (\d{3}) \| `([a-z_]+)` \|"
     told = re.findall(rows, guide.SOURCE.read_text("utf-8"), re.MULTILINE)
     assert told == re.findall(rows, readme_table.README.read_text("utf-8"), re.MULTILINE)
+
+
+def test_a_history_with_calls_is_as_described():
+    """Reasoning, calls and what they gave, in both dialects: the parser and the schema take the same."""
+    call = {"id": "c", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    chat = [
+        {"role": "assistant", "content": None, "reasoning_content": "Hm.", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "2"},
+    ]
+    items = [
+        {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "Hm."}], "summary": []},
+        {"type": "function_call", "call_id": "c", "name": "add", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "2"},
+        {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "2"}]},
+    ]
+    known = openapi.document()
+    for name, values in (("ChatMessage", chat), ("InputItem", items)):
+        check = Draft202012Validator(
+            {"$ref": f"#/components/schemas/{name}", "components": known["components"]}
+        )
+        for value in values:
+            check.validate(value)
+    assert len(messages.chat_messages(chat)) == 2
+    assert len(messages.input_messages(items, "input")) == 3
+    assert not check.is_valid({"type": "function_call_output", "output": "2"})
