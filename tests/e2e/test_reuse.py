@@ -51,10 +51,14 @@ def at_rest(web, conversation: str) -> dict:
 
 
 def off_by(told: dict, answer: dict) -> int:
-    """By how many tokens the cache endpoint was wrong about what a turn computed beside its message and the cue."""
+    """By how many tokens the cache endpoint was wrong about what a turn computed beside its message and the cue.
+
+    A message may begin as another conversation's did: what it finds of that in the cache nobody could foretell.
+    """
     context = answer["context"]
     new = context["sent"] - context["spans"][-1][0]
-    return abs(told["prefill_tokens"] + new - context["computed"])
+    found = max(0, context["cached"] - told["prefix_tokens"])
+    return abs(told["prefill_tokens"] + new - found - context["computed"])
 
 
 def conversation_of(web, *texts: str) -> str:
