@@ -24,6 +24,8 @@ let drawing = false;
 let noticeTimer;
 /** @type {import('./types.d.ts').State['notice']} */
 let notice = null;
+/** The address that the page shows. Another one is a link just followed, whose `hashchange` is on its way. */
+let address = location.hash;
 
 const chat = new Chat({ onChange: drawSoon });
 const composer = new Composer({ onSend: send, onStop: () => chat.stop(), onTyping: () => chat.typing() });
@@ -137,11 +139,12 @@ function routed() {
 
 /** Name what is shown in the address; a reload or a bookmark opens it. @param {import('./types.d.ts').State} state */
 function showRoute({ open, transcripts }) {
-  if (open?.startsWith(DRAFT)) return;
+  if (open?.startsWith(DRAFT) || location.hash !== address) return;
   const transcript = open === null ? undefined : transcripts[open];
   const leaf = transcript?.leaf ?? endOf(transcript);
   const route = open === null ? '#/' : leaf === null ? `#/c/${open}` : `#/c/${open}/${leaf}`;
   if (location.hash !== route && (open !== null || location.hash !== '')) history.replaceState(null, '', route);
+  address = location.hash;
 }
 
 function newConversation() {
@@ -176,6 +179,7 @@ async function speak(language) {
 
 function listen() {
   addEventListener('hashchange', () => {
+    address = location.hash;
     const { conversation, leaf } = routed();
     chat.open(conversation, leaf);
     composer.focus();

@@ -69,7 +69,7 @@ export function withItems(old, page) {
     return merged(mine, entry);
   });
   // On the branch that was left they are found again by its items.
-  const ours = chosen ? [] : unstored(old.entries, placed, page.live);
+  const ours = chosen ? [] : unstored(old.entries, placed, page.live, stored.at(-1)?.id);
   const end = ours[0] ? placeUnder(stored, ours[0].parent) : stored.length;
   return {
     ...old, phase: 'ready', more: page.more, oldest: page.items[0]?.id ?? null, leaf: null,
@@ -92,13 +92,17 @@ function merged(mine, stored) {
 }
 
 /**
- * Entries that the server did not list: questions on their way, answers that ran when it was asked, failed ones.
- * @param {readonly Entry[]} entries @param {Set<Entry>} placed @param {string[]} live
+ * Entries that the server did not list: questions on their way, answers that ran when it was asked, failed ones, and
+ * one that was stopped before its first word, while nothing else follows its question.
+ * @param {readonly Entry[]} entries @param {Set<Entry>} placed @param {string[]} live @param {string | null | undefined} last
  */
-function unstored(entries, placed, live) {
+function unstored(entries, placed, live, last) {
   return entries.filter((entry, index) => {
     if (placed.has(entry)) return false;
-    if (entry.kind === 'answer') return isLive(entry) || entry.phase === 'failed' || live.includes(entry.key);
+    if (entry.kind === 'answer') {
+      const wordless = entry.phase === 'stopped' && textOf(entry) === '' && entry.parent === last;
+      return isLive(entry) || entry.phase === 'failed' || wordless || live.includes(entry.key);
+    }
     const next = entries[index + 1];
     return next?.kind === 'answer' && isTakenBack(next);
   });

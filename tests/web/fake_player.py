@@ -11,6 +11,10 @@ from tests.web.fake_tape import Tape
 from tests.web.fake_tree import Item, Tree, summary
 
 
+RECOVERY = 1.5
+"""Seconds for which each state of a recovery stands: longer than a test's pause between two looks."""
+
+
 async def play(tape: Tape, tree: Tree, item: Item, answer: str, carried: str = "") -> None:
     """Write the tape of an answer. `carried`: the text that it begins with, when it goes on."""
     script, response, started = tape.script, tape.response, time.time()
@@ -57,9 +61,9 @@ async def _recover(tape: Tape) -> None:
     """The engine dies, and another one goes on."""
     response = {**tape.response, "status": "in_progress"}
     await tape.write("response.in_progress", response=response, recovery={"state": "interrupted"})
-    await asyncio.sleep(0.4)
+    await asyncio.sleep(RECOVERY)
     await tape.write("response.in_progress", response=response, recovery={"state": "resumed", "claim": 2})
-    await asyncio.sleep(0.4)
+    await asyncio.sleep(RECOVERY)
 
 
 async def _end(tape: Tape, tree: Tree, item: Item, text: str, thoughts: str, seconds: float) -> None:

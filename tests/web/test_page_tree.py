@@ -248,7 +248,7 @@ def test_reasoning_is_folded(page: Page, fake: Fake) -> None:
     expect(page.locator(".folded summary")).to_have_text("Thinking…")
     expect(page.locator(".thoughts")).to_be_hidden()
     phase(page, "completed")
-    expect(page.locator(".folded summary")).to_have_text(re.compile(r"Thought for [2-9] s"))
+    expect(page.locator(".folded summary")).to_have_text(re.compile(r"Thought for [1-9] s"))
     page.locator(".folded summary").focus()
     page.keyboard.press("Enter")
     expect(page.locator(".thoughts")).to_contain_text("thought29")
