@@ -10,7 +10,6 @@ from typing import Any
 from tests.web.fake_tape import Tape
 from tests.web.fake_tree import Item, Tree, summary
 
-
 RECOVERY = 1.5
 """Seconds for which each state of a recovery stands: longer than a test's pause between two looks."""
 
