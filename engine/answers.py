@@ -62,6 +62,11 @@ class Form:
         """Whether the answer has to call a tool."""
         return self.calls and self.choice != Choice.AUTO
 
+    @property
+    def several(self) -> bool:
+        """Whether it may call more than once; a tool that is chosen by name is called once, as OpenAI's API does."""
+        return self.parallel and self.choice in set(Choice)
+
 
 FREE = Form()
 """Text, as the model writes it by itself."""

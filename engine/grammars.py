@@ -36,8 +36,8 @@ def constraint(form: Form, parser: str | None) -> dict[str, str]:
     if not detector.owns_tool_format():
         if not form.must_call:
             return {"json_schema": form.schema} if form.schema else {}
-        return {"json_schema": json.dumps(get_json_schema_constraint(tools, choice_of(form), form.parallel))}
-    if not (form.must_call or form.schema or not form.parallel or any(t.function.strict for t in tools)):
+        return {"json_schema": json.dumps(get_json_schema_constraint(tools, choice_of(form), form.several))}
+    if not (form.must_call or form.schema or not form.several or any(t.function.strict for t in tools)):
         return {}
     return {"structural_tag": json.dumps({"type": "structural_tag", "format": _format(form, detector)})}
 
@@ -78,7 +78,7 @@ def _format(form: Form, detector: FunctionCallParser) -> dict[str, Any]:
         content = {"type": "json_schema", "json_schema": schema}
         tags.append({"type": "tag", "begin": words.begin, "content": content, "end": words.end})
         triggers.append(words.trigger)
-    calls = {"tags": tags, "at_least_one": True, "stop_after_first": not form.parallel}
+    calls = {"tags": tags, "at_least_one": True, "stop_after_first": not form.several}
     if form.must_call:
         return {"type": "tags_with_separator", "separator": "\n", **calls}
     if form.schema:
