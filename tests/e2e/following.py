@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import orjson
 
-GIVE_UP = 90.0
+GIVE_UP = 40.0
 """Seconds in which an answer must have ended."""
 
 
@@ -26,8 +26,11 @@ class Follower:
         url: str | Callable[[], str],
         response_id: str,
         on_event: Callable[[Follower, dict[str, Any]], None] = lambda *_: None,
+        *,
+        give_up: float = GIVE_UP,
     ) -> None:
         """`url`: of the server, or what says where to come back to."""
+        self._give_up = give_up
         self.text = ""
         self.tokens = 0
         self.position = -1
@@ -41,10 +44,10 @@ class Follower:
 
     async def run(self) -> Follower:
         """Follow to the end. Raises AssertionError if a position comes twice, or the end does not come."""
-        deadline = time.monotonic() + GIVE_UP
+        deadline = time.monotonic() + self._give_up
         async with httpx.AsyncClient(timeout=10) as client:
             while not self.end:
-                assert time.monotonic() < deadline, f"no end after {GIVE_UP:g} s at {self.position}"
+                assert time.monotonic() < deadline, f"no end after {self._give_up:g} s at {self.position}"
                 try:
                     await self._read(client)
                 except (httpx.TransportError, Dropped):

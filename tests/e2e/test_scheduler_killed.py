@@ -19,6 +19,8 @@ FEW = 8
 SHORT = "Tell me a story about a lighthouse keeper."
 LONG = "Read this list, then tell a story. " + " ".join(f"Item {n} is a shell." for n in range(300))
 """Seconds of prefill."""
+RESTARTED = 90.0
+"""Seconds within which an answer has ended, a restart of SGLang on a busy machine included."""
 SOON = 2.0
 """Seconds within which readers are told that the engine is gone."""
 
@@ -35,7 +37,7 @@ async def ask(program: Program, text: str = SHORT, tokens: int = TOKENS) -> str:
 
 
 async def follow(program: Program, response_id: str, **more) -> Follower:
-    return await Follower(program.url, response_id, **more).run()
+    return await Follower(program.url, response_id, give_up=RESTARTED, **more).run()
 
 
 async def undisturbed(program: Program, text: str = SHORT, tokens: int = TOKENS) -> str:
@@ -60,7 +62,7 @@ class Watch:
             if not self.killed_at and event["type"] in ("response.queued", "response.in_progress"):
                 self.kinds[name] = event["type"]
 
-        self._followers[name] = Follower(self.program.url, response_id, on_event)
+        self._followers[name] = Follower(self.program.url, response_id, on_event, give_up=RESTARTED)
         self._tasks.append(asyncio.create_task(self._followers[name].run()))
 
     async def until(self, name: str, tokens: int) -> None:
