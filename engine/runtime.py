@@ -20,6 +20,8 @@ import logging
 import multiprocessing
 import warnings
 from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ with warnings.catch_warnings(), without_collections():
     from sglang.srt.entrypoints.engine import (
         Engine,
         SchedulerInitResult,
+        _scheduler_died_error,
         _wait_for_scheduler_ready,
     )
     from sglang.srt.managers.io_struct import GenerateReqInput
@@ -93,7 +96,7 @@ class Runtime(Engine):
         return SchedulerInitResult(
             scheduler_infos=infos,
             all_child_pids=placement_group.pids,
-            wait_for_ready=lambda: infos.extend(_wait_for_scheduler_ready(connections, processes)),
+            wait_for_ready=lambda: infos.extend(_infos(connections, processes)),
         ), processes
 
     @classmethod
@@ -175,6 +178,21 @@ class Runtime(Engine):
         for name in vars(self.port_args).values():
             _remove_socket(name)
         self._expert_files.close()
+
+
+def _infos(connections: list[Connection], processes: list[BaseProcess]) -> list[dict[str, Any]]:
+    """Return what the schedulers say when they are ready. Raises RuntimeError that names the one that died.
+
+    A rank that loses another one may end before SGLang looks, which then names the wrong one. What a signal ended
+    did not end because of the others.
+    """
+    try:
+        return _wait_for_scheduler_ready(connections, processes)
+    except RuntimeError as error:
+        for rank, process in enumerate(processes):
+            if (process.exitcode or 0) < 0:
+                raise _scheduler_died_error(rank, process) from error
+        raise
 
 
 def _remove_socket(name: object) -> None:

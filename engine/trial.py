@@ -23,6 +23,7 @@ from engine.contract import EngineError, GenerateRequest, Sampling
 from engine.launch_errors import explained
 from engine.launch_record import recorded
 from engine.profile import load
+from engine.ranks import Ranks, fork
 from engine.settings import EngineSettings
 from engine.sglang_engine import SglangEngine
 
@@ -37,9 +38,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--context", type=int)
     parser.add_argument("--profile")
     options = parser.parse_args(arguments)
+    settings = _settings(options.folder, options.context, options.profile)
     with recorded() as said:
         try:
-            answer = asyncio.run(_try(_settings(options.folder, options.context, options.profile)))
+            answer = asyncio.run(_try(settings, fork(settings)))
         except EngineError as error:
             answer = {"ok": False, "error": str(explained(error, said()))}
     print(json.dumps(answer), flush=True)
@@ -56,8 +58,8 @@ def _settings(folder: Path, context: int | None, profile: str | None) -> EngineS
     return chosen.engine_settings(settings)
 
 
-async def _try(settings: EngineSettings) -> dict[str, Any]:
-    engine = SglangEngine(settings)
+async def _try(settings: EngineSettings, forked: Ranks | None) -> dict[str, Any]:
+    engine = SglangEngine(settings, forked)
     began = time.monotonic()
     try:
         await engine.start(lambda phase: None)

@@ -21,6 +21,7 @@ from chatserver.adapters import embedded
 from chatserver.adapters.valkey import ValkeyStore
 from chatserver.errors import ChatServerError, StartupError
 from chatserver.service.supervision.listening import is_exposed, listen
+from chatserver.service.supervision.orphans import follow_parent
 from chatserver.settings import Settings
 from engine.contract import ModelUnusable
 from engine.doctor import Finding, Level
@@ -260,7 +261,12 @@ def _exchange(
 def _run(command: list[str], seconds: float) -> tuple[int | None, str, str]:
     """Run a process group to its end; return (exit code or None when out of time, output, end of the log)."""
     process = subprocess.Popen(  # noqa: S603 - this program
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        preexec_fn=follow_parent(signal.SIGKILL),  # noqa: PLW1509 - async-signal-safe calls only
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         printed, log = process.communicate(timeout=seconds)
