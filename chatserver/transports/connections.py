@@ -27,6 +27,7 @@ from websockets.server import ServerProtocol
 
 from chatserver.errors import BadRequest, ChatServerError, Unavailable
 from chatserver.settings import Settings
+from chatserver.transports.middleware import new_request_id
 from chatserver.wire import errors
 
 HEAD_TIMEOUT = 10.0
@@ -147,6 +148,7 @@ class HttpConnection(HttpToolsProtocol):
                 "content-type": "application/json",
                 "content-length": str(len(body)),
                 "connection": "close",
+                "x-request-id": new_request_id(),
             }
             lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
             lines += [f"{name}: {value}" for name, value in (fields | errors.headers(error)).items()]

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from chatserver.errors import Unavailable
 from chatserver.ports.registry import EngineReport, EngineState, Registry
 from chatserver.transports.door import json_response
+from chatserver.wire import errors
 
 STORE_TIMEOUT = 2.0
 """Seconds in which the store must answer."""
@@ -63,4 +64,8 @@ def _answer(reason: str | None, engines: list[EngineReport]) -> Response:
         for engine in engines
     ]
     body = {"status": "ready" if reason is None else "unavailable", "reason": reason, "engines": listed}
-    return json_response(body, 200 if reason is None else 503)
+    if reason is None:
+        return json_response(body)
+    answer = json_response(body, Unavailable.status)
+    answer.headers.update(errors.headers(Unavailable(reason)))
+    return answer

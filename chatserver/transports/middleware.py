@@ -171,6 +171,11 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     return response
 
 
+def new_request_id() -> str:
+    """Return an id for a request that brought none."""
+    return f"req_{secrets.token_hex(12)}"
+
+
 def _request_id(headers: Headers) -> str:
     given = headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+    return given if _REQUEST_ID.fullmatch(given) else new_request_id()

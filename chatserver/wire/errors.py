@@ -22,6 +22,8 @@ from chatserver.errors import (
     Unavailable,
 )
 
+UNKNOWN_WAIT = 5.0
+"""Seconds after which to ask again where nobody can tell when what is away will be back."""
 _BY_STATUS: dict[int, type[ChatServerError]] = {
     400: BadRequest,
     401: Unauthenticated,
@@ -42,9 +44,12 @@ def body(error: ChatServerError) -> bytes:
 def headers(error: ChatServerError) -> dict[str, str]:
     """Return the headers that tell a client when the same request may succeed."""
     found = {}
-    if error.retry_after is not None:
-        found["retry-after"] = str(math.ceil(error.retry_after))
-        found["retry-after-ms"] = str(round(error.retry_after * 1000))
+    wait = error.retry_after
+    if wait is None and isinstance(error, Unavailable):
+        wait = UNKNOWN_WAIT
+    if wait is not None:
+        found["retry-after"] = str(math.ceil(wait))
+        found["retry-after-ms"] = str(round(wait * 1000))
     elif isinstance(error, Overloaded):
         found["x-should-retry"] = "false"  # what OpenAI's clients ask before they retry a 429
     if error.status == Unauthenticated.status:

@@ -1,7 +1,11 @@
-"""What the OpenAPI document says is what the server answers: requests made from it, by schemathesis and hypothesis."""
+"""What the OpenAPI document says is what the server answers: requests made from it, by schemathesis and hypothesis.
+
+No operation has a `default` answer, so a status, a type, a field or a header that is not described is found.
+"""
 
 from __future__ import annotations
 
+import copy
 import time
 
 import httpx
@@ -11,8 +15,16 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import FailureGroup
+from schemathesis.openapi.checks import (
+    JsonSchemaError,
+    MissingHeaders,
+    UndefinedContentType,
+    UndefinedStatusCode,
+)
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
+    response_headers_conformance,
     response_schema_conformance,
     status_code_conformance,
 )
@@ -22,6 +34,7 @@ CHECKS = (
     status_code_conformance,
     content_type_conformance,
     response_schema_conformance,
+    response_headers_conformance,
 )
 SECONDS = 45.0
 """For all operations together."""
@@ -32,12 +45,61 @@ MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 
 
 @pytest.fixture(scope="module")
-def operations(program):
+def document(program):
+    """The document, as it is served."""
+    return httpx.get(f"{program.url}/openapi.json", timeout=10).json()
+
+
+@pytest.fixture(scope="module")
+def operations(program, document):
     """All operations of the document."""
-    document = httpx.get(f"{program.url}/openapi.json", timeout=10).json()
+    return operations_of(document, program.url)
+
+
+def operations_of(document: dict, url: str) -> list:
     schema = schemathesis.openapi.from_dict(document)
-    schema.config.update(base_url=program.url)
+    schema.config.update(base_url=url)
     return [result.ok() for result in schema.get_all_operations()]
+
+
+def _without_a_status(document: dict) -> None:
+    del document["paths"]["/v1/responses/{response_id}"]["get"]["responses"]["404"]
+
+
+def _without_a_type(document: dict) -> None:
+    document["components"]["responses"]["404"]["content"] = {"text/html": {"schema": {"type": "string"}}}
+
+
+def _with_another_field(document: dict) -> None:
+    document["components"]["schemas"]["Error"]["required"].append("hint")
+
+
+def _with_another_header(document: dict) -> None:
+    document["components"]["responses"]["404"]["headers"]["x-hint"] = {
+        "required": True,
+        "schema": {"type": "string"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (_without_a_status, UndefinedStatusCode),
+        (_without_a_type, UndefinedContentType),
+        (_with_another_field, JsonSchemaError),
+        (_with_another_header, MissingHeaders),
+    ],
+)
+def test_a_difference_is_found(program, document, change, told):
+    """The checks below mean something: with one thing changed in the document, a 404 is not as described."""
+    changed = copy.deepcopy(document)
+    change(changed)
+    operation = next(
+        o for o in operations_of(changed, program.url) if o.label == "GET /v1/responses/{response_id}"
+    )
+    with pytest.raises(FailureGroup) as found:
+        operation.Case(path_parameters={"response_id": "resp_x"}).call_and_validate(checks=CHECKS, timeout=20)
+    assert [type(failure) for failure in found.value.exceptions] == [told]
 
 
 def test_no_server_error_and_no_undocumented_answer(program, operations):

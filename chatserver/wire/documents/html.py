@@ -76,7 +76,8 @@ def http(document: dict[str, Any]) -> bytes:
     parts += [
         f"<section><h2>{escape(tag)}</h2>{''.join(all_)}</section>" for tag, all_ in found.items() if all_
     ]
-    return page("/docs", "HTTP", "".join(parts) + _schemas(document["components"]["schemas"]), search=True)
+    parts += [_errors(document["components"]["responses"]), _schemas(document["components"]["schemas"])]
+    return page("/docs", "HTTP", "".join(parts), search=True)
 
 
 def events(document: dict[str, Any]) -> bytes:
@@ -105,14 +106,37 @@ def _operation(method: str, path: str, operation: Schema, shared: list[Schema]) 
     parts = [_parameters([*shared, *operation.get("parameters", [])])]
     for kind, content in operation.get("requestBody", {}).get("content", {}).items():
         parts.append(f"<h4>Body <span class=note>{escape(kind)}</span></h4>{_value(content['schema'])}")
-    for status, answer in operation["responses"].items():
-        name = "Error" if status == "default" else status
-        parts.append(f"<h4>{escape(name)} <span class=note>{_text(answer['description'])}</span></h4>")
+    own = {status: answer for status, answer in operation["responses"].items() if "$ref" not in answer}
+    for status, answer in own.items():
+        parts.append(f"<h4>{escape(status)} <span class=note>{_text(answer['description'])}</span></h4>")
         for kind, content in answer.get("content", {}).items():
             parts.append(f"<p class=note>{escape(kind)}</p>{_value(content['schema'])}")
+    links = [
+        f'<a href="#status-{status}">{status}</a>' for status in operation["responses"].keys() - own.keys()
+    ]
+    parts.append(f"<h4>Errors <span class=note>{' '.join(sorted(links))}</span></h4>")
     return (
         f'<details data-find id="{escape(operation["operationId"])}"><summary><b class="{method}">{method.upper()}</b> '
         f"<code>{escape(path)}</code> <span>{_text(operation['summary'])}</span></summary>{''.join(parts)}</details>"
+    )
+
+
+def _errors(responses: dict[str, Schema]) -> str:
+    rows = "".join(
+        f'<details data-find id="status-{status}"><summary><code>{status}</code> '
+        f"<span>{_text(answer['description'])}</span></summary><h4>Headers</h4><ul>{_headers(answer['headers'])}</ul>"
+        f"{_value(answer['content']['application/json']['schema'])}</details>"
+        for status, answer in responses.items()
+    )
+    return f"<section><h2>Errors</h2>{rows}</section>"
+
+
+def _headers(headers: dict[str, Schema]) -> str:
+    return "".join(
+        f"<li><code>{escape(name)}</code> {_type(header['schema'])}"
+        f"{' <em>required</em>' if header.get('required') else ''}"
+        f" <span class=note>{_text(header.get('description', ''))}</span></li>"
+        for name, header in headers.items()
     )
 
 

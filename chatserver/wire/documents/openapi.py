@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from chatserver.wire.documents.answers import shared
 from chatserver.wire.documents.objects import schemas
 from chatserver.wire.documents.paths import paths
 from chatserver.wire.documents.pieces import Schema
@@ -26,6 +27,7 @@ def document() -> Schema:
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
             "schemas": schemas(),
+            "responses": shared(),
         },
         "security": [{}, {"key": []}],
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from chatserver.wire.conversations import MAX_ADDED, MAX_LIMIT, MAX_TITLE
+from chatserver.wire.documents.answers import answers, unready
 from chatserver.wire.documents.pieces import (
     DAY,
     FLAG,
@@ -47,19 +48,27 @@ def paths() -> dict[str, Schema]:
             ref("ChatCompletion"),
             body=ref("ChatCompletionRequest"),
             events=True,
+            also=(402, 404, 409),
         )
     }
     models = {"get": _operation("List the models", list_of(ref("Model")))}
     model = {"get": _operation("One model, by name or alias", ref("Model"))}
     found: dict[str, Schema] = {
         "/v1/responses": {
-            "post": _operation("Begin a response", response, body=ref("ResponseRequest"), events=True)
+            "post": _operation(
+                "Begin a response",
+                response,
+                body=ref("ResponseRequest"),
+                events=True,
+                also=(402, 404, 409),
+            )
         },
         "/v1/responses/input_tokens": {
             "post": _operation(
                 "How many tokens the prompt of such a request has, planned as the turn would be",
                 record("object input_tokens", object={"const": "response.input_tokens"}, input_tokens=WHOLE),
                 body=ref("InputTokensRequest"),
+                also=(404, 409),
             )
         },
         "/v1/responses/{response_id}": {
@@ -70,7 +79,7 @@ def paths() -> dict[str, Schema]:
                 stream=FLAG,
                 starting_after={"type": "integer", "description": "Last-Event-ID wins over it"},
             ),
-            "delete": _operation("Forget a response; its items stay", ref("Deleted")),
+            "delete": _operation("Forget a response; its items stay", ref("Deleted"), also=(409,)),
         },
         "/v1/responses/{response_id}/cancel": {
             "post": _operation("Stop it and keep what was written", response)
@@ -83,6 +92,7 @@ def paths() -> dict[str, Schema]:
                 "List conversations by last change; with q (an extension) those with all its words in title, metadata "
                 "or messages: a page may be short then, and the next one goes on behind last_id",
                 list_of(conversation),
+                also=(404,),  # `after` names none
                 q={**TEXT, "maxLength": 200},
                 **page,
             ),
@@ -98,6 +108,7 @@ def paths() -> dict[str, Schema]:
             "delete": _operation(
                 "Remove it and all that belongs to it; `freed_tokens` of KV cache are free again (an extension)",
                 ref("ConversationDeleted"),
+                also=(409,),
             ),
         },
         "/v1/conversations/{conversation_id}/cache": {
@@ -122,6 +133,7 @@ def paths() -> dict[str, Schema]:
                 "Append items",
                 list_of(item),
                 body=record("items", items={**input_items(MAX_ADDED), "minItems": 1}),
+                also=(409,),
             ),
         },
         "/v1/conversations/{conversation_id}/items/{item_id}": {
@@ -129,6 +141,7 @@ def paths() -> dict[str, Schema]:
             "delete": _operation(
                 "Remove it and everything under it; extension: `freed_tokens` beside the conversation's fields",
                 conversation,
+                also=(409,),
             ),
         },
         "/v1/conversations/{conversation_id}/fork": {
@@ -147,14 +160,10 @@ def paths() -> dict[str, Schema]:
                 group_by={**TEXT, "description": "some of key, model and day, separated by commas"},
             )
         },
-        "/livez": {"get": _operation("Whether the process runs", record("status", status=TEXT))},
-        "/readyz": {"get": _operation("Whether it can answer, else 503", ref("Readiness"))},
         "/metrics": {
             "get": _operation("Figures of the engines for Prometheus", TEXT, content_type="text/plain")
         },
-        "/openapi.json": {"get": _operation("This document", {"type": "object"})},
-        "/asyncapi.json": {"get": _operation("What is streamed", {"type": "object"})},
-        **{page_: {"get": _operation(told, TEXT, content_type="text/html")} for page_, told in PAGES.items()},
+        **_public(),
     }
     for prefix in ("/v1", ""):
         found |= {
@@ -176,6 +185,8 @@ def _finished(path: str, operations: Schema) -> Schema:
         for method, operation in operations.items()
     }
     names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    for operation in named.values() if names else ():
+        operation["responses"] = {**operation["responses"], "404": {"$ref": "#/components/responses/404"}}
     identifier = {**TEXT, "maxLength": MAX_ID}
     given = [{"name": name, "in": "path", "required": True, "schema": identifier} for name in names]
     return {**named, "parameters": given} if given else named
@@ -192,22 +203,20 @@ def _operation(
     body: Schema | None = None,
     events: bool = False,
     content_type: str = "application/json",
+    guarded: bool = True,
+    also: tuple[int, ...] = (),
     **query: Schema,
 ) -> Schema:
+    """`guarded`: whether it needs a key where there are keys; `also`: errors that not every operation has."""
     content: Schema = {content_type: {"schema": answer}}
     if events:
         content["text/event-stream"] = {"schema": TEXT}
     operation: Schema = {
         "summary": summary,
-        "responses": {
-            "200": {"description": "OK", "content": content},
-            "default": {
-                "description": "An error; 429 and 503 say when to come back, 402 means that the key's money is spent",
-                "headers": _limit_headers(),
-                "content": {"application/json": {"schema": ref("Error")}},
-            },
-        },
+        "responses": answers(content, guarded=guarded, also=also, events=events and body is None),
     }
+    if not guarded:
+        operation["security"] = []
     if body is not None:
         operation["requestBody"] = {"content": {"application/json": {"schema": body}}}
     if query:
@@ -217,12 +226,21 @@ def _operation(
     return operation
 
 
-def _limit_headers() -> dict[str, Schema]:
-    """Return the headers about limits; those of a key that has none are not sent, and successes have them as well."""
-    names = ["retry-after", "retry-after-ms", "x-should-retry"]
-    names += [
-        f"x-ratelimit-{what}-{of}"
-        for what in ("limit", "remaining", "reset")
-        for of in ("requests", "tokens")
-    ]
-    return {name: {"schema": TEXT} for name in names}
+def _public() -> dict[str, Schema]:
+    """Return what needs no key."""
+    alive = record("status", status=TEXT)
+    ready = _operation("Whether it can answer, else 503", ref("Readiness"), guarded=False)
+    ready["responses"]["503"] = unready(ref("Readiness"))
+    documents = {"/openapi.json": "This document", "/asyncapi.json": "What is streamed"}
+    return {
+        "/livez": {"get": _operation("Whether the process runs", alive, guarded=False)},
+        "/readyz": {"get": ready},
+        **{
+            path: {"get": _operation(told, {"type": "object"}, guarded=False)}
+            for path, told in documents.items()
+        },
+        **{
+            path: {"get": _operation(told, TEXT, content_type="text/html", guarded=False)}
+            for path, told in PAGES.items()
+        },
+    }
