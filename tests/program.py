@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
 import socket
@@ -20,11 +21,20 @@ KEPT = Path(os.environ.get("CHATSERVER_TEST_DATA", ROOT / ".data"))
 MODELS, KERNELS = KEPT / "models", KEPT / "kernels"
 
 
+PORTS = range(10_240, 22_000)
+"""Below those that the system gives to connections: nobody is given one between the look and its use. A cluster's
+second port, 10,000 above, is below them, too."""
+
+
 def free_port() -> int:
     """Return a loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    while True:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port := random.choice(PORTS)))
+            except OSError:
+                continue
+            return port
 
 
 def inherited() -> dict[str, str]:

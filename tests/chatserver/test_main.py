@@ -46,7 +46,7 @@ def test_version_is_quick():
         done = run("--version")
         seconds.append(time.perf_counter() - started)
     assert done.stdout.startswith("chatserver ")
-    assert min(seconds) < 0.5  # about 0.1 on a quiet machine; importing an engine takes seconds
+    assert min(seconds) < 1  # about 0.1 on a quiet machine; importing an engine takes seconds
 
 
 def test_importing_the_command_line_is_cheap():

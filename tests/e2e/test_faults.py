@@ -21,9 +21,10 @@ ROUNDS = 10
 ASK = {"model": "scripted", "input": "Tell me about tides.", "temperature": 0, "max_output_tokens": 80}
 
 
-def expected_text(client) -> str:
+@pytest.fixture(scope="module")
+def expected(scripted) -> str:
     """The undisturbed answer."""
-    return client.responses.create(**ASK, extra_body={"ignore_eos": True}).output_text
+    return client_of(scripted).responses.create(**ASK, extra_body={"ignore_eos": True}).output_text
 
 
 def read(stream, on_delta=None):
@@ -39,10 +40,9 @@ def read(stream, on_delta=None):
 
 
 @pytest.mark.parametrize("round_", range(ROUNDS))
-def test_engine_killed_in_mid_answer(scripted, round_):
+def test_engine_killed_in_mid_answer(scripted, expected, round_):
     """SIGKILL of the engine at a random token: the same stream brings the same whole answer, ten times out of ten."""
     client = client_of(scripted)
-    expected = expected_text(client)
     at = random.Random(round_).randrange(1, 40)
 
     def kill(count, _event):
@@ -58,10 +58,9 @@ def test_engine_killed_in_mid_answer(scripted, round_):
 
 
 @pytest.mark.parametrize("round_", range(ROUNDS))
-def test_web_killed_in_mid_answer(scripted, round_):
+def test_web_killed_in_mid_answer(scripted, expected, round_):
     """SIGKILL of web at a random token: reconnecting with the position gives exactly the rest, ten times out of ten."""
     client = client_of(scripted)
-    expected = expected_text(client)
     at = random.Random(round_).randrange(1, 40)
     text, position, response_id, count, killed = "", -1, "", 0, 0
     try:
@@ -80,10 +79,9 @@ def test_web_killed_in_mid_answer(scripted, round_):
     assert text + rest == expected == last.response.output_text
 
 
-def test_store_killed_in_mid_answer(scripted):
+def test_store_killed_in_mid_answer(scripted, expected):
     """SIGKILL of the store in mid-answer: what was acknowledged is on disk, and the answer comes whole."""
     client = client_of(scripted)
-    expected = expected_text(client)
     created = client.responses.create(**ASK, extra_body={"ignore_eos": True}, background=True)
     time.sleep(0.5)
     old = scripted.kill("store")
@@ -126,10 +124,9 @@ def test_conversations_survive_a_restart_of_everything(tmp_path):
         assert [item.role for item in items] == ["user", "assistant", "user", "assistant"]
 
 
-def test_sigterm_of_web_tells_readers_to_come_back(scripted):
+def test_sigterm_of_web_tells_readers_to_come_back(scripted, expected):
     """A web process that is told to end lets its readers go with a hint, and the answer goes on."""
     client = client_of(scripted)
-    expected = expected_text(client)
     state = {"text": "", "position": -1, "id": ""}
 
     def term(count, event):

@@ -165,9 +165,11 @@ async def test_fault(program, undisturbed, moment, fault):
         await disturbance.strike_before()
     else:
         disturbance.response_id = await ask(program)
-    follower = await Follower(program.url, disturbance.response_id, disturbance.on_event).run()
-    assert disturbance.at, "the moment did not come"
-    await disturbance.settle()
+    try:
+        follower = await Follower(program.url, disturbance.response_id, disturbance.on_event).run()
+        assert disturbance.at, "the moment did not come"
+    finally:
+        await disturbance.settle()
     if fault == "stop" and moment in ("queued", "prefill", "first token", "mid-answer"):
         assert follower.end["status"] == "cancelled" and undisturbed.startswith(follower.text)
     elif fault == "stop" and moment != "before admission":
@@ -195,8 +197,10 @@ async def test_a_store_that_stands_still_for_ten_seconds(program, undisturbed):
     reading = [asyncio.create_task(Follower(program.url, one).run()) for one in ids]
     await asyncio.sleep(0.1)
     program.kill("store", signal.SIGSTOP)
-    await asyncio.sleep(LONG_PAUSE)
-    program.kill("store", signal.SIGCONT)
+    try:
+        await asyncio.sleep(LONG_PAUSE)
+    finally:
+        program.kill("store", signal.SIGCONT)
     followers = await asyncio.gather(*reading)
     assert {follower.text for follower in followers} == {undisturbed} == {ended.text}
     assert {follower.end["usage"]["output_tokens"] for follower in followers} == {TOKENS}

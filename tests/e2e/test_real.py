@@ -3,6 +3,7 @@
 import itertools
 import re
 import threading
+import time
 
 import httpx
 import pytest
@@ -242,3 +243,48 @@ def test_sixteen_readers_of_one_answer_get_the_same(real):
         reader.join(120)
     assert len(texts) == 16
     assert set(texts.values()) == {client.responses.retrieve(created.id).output_text}
+
+
+def everything(sdk, conversation: str) -> list:
+    """All items of all branches."""
+    query = {"branches": "all", "order": "asc"}
+    return sdk.conversations.items.list(conversation, limit=100, extra_query=query).data
+
+
+def test_compaction_and_going_on_with_the_real_model(real):
+    """SmolLM2 summarises what a cut drops, while nobody waits; a cut off answer goes on as if it had not been cut."""
+    sdk = client_of(real)
+    ask = {"model": "smollm2-135m-instruct", "temperature": 0}
+    whole = sdk.responses.create(input="Tell me about the sea.", max_output_tokens=48, **ask)
+    part = sdk.responses.create(input="Tell me about the sea.", max_output_tokens=20, **ask)
+    more = sdk.responses.create(extra_body={"continue": part.id, "max_output_tokens": 28})
+    assert more.output_text == whole.output_text
+    assert more.usage.input_tokens - more.usage.input_tokens_details.cached_tokens <= 1
+
+    policy = {"type": "auto", "token_limits": {"post_instructions": 350}, "compaction": True}
+    conversation = sdk.conversations.create().id
+    summaries, answer = [], None
+    for number in range(20):
+        answer = sdk.responses.create(
+            input=f"My {number}th wish is a boat with {number} sails. Say why that is a good wish.",
+            conversation=conversation,
+            truncation=policy,
+            max_output_tokens=40,
+            **ask,
+        )
+        if answer.context["summary"]:
+            break
+        for _ in range(100 if answer.context["next_cut"] else 0):
+            summaries = [i for i in everything(sdk, conversation) if i.type == "compaction"]
+            if summaries:
+                break
+            time.sleep(0.2)
+        time.sleep(1)
+    (summary, *_) = [i for i in everything(sdk, conversation) if i.type == "compaction"]
+    assert answer.context["summary"]["item"] == summary.id and summary.summary[0]["text"]
+    assert summary.usage["output_tokens"] > 0
+    asked = summary.usage["input_tokens"] - summary.usage["input_tokens_details"]["cached_tokens"]
+    missed = answer.usage.input_tokens - answer.usage.input_tokens_details.cached_tokens
+    print(f"summary: {summary.usage}, {summary.summary[0]['text'][:200]!r}; next turn computed {missed}")
+    assert asked < summary.usage["input_tokens"] / 2
+    assert missed < 60

@@ -194,7 +194,7 @@ async def test_a_key_that_is_refused_is_terminal():
 async def test_a_key_that_expires_in_mid_answer_is_terminal():
     """The stream goes on to its end; cut after the expiry, it is not taken up again, and the error says why."""
     async with opened_store("valkey") as store, running_web(store) as web:
-        token = await new_key(store, expires_at=int(time.time()) + 2)
+        token = await new_key(store, expires_at=(expiry := int(time.time()) + 3))
         web.engine.answer, web.engine.pause = [f"w{i} " for i in range(300)], 0.1
         async with cutting(web.url, seed=3) as proxy:
             proxy.longest = 10_000_000
@@ -202,7 +202,7 @@ async def test_a_key_that_expires_in_mid_answer_is_terminal():
                 async for event in answer:
                     if isinstance(event, TextDelta):
                         break
-                await asyncio.sleep(2.2)
+                await asyncio.sleep(expiry + 0.2 - time.time())
                 proxy.cut_all()
                 with pytest.raises(library.KeyRefused, match="expired"):
                     await answer.finish()
@@ -221,7 +221,10 @@ async def test_a_full_queue_is_waited_for():
         web.engine.go.clear()
         async with connect(web.url, options=BRIEF) as client:
             asking = [asyncio.create_task(client.ask("Hello")) for _ in range(3)]
-            await asyncio.sleep(0.5)
+            async with asyncio.timeout(10):
+                while not store.waiting:
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.3)  # the other two are refused
             assert len(store.waiting) == 1
             web.engine.go.set()
             assert {result.text for result in await asyncio.gather(*asking)} == {WORDS}

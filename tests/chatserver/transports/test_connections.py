@@ -203,7 +203,7 @@ async def test_a_flood_of_frames_is_slowed_down(web, monkeypatch):
         for _ in range(60):
             await send(client, type="auth", token="any")
             assert await receive(client) == {"type": "auth.accepted"}
-        assert 0.45 < loop.time() - started < 3
+        assert loop.time() - started > 0.45
 
 
 async def test_more_frames_at_once_than_anybody_needs_end_the_connection(web):

@@ -1,11 +1,6 @@
 """Weights that fit no smaller form: exact unless 8 bits are asked for, and then as good as exact."""
 
-import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +8,7 @@ import torch
 from engine.cpu.packing import Form, pack, pack_chosen, round_to_eight, unpack
 from tests.engine.cpu.reordered import matrices, perplexity, reordered
 from tests.engine.cpu.test_packing import blocks_of_four
+from tests.engine.served import Served
 
 # The beginning of "Pride and Prejudice" (Jane Austen, 1813), and of "Moby-Dick" (Herman Melville, 1851).
 TEXT = """\
@@ -88,30 +84,8 @@ def test_int8_keeps_the_perplexity(smollm2):
     assert abs(perplexity(model, ids) / exact - 1) < 0.01
 
 
-ENGINE = """
-import asyncio, json, sys, uuid
-from pathlib import Path
-from engine.contract import GenerateRequest, Sampling
-from engine.settings import EngineSettings
-from engine.sglang_engine import SglangEngine
-
-async def main(folder, ids):
-    engine = SglangEngine(EngineSettings(Path(folder), "rounded", kv_tokens=2048, context=1024, max_running=4))
-    await engine.start(lambda phase: None)
-    async def answer(count):
-        asked = GenerateRequest(uuid.uuid4().hex, ids[:count], Sampling(24, temperature=0.0, ignore_end=True))
-        return [token async for chunk in engine.generate(asked) for token in chunk.ids]
-    alone = await answer(len(ids))
-    print(json.dumps([alone, *await asyncio.gather(answer(len(ids)), answer(200), answer(9))]))
-    await engine.close()
-
-if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], tuple(json.loads(sys.argv[2]))))
-"""
-
-
 @pytest.mark.sglang
-def test_int8_answers_equal_transformers_on_the_rounded_weights(smollm2, tmp_path):
+async def test_int8_answers_equal_transformers_on_the_rounded_weights(smollm2, tmp_path):
     """Through the engine, alone and in a batch, on six layers whose weights fit no block."""
     from transformers import AutoTokenizer
 
@@ -125,23 +99,23 @@ def test_int8_answers_equal_transformers_on_the_rounded_weights(smollm2, tmp_pat
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(smollm2 / name, folder)
     ids = AutoTokenizer.from_pretrained(str(smollm2))(TEXT)["input_ids"]
-    script = tmp_path / "answers.py"
-    script.write_text(ENGINE)
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder), json.dumps(ids)],
-        env={**os.environ, "PYTHONPATH": str(Path.cwd()), "ENGINE_WEIGHTS": "int8"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+    counts = (len(ids), len(ids), 200, 9)
+    asked = [{"ids": ids[:count], "max_tokens": 24} for count in counts]
+    engine = await Served.start(
+        tmp_path / "log",
+        environ={"ENGINE_WEIGHTS": "int8"},
+        model_path=folder,
+        kv_tokens=2048,
+        context=1024,
+        max_running=4,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    ours = json.loads(done.stdout.splitlines()[-1])
+    answers = [*await engine.ask(asked[0]), *await engine.ask(*asked[1:])]
+    await engine.close()
     for weight in matrices(model):
         weight.data.copy_(unpack(round_to_eight(weight)))
     theirs = []
-    for count in (len(ids), len(ids), 200, 9):
+    for count in counts:
         given = torch.tensor([ids[:count]])
         out = model.generate(given, max_new_tokens=24, min_new_tokens=24, do_sample=False)
         theirs.append(out[0, count:].tolist())
-    assert ours == theirs
+    assert [answer["ids"] for answer in answers] == theirs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,14 @@ class Reference:
         from transformers import AutoModelForCausalLM
 
         self._torch = torch
+        self._rows = functools.lru_cache(256)(self._computed)
+        """One computation for the spreads, which are asked the same."""
+        self._greedy = functools.lru_cache(64)(self._generated)
         self.model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
 
     def greedy(self, ids: list[int], count: int) -> list[int]:
         """Return transformers' own greedy continuation."""
-        out = self.model.generate(
-            self._torch.tensor([ids]), max_new_tokens=count, min_new_tokens=count, do_sample=False
-        )
-        return out[0, len(ids) :].tolist()
+        return self._greedy(tuple(ids), count)
 
     def check(self, prompt: list[int], answer: dict[str, Any], *, greedy: bool = True) -> float:
         """Assert that every token of an answer is transformers' choice, its log-probabilities too.
@@ -34,9 +35,7 @@ class Reference:
         """
         ids = answer["ids"]
         assert len(ids) == len(answer["logprobs"]) > 0
-        with self._torch.no_grad():
-            logits = self.model(self._torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1]
-        rows = logits.float().log_softmax(-1)
+        rows = self._rows(tuple(prompt), tuple(ids))
         if greedy:
             assert rows.argmax(-1).tolist() == ids
         worst = 0.0
@@ -47,3 +46,14 @@ class Reference:
             worst = max(worst, *(abs(row[i].item() - value) for i, value in told))
         assert worst < TOLERANCE, worst
         return worst
+
+    def _generated(self, ids: tuple[int, ...], count: int) -> list[int]:
+        given = self._torch.tensor([ids])
+        out = self.model.generate(given, max_new_tokens=count, min_new_tokens=count, do_sample=False)
+        return out[0, len(ids) :].tolist()
+
+    def _computed(self, prompt: tuple[int, ...], ids: tuple[int, ...]) -> Any:
+        """Return the log-probabilities in whose places the tokens of an answer were chosen."""
+        with self._torch.no_grad():
+            logits = self.model(self._torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1]
+        return logits.float().log_softmax(-1)

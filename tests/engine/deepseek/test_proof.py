@@ -6,9 +6,9 @@ import random
 import pytest
 import pytest_asyncio
 
+from ..served import Served
 from .conftest import DIMENSIONS
 from .reference import Reference
-from .served import Served
 
 pytestmark = [pytest.mark.sglang, pytest.mark.asyncio(loop_scope="module")]
 

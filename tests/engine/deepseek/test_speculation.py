@@ -8,8 +8,8 @@ import pytest_asyncio
 from engine.contract import ModelUnusable
 from engine.settings import EngineSettings, server_args
 
+from ..served import Served
 from .reference import Reference
-from .served import Served
 from .test_proof import prompt
 
 SAMPLED = {"temperature": 0.8, "top_k": 20, "seed": 5}

@@ -32,8 +32,9 @@ async def test_an_answer_survives_the_death_of_its_primary():
         store = await ValkeyStore.open(cluster.url)
         hub = Hub(store.tapes, store.signals, "web_1")
         await hub.start()
-        async with scripted(tokens_per_second=100) as engine, worker(store, engine, lease=3.0):
+        async with scripted() as engine, worker(store, engine):
             expected = await run_turn(store, stateless("Tides", max_output_tokens=TOKENS))
+        async with scripted(tokens_per_second=100) as engine, worker(store, engine, lease=3.0):
             turn = stateless("Tides", max_output_tokens=TOKENS)
             await store.turns.begin(turn, queue_bound=10)
             reader = hub.follow(turn.response.id)

@@ -69,12 +69,21 @@ async def test_a_wanted_prefix_is_made_in_chunks(idle):
 async def test_a_turn_of_another_conversation_stops_it_within_a_step(idle):
     """The chunk under way is aborted, nothing begins while the turn runs, and the rest is made afterwards."""
     made, engine = idle
+    dropped, abort = [], engine.abort
+
+    async def note(request_id):
+        dropped.append(request_id)
+        await abort(request_id)
+
+    engine.abort = note
     made.want(Prefix("c", SALT, IDS))
     await begun(made)
+    chunk = made._running.request_id
     made.hold("turn of other", "other")
-    async with asyncio.timeout(0.02):
+    async with asyncio.timeout(5):
         while made._running is not None:
             await asyncio.sleep(0)
+    assert dropped == [chunk]
     before = made.counts.computed
     await asyncio.sleep(0.1)
     assert (await engine.health()).running == 0
@@ -109,10 +118,11 @@ async def test_a_stop_ends_the_wait(idle):
     waiting = asyncio.create_task(made.wait_for("c", SALT, (*IDS, 1), over))
     await asyncio.sleep(0.005)
     over.set()
-    async with asyncio.timeout(0.1):
+    async with asyncio.timeout(5):
         await waiting
         while made._running is not None:
             await asyncio.sleep(0)
+    assert made.counts.finished == 0
 
 
 async def test_a_prefix_that_its_turn_does_not_begin_with_is_dropped(idle):

@@ -102,7 +102,7 @@ def test_any_position_any_moment(after, written):
             tape.write(1)
             await asyncio.sleep(0)
         tape.end()
-        assert await asyncio.wait_for(reading, 2) == tape.text(max(after, 1))
+        assert await asyncio.wait_for(reading, 10) == tape.text(max(after, 1))
         await web.close()
 
     asyncio.run(run())
@@ -122,7 +122,7 @@ async def test_lost_announcements_only_cost_time(store, web, monkeypatch):
     store.lose = True
     tape.write(1)
     tape.end()
-    assert await asyncio.wait_for(reading, 2) == tape.text()
+    assert await asyncio.wait_for(reading, 10) == tape.text()
 
 
 async def test_lost_subscription_is_made_again_and_everybody_reads(store, web, monkeypatch):

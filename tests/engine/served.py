@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 class Served:
@@ -23,7 +23,7 @@ class Served:
         self._log = log
 
     @classmethod
-    async def start(cls, log: Path, **settings: Any) -> Served:
+    async def start(cls, log: Path, *, environ: dict[str, str] | None = None, **settings: Any) -> Served:
         """Start an engine with these fields of EngineSettings; what it logs goes to `log`."""
         with log.open("wb") as errors:
             process = await asyncio.create_subprocess_exec(
@@ -35,7 +35,7 @@ class Served:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})},
                 limit=2**26,
             )
         served = cls(process, log)
@@ -86,7 +86,7 @@ def main(given: dict[str, Any]) -> None:
     from engine.ranks import fork
     from engine.settings import EngineSettings
 
-    settings = EngineSettings(name="tiny", **{**given, "model_path": Path(given["model_path"])})
+    settings = EngineSettings(name="served", **{**given, "model_path": Path(given["model_path"])})
     ranks = fork(settings)
     asyncio.run(_serve(settings, ranks))
 
