@@ -24,7 +24,8 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from chatserver.domain.item import Role
-from chatserver.domain.response import Trim, Truncation
+from chatserver.domain.ledger import Trim
+from chatserver.domain.response import Truncation
 
 EXPECTED_FROM = 8
 """User messages, the newest ones, that the next one is expected to be like."""
@@ -113,12 +114,13 @@ def plan(
     policy: Policy,
     cut: str | None = None,
     trim: Trim | None = None,
+    ahead: str | None = None,
 ) -> Plan:
     """Choose what to keep. Raises DoesNotFit.
 
     `fixed`: tokens that are always sent (head and cue). `cut`: the item that the last plan of this branch began
-    with, None if nothing was dropped yet; `trim`: what that plan left out. Either is ignored if its item is not
-    in `segments`.
+    with, None if nothing was dropped yet; `trim`: what that plan left out; `ahead`: where the cut is to move, if that
+    keeps no more than is allowed (see `ahead.cut_ahead`). Each is ignored if its item is not in `segments`.
     """
     cuts = policy.kind is not Truncation.DISABLED
     trim = trim if cuts else None
@@ -138,7 +140,7 @@ def plan(
     if not cuts:
         raise DoesNotFit(base + suffix[current], limit, single=base + suffix[starts[-1]] > limit)
     target = base + int((limit - base) * policy.retention_ratio)
-    for start in starts:
+    for start in (_stored_start(segments, starts, ahead), *starts):
         if start > current and base + suffix[start] <= target:
             return chosen(start)
     if base + suffix[starts[-1]] <= limit:
@@ -154,6 +156,7 @@ def plan_next(
     policy: Policy,
     cut: str | None = None,
     trim: Trim | None = None,
+    ahead: str | None = None,
 ) -> Plan:
     """Choose, when an answer has ended, what the next prompt begins with. Raises DoesNotFit.
 
@@ -172,6 +175,7 @@ def plan_next(
         policy=replace(policy, cut_inside=False),
         cut=cut,
         trim=trim,
+        ahead=ahead,
     )
 
 

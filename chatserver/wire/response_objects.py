@@ -5,17 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from chatserver.domain.response import (
-    Failure,
-    Finish,
-    Ledger,
-    Outcome,
-    Response,
-    Status,
-    Timing,
-    Truncation,
-    Usage,
-)
+from chatserver.domain.ledger import Ledger
+from chatserver.domain.response import Failure, Finish, Outcome, Response, Status, Timing, Truncation, Usage
 from chatserver.wire.items import item_objects
 from chatserver.wire.usage import priced
 

@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import replace
 
 from chatserver.domain.item import Item, ItemStatus, Role
-from chatserver.domain.response import Failure, Finish, Ledger, Outcome, Response, Status, Timing, Usage
+from chatserver.domain.ledger import Ledger
+from chatserver.domain.response import Failure, Finish, Outcome, Response, Status, Timing, Usage
 from chatserver.domain.tape import (
     Body,
     Delta,

@@ -8,18 +8,16 @@ from typing import Any
 
 from chatserver.adapters.valkey import bills, packing
 from chatserver.domain.item import Conversation, Item, ItemStatus, Message, Part, PartKind, Role
+from chatserver.domain.ledger import Difference, Ledger, Trim
 from chatserver.domain.logprob import Logprob
 from chatserver.domain.response import (
-    Difference,
     Failure,
     Finish,
-    Ledger,
     Outcome,
     Params,
     Response,
     Status,
     Timing,
-    Trim,
     Truncation,
     Usage,
 )

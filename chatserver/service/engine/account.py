@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, replace
 
-from chatserver.domain.response import Difference, Ledger, Response, Timing, Usage
+from chatserver.domain.ledger import Difference, Ledger
+from chatserver.domain.response import Response, Timing, Usage
 from chatserver.service.engine.generation import Generation
 from chatserver.service.engine.prompting import Prompt, Upcoming
 from chatserver.service.engine.written import Written
@@ -44,5 +45,6 @@ def ledger(planned: Ledger, shown: Shown, upcoming: Upcoming | None) -> Ledger:
     return replace(
         planned,
         next_cut=upcoming.cut if upcoming else planned.next_cut,
+        ahead=upcoming.ahead.cut if upcoming and upcoming.ahead else None,
         difference=Difference(**asdict(shown.difference)) if shown.difference else None,
     )

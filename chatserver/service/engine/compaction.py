@@ -179,7 +179,7 @@ class Compactor:
             if upcoming is not None:
                 leaf = asked.wish.item_id
                 self._prefixes.want(
-                    Prefix(asked.conversation, self._salt(tenant), upcoming.ids, upcoming.cut, leaf, due=True)
+                    Prefix(asked.conversation, self._salt(tenant), upcoming.ids, upcoming.cut, leaf, turns=1)
                 )
 
     def _count(self, prompt: int, cached: int, output: int) -> None:

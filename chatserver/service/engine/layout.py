@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 from chatserver.domain.item import Role
+from chatserver.domain.ledger import Trim
 from chatserver.domain.planner import Plan, Segment
-from chatserver.domain.response import Trim
 
 Ids = tuple[int, ...]
 

@@ -5,9 +5,10 @@
                                     per conversation └ a job is claimed: aborted, goes on later
 
 Real work goes first. One prefill at a time, in chunks of one scheduler step each that take about CHUNK_SECONDS. A
-claimed job aborts it, and until its first token none begins. While answers are only being written, what a next turn
-is sure to need is made in the smallest chunks, SHARE of the time: nobody is kept waiting, and on an engine that is
-never quiet a cut would otherwise cost all of them one long step. One exception: a turn whose prompt begins with
+claimed job aborts it, and until its first token none begins. What is needed first is made first (see `rhythm`).
+While answers are only being written, what a turn is sure to need is made in the smallest chunks, SHARE of the time, or
+as much of it as gets everything done in time: nobody is kept waiting, and on an engine that is never quiet a cut would
+otherwise cost all of them one long step. One exception: a turn whose prompt begins with
 the very prefix that is being made waits for it, because starting beside it would compute the same tokens twice.
 """
 
@@ -20,20 +21,17 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
+from chatserver.service.engine.chunks import Chunks
 from chatserver.service.engine.published import Known, Published
 from chatserver.service.engine.wanted import Prefix, Wanted
 from engine.contract import REQUEST_ID_LENGTH, Engine, EngineBusy, EngineError, EngineLost
 
 log = logging.getLogger(__name__)
 
-CHUNK_SECONDS = 0.15
-"""How long one prefill request should take: what a turn that comes in its middle may lose."""
-MIN_CHUNK, MAX_CHUNK = 64, 1024
-"""Tokens of one prefill request; the first one has MIN_CHUNK, then the measured speed decides."""
 CHUNK_TIMEOUT = 60.0
 """Seconds after which a prefill that the engine does not answer is given up."""
 SHARE = 0.25
-"""Of the time that idle work takes at most while answers are written."""
+"""Of the time that idle work takes while answers are written, if that is enough for all to be in time."""
 SETTLE = 0.02
 """Seconds without a turn before idle work goes on: turns that follow each other at once leave no gap for it."""
 
@@ -74,8 +72,8 @@ class Prefixes:
         self._wanted = Wanted()
         self._running: _Running | None = None
         self._stir = asyncio.Event()
-        self._chunk = self._pages(MIN_CHUNK)
-        self._took = 0.0
+        self._chunks = Chunks(engine.card.page)
+        self._pace = SHARE
         self._aborts: set[asyncio.Task[None]] = set()
         self.counts = IdleCounts()
         """What the idle work came to."""
@@ -84,7 +82,7 @@ class Prefixes:
 
     def hold(self, turn: object, conversation: str | None) -> None:
         """A turn begins: idle work stops, unless it is for that conversation (then see `wait_for`)."""
-        self._wanted.starts(turn, conversation)
+        self._wanted.starts(turn, conversation, time.monotonic())
         running = self._running
         if running is not None and running.prefix.conversation != conversation:
             self._pause(running)
@@ -96,7 +94,7 @@ class Prefixes:
 
     def release(self, turn: object) -> None:
         """A turn has ended."""
-        self._wanted.ends(turn)
+        self._wanted.ends(turn, time.monotonic())
         self._stir.set()
 
     async def wait_for(
@@ -138,11 +136,13 @@ class Prefixes:
 
     # Ends
 
-    async def leave(self, salt: str, conversation: str, path: Collection[str], cut: str | None) -> None:
-        """A turn behind the items of `path` has ended under `cut`: free what earlier cuts of this branch hold."""
+    async def leave(
+        self, salt: str, conversation: str, path: Collection[str], cuts: Collection[str | None]
+    ) -> None:
+        """A turn behind the items of `path` has ended: free what cuts of this branch hold that are not in `cuts`."""
 
         def left(known: Known) -> bool:
-            return known.cut != cut and known.leaf in path
+            return known.cut not in cuts and known.leaf in path
 
         if any(map(left, self._published.of(salt, conversation))):
             try:
@@ -178,10 +178,11 @@ class Prefixes:
 
     def want(self, prefix: Prefix) -> None:
         """Have a prefix made when there is nothing else to do; it takes the place of the conversation's earlier one."""
-        if self._published.warm(prefix.salt, prefix.conversation, prefix.ids) >= self._whole(len(prefix.ids)):
-            return
-        self._wanted.put(prefix)
-        self._stir.set()
+        if left := self._left(prefix):
+            self._wanted.put(prefix, left, time.monotonic())
+            self._stir.set()
+        elif prefix.then:
+            self.want(prefix.then)
 
     @property
     def idle(self) -> bool:
@@ -195,7 +196,8 @@ class Prefixes:
             if self._wanted.next() is None:
                 await self._stir.wait()
                 continue
-            await asyncio.sleep(self._took * (1 / SHARE - 1) if self._wanted.beside else SETTLE)
+            self._pace = self._wanted.share(time.monotonic(), self._chunks.speed, SHARE)
+            await asyncio.sleep(self._chunks.took * (1 / self._pace - 1) if self._wanted.beside else SETTLE)
             if (prefix := self._wanted.next()) is not None:
                 self._wanted.drop(prefix.conversation)
                 await self._make(prefix)
@@ -215,6 +217,11 @@ class Prefixes:
     def _whole(self, length: int) -> int:
         return length - length % self._engine.card.page
 
+    def _left(self, prefix: Prefix) -> int:
+        """Return how many tokens of a prefix are missing, in whole pages."""
+        there = self._published.warm(prefix.salt, prefix.conversation, prefix.ids)
+        return max(0, self._whole(len(prefix.ids)) - there)
+
     async def _make(self, prefix: Prefix) -> None:
         self._running = running = _Running(prefix, asyncio.Event())
         try:
@@ -230,16 +237,19 @@ class Prefixes:
         finally:
             self._running = None
             running.done.set()
-        if not (running.finished or running.failed or running.stale):
-            self._wanted.put_back(prefix)
+        if running.finished and prefix.then:
+            self.want(prefix.then)
+        elif not (running.finished or running.failed or running.stale):
+            self._wanted.put_back(prefix, self._left(prefix), time.monotonic())
 
     async def _prefill(self, running: _Running) -> None:
         """Make it chunk by chunk, from what is there already on; return early when paused, or to rest."""
         prefix = running.prefix
         at = self._published.warm(prefix.salt, prefix.conversation, prefix.ids)
-        while at < self._whole(len(prefix.ids)):
-            chunk = self._pages(MIN_CHUNK) if self._wanted.beside else self._chunk
-            end = min(at + chunk, len(prefix.ids))
+        whole = self._whole(len(prefix.ids))
+        while at < whole:
+            careful = self._wanted.beside and self._pace < 2 * SHARE
+            end = self._chunks.end(at, len(prefix.ids), careful=careful)
             running.request_id = uuid4().hex[:REQUEST_ID_LENGTH]
             started = time.monotonic()
             async with asyncio.timeout(CHUNK_TIMEOUT):
@@ -247,25 +257,15 @@ class Prefixes:
             if running.paused:
                 self.counts.aborted += end - at
                 return
-            self._took = time.monotonic() - started
             computed = max(0, end - cached)
             self.counts.computed += computed
             self._published.add(prefix.salt, prefix.conversation, prefix.ids[:end], prefix.cut, prefix.leaf)
-            self._adapt(computed, self._took)
+            self._chunks.note(computed, time.monotonic() - started)
             at = end
-            if self._wanted.beside and not running.wanted_now:
+            if at < whole and self._wanted.beside and not running.wanted_now:
                 return
         running.finished = True
         self.counts.finished += 1
-
-    def _adapt(self, computed: int, seconds: float) -> None:
-        """Choose the next chunk's size from the speed of this one, if it says anything; at most double it."""
-        if computed >= MIN_CHUNK // 2:
-            fitting = int(computed / max(seconds, 1e-4) * CHUNK_SECONDS)
-            self._chunk = self._pages(max(MIN_CHUNK, min(MAX_CHUNK, 2 * self._chunk, fitting)))
-
-    def _pages(self, tokens: int) -> int:
-        return max(self._engine.card.page, self._whole(tokens))
 
     def _pause(self, running: _Running) -> None:
         if running.wanted_now or running.paused:

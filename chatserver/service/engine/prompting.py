@@ -13,12 +13,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from chatserver.domain.ahead import cut_ahead
 from chatserver.domain.item import Item, Role, StoredItem
+from chatserver.domain.ledger import Ledger
 from chatserver.domain.planner import DoesNotFit, Plan, Policy, Window, plan, plan_next
-from chatserver.domain.response import Ledger, Params, Response, Truncation
+from chatserver.domain.response import Params, Response, Truncation
 from chatserver.errors import BadRequest, ContextTooLong, NotFound
 from chatserver.ports.conversations import Conversations
 from chatserver.ports.turns import Turns
+from chatserver.service.engine import ledgers
 from chatserver.service.engine.encoder import Encoder, rebuilt
 from chatserver.service.engine.layout import Ids, Layout, fingerprint
 from chatserver.service.engine.summaries import Summaries
@@ -46,11 +49,19 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Upcoming:
-    """What the next prompt of a branch will begin with."""
+class Beginning:
+    """What prompts of a branch will begin with, from the one in `turns` turns on (1: the next one)."""
 
     ids: Ids
     cut: str | None
+    turns: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Upcoming(Beginning):
+    """What the next prompt begins with. `ahead`: the same behind a cut that moves soon."""
+
+    ahead: Beginning | None = None
 
 
 class PromptBuilder:
@@ -84,7 +95,8 @@ class PromptBuilder:
         newest = await self._newest(response.tenant, stored) if self._cuts(params) else None
         layout = layout.with_summary(await self._summary(params, response.conversation, stored, newest))
         layout = replace(layout, carried=len(carried))
-        layout, chosen = self._plan(params, layout, self._cut_before(response, layout, newest))
+        before = self._cut_before(response, layout, newest)
+        layout, chosen = self._plan(params, layout, before)
         ids = layout.prompt(chosen)
         return Prompt(
             ids=ids,
@@ -92,7 +104,16 @@ class PromptBuilder:
                 params.max_output_tokens or self._default_reserve,
                 self._window(params).room - len(ids) - len(carried),
             ),
-            ledger=self._ledger(params, layout, chosen, (*ids, *carried), rebuilt=rebuilt(stored, encoded)),
+            ledger=ledgers.planned(
+                self._card,
+                params,
+                layout,
+                chosen,
+                (*ids, *carried),
+                reserve=self._window(params).reserve,
+                rebuilt=rebuilt(stored, encoded),
+                ahead=before.get("ahead"),
+            ),
             layout=layout,
             encoded=encoded,
             carried=carried,
@@ -109,7 +130,7 @@ class PromptBuilder:
     def upcoming(self, prompt: Prompt, params: Params, item_id: str, answer: Ids) -> Upcoming | None:
         """Return what the next prompt begins with, now that `answer` has ended; None if it cannot fit."""
         layout = replace(prompt.layout, carried=0).with_answer(item_id, answer)
-        return self._upcoming(params, layout, {"cut": prompt.ledger.cut, "trim": prompt.ledger.trim})
+        return self._upcoming(params, layout, ledgers.cut_in(prompt.ledger, prompt.ledger.cut))
 
     async def upcoming_of(self, tenant: str, conversation_id: str) -> Upcoming | None:
         """Return what the next prompt at a conversation's head begins with, if it is asked like the one before it.
@@ -124,7 +145,7 @@ class PromptBuilder:
             return None
         layout, _ = await self.encoder.lay_out(params, stored)
         layout = layout.with_summary(await self._summary(params, conversation_id, stored, newest))
-        return self._upcoming(params, layout, _stored(newest))
+        return self._upcoming(params, layout, ledgers.cut_of(newest))
 
     async def still_there(
         self, tenant: str, conversation_id: str, items: Iterable[str | None]
@@ -198,14 +219,14 @@ class PromptBuilder:
         As a rule the newest answer's end said so; but since then an item may have been deleted, or a summary come.
         """
         new = sum(segment.item_id in response.inputs for segment in layout.segments)
-        before = _stored(newest)
+        before = ledgers.cut_of(newest)
         if not before or not new:
             return before
         kept = len(layout.segments) - new
         earlier = replace(layout, segments=layout.segments[:kept], ids=layout.ids[:kept])
         with contextlib.suppress(DoesNotFit):
             found = plan_next(earlier.segments, **before, **self._rules(response.params, earlier))
-            return {"cut": found.cut, "trim": found.trim}
+            return {**before, "cut": found.cut, "trim": found.trim}
         return before
 
     def _plan(self, params: Params, layout: Layout, before: Mapping[str, Any]) -> tuple[Layout, Plan]:
@@ -222,7 +243,9 @@ class PromptBuilder:
             chosen = plan_next(layout.segments, **before, **self._rules(params, layout))
         except DoesNotFit:
             return None
-        return Upcoming(layout.prefix(chosen), chosen.cut)
+        soon = cut_ahead(layout.segments, chosen, ahead=before.get("ahead"), **self._rules(params, layout))
+        ahead = Beginning(layout.prefix(soon.plan), soon.plan.cut, 1 + soon.turns) if soon else None
+        return Upcoming(layout.prefix(chosen), chosen.cut, ahead=ahead)
 
     async def _newest(self, tenant: str, stored: Sequence[StoredItem]) -> Response | None:
         """Return the newest answer of a branch: its cut stays where it is until the window is full again."""
@@ -268,33 +291,3 @@ class PromptBuilder:
         )
         found.needed = error.needed
         return found
-
-    def _ledger(self, params: Params, layout: Layout, chosen: Plan, ids: Ids, *, rebuilt: int) -> Ledger:
-        leading = len(layout.leading)
-        path = layout.path
-        return Ledger(
-            window=self._card.context,
-            sent=len(ids),
-            reserve=self._window(params).reserve,
-            policy=params.truncation.value,
-            cut=chosen.cut,
-            next_cut=chosen.cut,
-            template_hash=self._card.template_hash,
-            pinned=leading + chosen.pinned,
-            start=leading + chosen.start,
-            items=len(path),
-            carried=layout.carried,
-            prompt_hash=fingerprint(ids),
-            head=len(layout.head),
-            lengths=tuple(map(len, layout.kept(chosen))),
-            trim=chosen.trim,
-            rebuilt=rebuilt,
-            summary=layout.summary,
-            summary_tokens=layout.summary_tokens,
-        ).of_branch(path)
-
-
-def _stored(newest: Response | None) -> dict[str, Any]:
-    """Return where the newest answer of a branch said that the next prompt is cut, for `plan` and `plan_next`."""
-    ledger = newest.outcome.ledger if newest and newest.outcome else None
-    return {"cut": ledger.next_cut, "trim": ledger.trim} if ledger else {}

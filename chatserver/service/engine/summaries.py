@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from chatserver.domain.ids import summary_id
 from chatserver.domain.item import Item, Role, StoredItem
+from chatserver.domain.ledger import Ledger
 from chatserver.domain.planner import SCHEDULER_MARGIN
-from chatserver.domain.response import Ledger, Response
+from chatserver.domain.response import Response
 from chatserver.ports.conversations import Conversations
 from chatserver.service.engine.layout import Ids, Layout
 from engine.contract import ModelCard, Tokenizer

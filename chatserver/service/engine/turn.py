@@ -29,12 +29,12 @@ from chatserver.errors import (
 from chatserver.ports.tapes import Tapes
 from chatserver.ports.turns import Turns
 from chatserver.service.engine import account
+from chatserver.service.engine.afterwards import Afterwards
 from chatserver.service.engine.compaction import Compactor
 from chatserver.service.engine.generation import Generation, as_server_error, form_of
 from chatserver.service.engine.prefixes import Prefixes
-from chatserver.service.engine.prompting import Prompt, PromptBuilder, Upcoming
+from chatserver.service.engine.prompting import Prompt, PromptBuilder
 from chatserver.service.engine.tape_writer import TapeWriter
-from chatserver.service.engine.wanted import Prefix
 from chatserver.service.engine.written import Written
 from engine.answers import Splitter
 from engine.contract import Engine, EngineError, EngineLost, FinishReason, Shown
@@ -76,6 +76,7 @@ class Turn:
         self._parts = parts
         self._response = response
         self._salt = parts.salt(response.tenant)
+        self._afterwards = Afterwards(parts.prompts, parts.prefixes, parts.compactor, response, self._salt)
         self._written = Written(response.item_id, logprobs=response.params.logprobs is not None)
         self._form = form_of(response.params)
         self._splitter: Splitter | None = None
@@ -235,7 +236,7 @@ class Turn:
         shown = Shown(())
         if item:
             shown = await self._parts.prompts.encoder.shown(written.ids, response.params.thinking)
-        upcoming = self._upcoming(prompt, shown.ids) if prompt else None
+        upcoming = self._afterwards.upcoming(prompt, shown.ids) if prompt else None
         outcome = Outcome(
             status=STATUS[finish],
             finish=finish,
@@ -255,7 +256,7 @@ class Turn:
             return
         done = prompt if generation and generation.first_at and failure is None else None
         if done is not None:
-            self._note_cached(done, upcoming)
+            self._afterwards.note_cached(done, written.ids, upcoming)
         kept = await self._parts.turns.finish(
             response,
             outcome,
@@ -268,39 +269,7 @@ class Turn:
         if not kept:
             log.warning("answer %s was taken over by another engine before it ended", response.id)
         elif done is not None:
-            await self._leave_behind(done, upcoming)
-
-    def _upcoming(self, prompt: Prompt, answer: tuple[int, ...]) -> Upcoming | None:
-        """Return what the next turn begins with. Its cut moves now, if it may have to."""
-        response = self._response
-        if response.conversation is None:
-            return None
-        return self._parts.prompts.upcoming(prompt, response.params, response.item_id, answer)
-
-    def _note_cached(self, prompt: Prompt, upcoming: Upcoming | None) -> None:
-        """Say what the cache holds, and have the next turn's prefix made if it is another one.
-
-        Before the end is stored: who sees the end may ask at once what is warm, or have all of it freed.
-        """
-        prefixes, conversation = self._parts.prefixes, self._response.conversation
-        leaf = self._response.item_id
-        # the last token's KV is computed only when something follows it
-        computed = (*prompt.ids, *self._written.ids[:-1])
-        prefixes.computed(self._salt, conversation, computed, prompt.ledger.cut, leaf)
-        # a cut that moved, or a template that shows what was emitted in another form from now on
-        if conversation and upcoming is not None and upcoming.ids[: len(computed)] != computed:
-            prefixes.want(Prefix(conversation, self._salt, upcoming.ids, upcoming.cut, leaf, due=True))
-
-    async def _leave_behind(self, prompt: Prompt, upcoming: Upcoming | None) -> None:
-        """Have what the next turn drops summarised; free what earlier cuts hold."""
-        parts, response, layout = self._parts, self._response, prompt.layout
-        if response.conversation is None:
-            return
-        if upcoming is not None and response.params.compaction:
-            wanted = parts.prompts.summaries.wanted(response, layout, upcoming.cut)
-            if wanted is not None:
-                parts.compactor.want(wanted)
-        await parts.prefixes.leave(self._salt, response.conversation, layout.path, prompt.ledger.cut)
+            await self._afterwards.leave_behind(done, upcoming)
 
     def _item(self, finish: Finish) -> Item:
         response = self._response

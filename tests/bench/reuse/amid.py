@@ -30,7 +30,7 @@ async def amid(store: ValkeyStore, engine: Recording) -> dict[str, float]:
                     prefixes.want(Prefix("somebody else's", "other", ids))
                     await _under_way(prefixes)
                     await asyncio.sleep(0.02 * (number % 7))  # so that turns come at any moment of a step
-                    steps.append(1000 * prefixes._took)
+                    steps.append(1000 * prefixes._chunks.took)
                 answer = await run_turn(store, stateless(f"{busy} {number}: " + "tide " * 24, **options))
                 times.append(answer.outcome.timing.ttft_ms)
                 prefixes._wanted.drop("somebody else's")

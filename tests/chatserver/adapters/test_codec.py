@@ -12,18 +12,9 @@ from hypothesis import strategies as st
 
 from chatserver.adapters.valkey import codec, engine_codec, frames, packing
 from chatserver.domain.item import Conversation, Item
+from chatserver.domain.ledger import Ledger
 from chatserver.domain.logprob import Logprob
-from chatserver.domain.response import (
-    Failure,
-    Finish,
-    Ledger,
-    Outcome,
-    Params,
-    Response,
-    Status,
-    Timing,
-    Usage,
-)
+from chatserver.domain.response import Failure, Finish, Outcome, Params, Response, Status, Timing, Usage
 from chatserver.domain.tape import Accepted, Delta, Ended, ItemClosed, ItemOpened, Queued, Record, Started
 from chatserver.errors import BadRequest, Unavailable
 from chatserver.ports.registry import EngineReport, ServedModel

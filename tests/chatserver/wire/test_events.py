@@ -19,16 +19,15 @@ from openai.types.responses import (
 from pydantic import TypeAdapter
 
 from chatserver.domain.item import Item, ItemStatus, Role
+from chatserver.domain.ledger import Ledger, Trim
 from chatserver.domain.response import (
     Failure,
     Finish,
-    Ledger,
     Outcome,
     Params,
     Response,
     Status,
     Timing,
-    Trim,
     Truncation,
     Usage,
 )

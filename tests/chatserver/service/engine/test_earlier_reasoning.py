@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from chatserver.domain.response import Difference
+from chatserver.domain.ledger import Difference
 from engine.contract import Difference as Found
 from engine.contract import Shown
 from engine.scripted_tokenizer import ScriptedTokenizer

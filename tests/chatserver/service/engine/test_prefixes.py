@@ -8,6 +8,7 @@ import pytest
 
 from chatserver.domain.response import Truncation
 from chatserver.service.engine import prefixes as module
+from chatserver.service.engine.chunks import MIN_CHUNK
 from chatserver.service.engine.prefixes import Prefixes
 from chatserver.service.engine.wanted import MAX_WANTED, Prefix
 from engine.contract import EngineLost, GenerateRequest, Sampling
@@ -232,7 +233,7 @@ async def test_real_work_goes_first(store):
         engine.prefill, engine.generate = note_prefill, note_generate
         for number in range(5):
             ids = tuple(100 + (number + i) % 1000 for i in range(3000))
-            role._parts.prefixes.want(Prefix(f"c{number}", SALT, ids, due=True))
+            role._parts.prefixes.want(Prefix(f"c{number}", SALT, ids, turns=1))
             await begun(role._parts.prefixes)
             await run_turn(store, stateless(f"Q{number}"))
         assert happened.count("turn") == 5 and happened.count("prefill") > 5
@@ -270,13 +271,13 @@ async def test_what_is_due_is_made_beside_answers_a_little_at_a_time(idle):
 
     engine.prefill = note
     made.hold("turn", "other")
-    made.want(Prefix("c", SALT, IDS[: 6 * module.MIN_CHUNK], due=True))
+    made.want(Prefix("c", SALT, IDS[: 6 * MIN_CHUNK], turns=1))
     await asyncio.sleep(0.1)
     assert not asked, "a turn waits for its first token"
     made.answering("turn")
     made.answering("turn")
     await settled(made)
-    assert [length for _, _, length in asked] == [n * module.MIN_CHUNK for n in range(1, 7)]
+    assert [length for _, _, length in asked] == [n * MIN_CHUNK for n in range(1, 7)]
     for (began, over, _), (again, _, _) in pairwise(asked):
         assert again - over >= 0.9 * (over - began) * (1 / module.SHARE - 1)
     assert made.counts.finished == 1
