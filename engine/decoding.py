@@ -44,7 +44,7 @@ class ByteTable:
 
 
 class StreamDecoder:
-    """`engine.contract.Decoder` for any vocabulary that `tokenizers` can decode."""
+    """`engine.token_contract.Decoder` for any vocabulary that `tokenizers` can decode."""
 
     __slots__ = ("_emitted", "_ids", "_silent", "_skip", "_stream", "_tokenizer")
 

@@ -13,7 +13,7 @@ class Bytes(Protocol):
 
 
 class ByteDecoder:
-    """`engine.contract.Decoder` over a byte table; a push costs under a microsecond."""
+    """`engine.token_contract.Decoder` over a byte table; a push costs under a microsecond."""
 
     __slots__ = ("_decode", "_table")
 

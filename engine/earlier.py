@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Protocol
 
-from engine.contract import Difference, Shown
 from engine.template import Reasoning, Wrapper
+from engine.token_contract import Difference, Shown
 
 OPENING = 16
 """Tokens of an answer within which its reasoning begins, if it does."""
@@ -47,7 +47,7 @@ class EarlierAnswers:
         self._end: tuple[int, ...] = codec.template_ids(wrapper.reasoning.end) if wrapper.reasoning else ()
 
     def shown(self, emitted: Sequence[int]) -> Shown:
-        """Return an answer as later prompts have it; see `engine.contract.Tokenizer.shown`."""
+        """Return an answer as later prompts have it; see `engine.token_contract.Tokenizer.shown`."""
         tail = self._codec.tail(emitted)
         written = (*self._cue, *emitted, *tail)
         body = tuple(emitted[: self._length(emitted, tail)])

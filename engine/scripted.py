@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from engine.answers import Form
 from engine.checks import check_release, check_request
@@ -25,16 +24,13 @@ from engine.contract import (
     Health,
     ModelCard,
     RequestRefused,
-    Sampling,
-    Tokenizer,
-    TokenLogprob,
 )
-from engine.decoding_bytes import ByteDecoder
 from engine.scripted_cache import PrefixCache
-from engine.scripted_plan import check, planned
-from engine.scripted_script import Script
+from engine.scripted_plan import check
+from engine.scripted_request import ScriptedRequest, with_logprobs
 from engine.scripted_splitter import ScriptedSplitter
-from engine.scripted_tokenizer import BYTES, END, END_THINK, IDS, VOCABULARY, ScriptedTokenizer
+from engine.scripted_tokenizer import END, VOCABULARY, ScriptedTokenizer
+from engine.token_contract import Tokenizer
 
 NAME = "scripted"
 _SHORTEST_TICK = 0.001
@@ -84,9 +80,9 @@ class ScriptedEngine:
             template_hash=self._tokenizer.template_hash,
         )
         self._cache = PrefixCache(kv_tokens)
-        self._requests: dict[str, _Running] = {}
-        self._running: dict[str, _Running] = {}
-        self._waiting: deque[_Running] = deque()
+        self._requests: dict[str, ScriptedRequest] = {}
+        self._running: dict[str, ScriptedRequest] = {}
+        self._waiting: deque[ScriptedRequest] = deque()
         self._arrived = asyncio.Event()
         self._ticker: asyncio.Task[None] | None = None
         self._lost = ""
@@ -118,10 +114,10 @@ class ScriptedEngine:
         check_request(
             self._card, request.request_id, request.ids, request.sampling.max_tokens, request.logprobs
         )
-        running = self._admit(_Running.of(request))
+        running = self._admit(ScriptedRequest.of(request))
         async with contextlib.aclosing(self._chunks(running)) as chunks:
             async for chunk in chunks:
-                yield _with_logprobs(chunk, request.logprobs)
+                yield with_logprobs(chunk, request.logprobs)
 
     async def abort(self, request_id: str) -> None:
         """End a request at once; its last chunk says ABORT. Unknown ids are ignored."""
@@ -132,7 +128,7 @@ class ScriptedEngine:
     async def prefill(self, request_id: str, ids: Sequence[int], salt: str = "") -> int:
         """Put a prefix into the simulated cache; return how many tokens were cached already."""
         check_request(self._card, request_id, ids, 0)
-        running = self._admit(_Running(request_id, tuple(ids), salt, None, 0))
+        running = self._admit(ScriptedRequest(request_id, tuple(ids), salt, None, 0))
         async with contextlib.aclosing(self._chunks(running)) as chunks:
             async for _ in chunks:
                 pass
@@ -169,7 +165,7 @@ class ScriptedEngine:
             self._ticker.cancel()
             await asyncio.gather(self._ticker, return_exceptions=True)
 
-    def _admit(self, running: _Running) -> _Running:
+    def _admit(self, running: ScriptedRequest) -> ScriptedRequest:
         """Queue a request. Raises EngineLost, EngineBusy, RequestRefused."""
         if self._ticker is None or self._lost:
             raise EngineLost(self._lost or "the engine has not started")
@@ -192,7 +188,7 @@ class ScriptedEngine:
             running.first_due = now + self._delay
             self._running[running.request_id] = running
 
-    async def _chunks(self, running: _Running) -> AsyncGenerator[Chunk, None]:
+    async def _chunks(self, running: ScriptedRequest) -> AsyncGenerator[Chunk, None]:
         """Yield what the ticks emit; leaving early aborts the request."""
         try:
             finish = None
@@ -227,7 +223,7 @@ class ScriptedEngine:
             if self._lost:
                 return
 
-    def _step(self, running: _Running, now: float) -> None:
+    def _step(self, running: ScriptedRequest, now: float) -> None:
         """Emit what is due for one request."""
         if not running.prefilled:
             running.prefilled = True
@@ -245,7 +241,7 @@ class ScriptedEngine:
             self._count_to_failure()
         running.changed.set()
 
-    def _finish(self, running: _Running, finish: FinishReason) -> None:
+    def _finish(self, running: ScriptedRequest, finish: FinishReason) -> None:
         """End a request once and keep its KV; the last token's is never computed."""
         if self._requests.get(running.request_id) is not running:
             return
@@ -273,87 +269,3 @@ class ScriptedEngine:
         self._requests.clear()
         self._running.clear()
         self._waiting.clear()
-
-
-def _with_logprobs(chunk: Chunk, asked: int | None) -> Chunk:
-    """Return `chunk` with log-probabilities if they were asked for: a pure function of each token."""
-    if asked is None:
-        return chunk
-    return replace(chunk, logprobs=tuple(_logprob(token, asked) for token in chunk.ids))
-
-
-def _logprob(token: int, asked: int) -> TokenLogprob:
-    """Return what a token's would be if those with the next ids were its rivals, each less likely by e."""
-    own = -0.5 - (token % 7) / 8
-    return TokenLogprob(own, tuple(((token + i) % VOCABULARY, own - i) for i in range(asked)))
-
-
-@dataclass(slots=True, eq=False)
-class _Running:
-    """One request. `sampling` None: a prefill. `unread`: emitted and not yet yielded, at most max_tokens."""
-
-    request_id: str
-    ids: tuple[int, ...]
-    salt: str
-    sampling: Sampling | None
-    seed: int
-    first_due: float = 0.0
-    prefilled: bool = False
-    cached: int = 0
-    answer: list[int] = field(default_factory=list)
-    unread: list[int] = field(default_factory=list)
-    finish: FinishReason | None = None
-    error: str = ""
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    script: Script | None = None
-    decoder: ByteDecoder = field(default_factory=lambda: ByteDecoder(BYTES))
-    recent: str = ""
-    plan: tuple[int, ...] = ()
-
-    @classmethod
-    def of(cls, request: GenerateRequest) -> _Running:
-        """Return the state of a new request. Without a seed it is 0: answers repeat."""
-        sampling = request.sampling
-        seed = sampling.seed or 0
-        running = cls(
-            request.request_id, request.ids, request.salt, sampling, seed if sampling.temperature else 0
-        )
-        running.plan = _planned(request)
-        return running
-
-    def write(self) -> FinishReason | None:
-        """Emit one token; return why the answer ends with it, if it does."""
-        assert self.sampling is not None
-        if self.script is None:
-            self.script = Script(self.ids, self.seed)
-        if self.plan and not self.script.thinks:
-            token, self.plan = self.plan[0], self.plan[1:]
-        else:
-            token = self.script.next(may_end=not self.sampling.ignore_end)
-        self.answer.append(token)
-        self.unread.append(token)
-        if token == END or self._stops(token, self.sampling.stop):
-            return FinishReason.STOP
-        return FinishReason.LENGTH if len(self.answer) >= self.sampling.max_tokens else None
-
-    def _stops(self, token: int, stops: Iterable[str]) -> bool:
-        longest = max(map(len, stops), default=0)
-        if not longest:
-            return False
-        piece = self.decoder.push(token)
-        self.recent = self.recent[-longest:] + piece
-        return any(stop in self.recent for stop in stops)
-
-
-def _planned(request: GenerateRequest) -> tuple[int, ...]:
-    """Return the ids that are left of an answer that is planned, () if it is free."""
-    if not request.form.calls and not request.form.schema:
-        return ()
-    tokenizer = ScriptedTokenizer()
-    start = len(request.ids) - request.emitted
-    plan = planned(tokenizer.decode(request.ids[:start]), request.form)
-    if plan is None:
-        return ()
-    emitted, end = request.ids[start:], IDS[END_THINK]
-    said = len(emitted) - (emitted.index(end) + 1 if end in emitted else 0)
-    return (*tokenizer.encode(plan), END)[said:]

@@ -13,9 +13,9 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from engine.contract import Decoder, Difference, Shown
 from engine.decoding_bytes import ByteDecoder
 from engine.scripted_words import OPENERS, WORDS
+from engine.token_contract import Decoder, Difference, Shown
 from engine.tool_texts import output, with_calls, with_tools
 
 START = 256
@@ -45,7 +45,7 @@ BYTES: tuple[bytes, ...] = (
 
 
 class ScriptedTokenizer:
-    """`engine.contract.Tokenizer` of the scripted engine."""
+    """`engine.token_contract.Tokenizer` of the scripted engine."""
 
     template_hash = hashlib.sha256("\0".join(PIECES).encode()).hexdigest()[:16]
 

@@ -29,12 +29,13 @@ from engine.contract import (
     Health,
     ModelCard,
     ModelUnusable,
-    Tokenizer,
 )
 from engine.experts import ExpertLoad
+from engine.model_card import read_card
 from engine.models import folder
 from engine.requests import Progress, raise_refusal, sampling_arguments
 from engine.settings import EngineSettings, prepare_environment, server_args, window
+from engine.token_contract import Tokenizer
 from engine.tokenizer import HubTokenizer
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class SglangEngine:
         self._runtime = runtime
         self._receiver = receiver = runtime.receive_in(loop)
         receiver.add_done_callback(self._receiver_ended)
-        self._card = _card(settings, config, context, runtime, tokenizer)
+        self._card = read_card(settings, config, context, runtime, tokenizer)
         self._keep_watch(loop, runtime)
         report(f"{settings.name} is ready")
 
@@ -282,33 +283,6 @@ class SglangEngine:
         if error is not None:
             raise EngineError(f"{phase}: {_first_line(error)}") from error
         return launching.result()
-
-
-def _card(
-    settings: EngineSettings,
-    config: dict[str, Any],
-    context: int,
-    runtime: Runtime,
-    tokenizer: HubTokenizer,
-) -> ModelCard:
-    info = runtime.scheduler_info
-    chosen = (
-        folder.read_json(path) if (path := settings.model_path / "generation_config.json").is_file() else {}
-    )
-    page = runtime.server_args.page_size or 1
-    return ModelCard(
-        name=settings.name,
-        aliases=settings.aliases,
-        context=context,
-        kv_tokens=info["max_total_num_tokens"],
-        page=int(page),
-        vocab_size=int(config["vocab_size"]),
-        end_ids=tokenizer.end_ids,
-        template_hash=tokenizer.template_hash,
-        temperature=float(chosen.get("temperature") or 1.0),
-        top_p=float(chosen.get("top_p") or 1.0),
-        top_k=int(chosen.get("top_k") or -1),
-    )
 
 
 def _first_line(error: BaseException) -> str:

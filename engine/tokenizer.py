@@ -7,26 +7,23 @@ do not add up to the rendered whole.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import secrets
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tokenizers
-
-from engine import tool_texts
-from engine.contract import Decoder, ModelUnusable, RequestRefused, Shown
-from engine.decoding import ByteTable, StreamDecoder
+from engine import tool_texts, vocabularies
+from engine.contract import ModelUnusable, RequestRefused
+from engine.decoding import StreamDecoder
 from engine.decoding_bytes import ByteDecoder
 from engine.earlier import EarlierAnswers
 from engine.models.folder import read_json
 from engine.rendering import Render, compile_template
 from engine.template import REASONING, ChatTemplate, Wrapper, learn, learn_head
 from engine.template_calls import Call, EarlierCalls
+from engine.token_contract import Decoder, Shown
 
 _CACHED_HEADS = 256
 _MARKS = frozenset(mark for pair in REASONING for mark in pair)
@@ -35,7 +32,7 @@ _SAMPLE = (("system", "Be brief.\n"), ("user", "Hi,  è 世 🙂"), ("assistant"
 
 
 class HubTokenizer:
-    """`engine.contract.Tokenizer` over a fast Hugging Face tokenizer.
+    """`engine.token_contract.Tokenizer` over a fast Hugging Face tokenizer.
 
     `end_ids`: the ids that end an answer. `template_hash`: identifies vocabulary and template.
     """
@@ -54,19 +51,19 @@ class HubTokenizer:
         added = {entry["id"]: entry["content"] for entry in vocabulary["added_tokens"]}
         self.template_source = template
         """The chat template, as the folder has it."""
-        self._render = render = compile_template(template, constants, _visible(added))
+        self._render = render = compile_template(template, constants, vocabularies.visible(added))
         self._template = learn(render, added.values())
-        specials = _specials(vocabulary, self._template)
+        specials = vocabularies.specials(vocabulary, self._template)
         self._special_text = re.compile(
             "|".join(map(re.escape, sorted(specials.values(), key=len, reverse=True)))
         )
-        self._full = _load(vocabulary)
-        self._plain = _load(_without(vocabulary, specials))
-        _check_ids(self._full, added, {})
-        _check_ids(self._plain, added, specials)
+        self._full = vocabularies.load(vocabulary)
+        self._plain = vocabularies.load(vocabularies.without(vocabulary, specials))
+        vocabularies.check_ids(self._full, added, {})
+        vocabularies.check_ids(self._plain, added, specials)
         # what reasoning stands between is guarded, and yet part of the text
         silent = frozenset(i for i, content in specials.items() if content not in _MARKS)
-        self._table = _byte_table(vocabulary, self._full, added, silent)
+        self._table = vocabularies.byte_table(vocabulary, self._full, added, silent)
         self._heads: OrderedDict[tuple[str | None, str], tuple[int, ...]] = OrderedDict()
         self._plain_head = self.template_ids(self._template.plain_head)
         self._cues = {
@@ -79,8 +76,8 @@ class HubTokenizer:
         }
         self._close = self.template_ids(self._template.roles["assistant"].close)
         self.end_ids = end_ids | set(self._close[:1]) & specials.keys()
-        self.template_hash = _hash(vocabulary, template, constants)
-        self._marked = _byte_table(vocabulary, self._full, added, self.end_ids)
+        self.template_hash = vocabularies.hash_of(vocabulary, template, constants)
+        self._marked = vocabularies.byte_table(vocabulary, self._full, added, self.end_ids)
         answer = self._template.roles["assistant"]
         marks = {i: content for i, content in specials.items() if i not in self.end_ids and i in silent}
         self._earlier = {
@@ -94,7 +91,7 @@ class HubTokenizer:
         self._shows_tools = _shows_tools(render, self._template)
         user = self._template.roles["user"]
         before = f"{self._template.plain_head}{user.open}-{user.close}"
-        self._calls = EarlierCalls(render, _visible(added), before)
+        self._calls = EarlierCalls(render, vocabularies.visible(added), before)
         self._check(render)
 
     @classmethod
@@ -103,16 +100,16 @@ class HubTokenizer:
         vocabulary = read_json(folder / "tokenizer.json")
         config = read_json(folder / "tokenizer_config.json")
         constants = {
-            name: _content(value)
+            name: vocabularies.content(value)
             for name, value in config.items()
-            if name.endswith("_token") and isinstance(_content(value), str)
+            if name.endswith("_token") and isinstance(vocabularies.content(value), str)
         }
         try:
             return cls(
                 vocabulary,
-                _template_source(folder, config),
+                vocabularies.template_source(folder, config),
                 constants,
-                _end_ids(folder, vocabulary, constants),
+                vocabularies.find_end_ids(folder, vocabulary, constants),
             )
         except ModelUnusable as error:
             raise ModelUnusable(f"{folder}: {error}") from error
@@ -148,7 +145,7 @@ class HubTokenizer:
         return self._wrap(roles[_ROLES.get(role, role)], text)
 
     def cue(self, thinking: bool | None = None) -> tuple[int, ...]:
-        """Return the ids that ask the model for an answer; see `engine.contract.Tokenizer`."""
+        """Return the ids that ask the model for an answer; see `engine.token_contract.Tokenizer`."""
         if thinking is not None and self._cues[True] == self._cues[False]:
             always = bool(self._template.marks)
             if thinking is not always:
@@ -184,7 +181,7 @@ class HubTokenizer:
         return self._close
 
     def shown(self, emitted: Sequence[int], thinking: bool | None = None) -> Shown:
-        """Return an answer as later prompts have it; see `engine.contract.Tokenizer`."""
+        """Return an answer as later prompts have it; see `engine.token_contract.Tokenizer`."""
         return self._earlier[thinking].shown(emitted)
 
     def encode(self, text: str) -> tuple[int, ...]:
@@ -256,102 +253,3 @@ def _shows_tools(render: Render, template: ChatTemplate) -> bool:
     except ModelUnusable:
         return False
     return True
-
-
-def _load(vocabulary: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    try:
-        tokenizer = tokenizers.Tokenizer.from_str(json.dumps(vocabulary))
-    except Exception as error:  # the library raises bare Exception
-        raise ModelUnusable(f"tokenizer.json cannot be read: {error}") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
-def _specials(vocabulary: Mapping[str, Any], template: ChatTemplate) -> dict[int, str]:
-    """Return the tokens that text must not turn into: special ones, and added ones that the template uses.
-
-    DeepSeek's role tokens, for one, are added tokens that are not marked as special.
-    """
-    used = "\n".join(template.texts)
-    return {
-        entry["id"]: entry["content"]
-        for entry in vocabulary["added_tokens"]
-        if entry["special"] or (entry["content"].strip() and entry["content"] in used)
-    }
-
-
-def _visible(added: Mapping[int, str]) -> list[str]:
-    """Return the strings that text may spell by chance or on purpose, the longest first."""
-    return sorted((content for content in added.values() if content.strip()), key=len, reverse=True)
-
-
-def _without(vocabulary: Mapping[str, Any], specials: Mapping[int, str]) -> dict[str, Any]:
-    """Return a vocabulary in which nobody can spell a special token.
-
-    Those behind the model's own vocabulary are renamed, not removed: the library numbers what it finds there anew.
-    """
-    known, secret = vocabulary["model"]["vocab"], secrets.token_hex(16)
-    names = set(known) if isinstance(known, dict) else {name for name, *_ in known}
-    kept = [
-        {**entry, "content": f"{secret}{entry['id']}"} if entry["id"] in specials else entry
-        for entry in vocabulary["added_tokens"]
-        if entry["id"] not in specials or entry["content"] not in names
-    ]
-    return {**vocabulary, "added_tokens": kept, "post_processor": None}
-
-
-def _check_ids(tokenizer: tokenizers.Tokenizer, added: Mapping[int, str], guarded: Mapping[int, str]) -> None:
-    """Raise ModelUnusable if the library numbers added tokens otherwise than the file does."""
-    for number, content in added.items():
-        if number not in guarded and tokenizer.token_to_id(content) != number:
-            raise ModelUnusable(
-                f"tokenizer.json: expected the added token {content!r} to have the id {number}, "
-                f"it gets {tokenizer.token_to_id(content)}: its ids have gaps"
-            )
-
-
-def _byte_table(
-    vocabulary: Mapping[str, Any],
-    tokenizer: tokenizers.Tokenizer,
-    added: Mapping[int, str],
-    specials: frozenset[int],
-) -> ByteTable | None:
-    decoder = vocabulary.get("decoder") or {}
-    kinds = [step.get("type") for step in decoder.get("decoders", [decoder])]
-    return ByteTable(tokenizer.id_to_token, added, specials) if kinds == ["ByteLevel"] else None
-
-
-def _template_source(folder: Path, config: Mapping[str, Any]) -> str:
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    source = config.get("chat_template")
-    if isinstance(source, list):  # named templates
-        source = {entry.get("name"): entry.get("template") for entry in source}.get("default")
-    if not isinstance(source, str):
-        raise ModelUnusable(
-            "no chat template: expected chat_template.jinja or chat_template in tokenizer_config.json"
-        )
-    return source
-
-
-def _end_ids(folder: Path, vocabulary: Mapping[str, Any], constants: Mapping[str, str]) -> frozenset[int]:
-    """Return every id that the folder's files call an end."""
-    ends: set[int] = {
-        e["id"] for e in vocabulary["added_tokens"] if e["content"] == constants.get("eos_token")
-    }
-    for name in ("config.json", "generation_config.json"):
-        path = folder / name
-        value = read_json(path).get("eos_token_id") if path.is_file() else None
-        ends.update(value if isinstance(value, list) else [value] if isinstance(value, int) else [])
-    return frozenset(ends)
-
-
-def _content(value: Any) -> Any:
-    return value.get("content") if isinstance(value, dict) else value
-
-
-def _hash(vocabulary: Mapping[str, Any], template: str, constants: Mapping[str, str]) -> str:
-    content = json.dumps([vocabulary, template, dict(sorted(constants.items()))], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]

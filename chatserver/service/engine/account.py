@@ -10,7 +10,7 @@ from chatserver.domain.response import Response, Timing, Usage
 from chatserver.service.engine.generation import Generation
 from chatserver.service.engine.prompting import Prompt, Upcoming
 from chatserver.service.engine.written import Written
-from engine.contract import Shown
+from engine.token_contract import Shown
 
 
 def usage(

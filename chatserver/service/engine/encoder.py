@@ -10,7 +10,8 @@ from chatserver.domain.item import Item, PartKind, Role, StoredItem
 from chatserver.domain.planner import Segment
 from chatserver.domain.response import Params
 from chatserver.service.engine.layout import Ids, Layout
-from engine.contract import ModelCard, Shown, Tokenizer
+from engine.contract import ModelCard
+from engine.token_contract import Shown, Tokenizer
 
 ENCODE_IN_THREAD = 8_000
 """Characters from which encoding leaves the event loop: about 1 ms of work."""

@@ -19,7 +19,6 @@ from engine.answers import Form
 from engine.contract import (
     REQUEST_ID_LENGTH,
     Chunk,
-    Decoder,
     Engine,
     EngineBusy,
     EngineError,
@@ -28,6 +27,7 @@ from engine.contract import (
     RequestRefused,
     Sampling,
 )
+from engine.token_contract import Decoder
 
 BUSY_DELAYS = (0.05, 0.2, 0.5, 1.0, 2.0)
 """Seconds between tries while the engine's own queue is full."""

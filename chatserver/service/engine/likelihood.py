@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from chatserver.domain.logprob import LEAST, Logprob
 from engine.answers import Piece, PieceKind
-from engine.contract import Tokenizer, TokenLogprob
+from engine.contract import TokenLogprob
+from engine.token_contract import Tokenizer
 
 
 def shown(tokenizer: Tokenizer, token: int, logprob: TokenLogprob) -> Logprob:

@@ -25,7 +25,8 @@ from chatserver.service.engine import ledgers
 from chatserver.service.engine.encoder import Encoder, rebuilt
 from chatserver.service.engine.layout import Ids, Layout, fingerprint
 from chatserver.service.engine.summaries import Summaries
-from engine.contract import ModelCard, Tokenizer
+from engine.contract import ModelCard
+from engine.token_contract import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)

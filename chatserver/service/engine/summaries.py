@@ -20,7 +20,8 @@ from chatserver.domain.planner import SCHEDULER_MARGIN
 from chatserver.domain.response import Response
 from chatserver.ports.conversations import Conversations
 from chatserver.service.engine.layout import Ids, Layout
-from engine.contract import ModelCard, Tokenizer
+from engine.contract import ModelCard
+from engine.token_contract import Tokenizer
 
 MAX_SUMMARY = 512
 """Tokens of a summary, at most; in a small window an eighth of it."""

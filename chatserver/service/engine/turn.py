@@ -37,7 +37,8 @@ from chatserver.service.engine.prompting import Prompt, PromptBuilder
 from chatserver.service.engine.tape_writer import TapeWriter
 from chatserver.service.engine.written import Written
 from engine.answers import Splitter
-from engine.contract import Engine, EngineError, EngineLost, FinishReason, Shown
+from engine.contract import Engine, EngineError, EngineLost, FinishReason
+from engine.token_contract import Shown
 
 log = logging.getLogger(__name__)
 

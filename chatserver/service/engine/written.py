@@ -14,7 +14,7 @@ from chatserver.domain.tape import SAME, Body, Delta, ItemClosed, ItemOpened, Re
 from chatserver.ports.tapes import Tapes
 from chatserver.service.engine.likelihood import TextLogprobs, within
 from engine.answers import Piece, PieceKind, Splitter
-from engine.contract import Decoder
+from engine.token_contract import Decoder
 
 CARRY_STEP = 512
 """Tokens of one record when an earlier answer's beginning is written to a tape."""

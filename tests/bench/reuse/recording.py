@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from chatserver.service.engine.encoder import Encoder
 from chatserver.service.engine.published import _common
-from engine.contract import Engine, GenerateRequest, Shown, Tokenizer
+from engine.contract import Engine, GenerateRequest
+from engine.token_contract import Shown, Tokenizer
 
 Tree = dict[int, "Tree"]
 """Token ids that followed each other."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from chatserver.domain.ledger import Difference
-from engine.contract import Difference as Found
-from engine.contract import Shown
 from engine.scripted_tokenizer import ScriptedTokenizer
+from engine.token_contract import Difference as Found
+from engine.token_contract import Shown
 from tests.chatserver.service.engine.test_going_on import asked, web_of
 from tests.chatserver.service.engine_role import ended, first_turn, next_turn, run_turn, scripted, worker
 

@@ -11,7 +11,8 @@ from chatserver.domain.response import Status, Truncation
 from chatserver.errors import Unavailable
 from chatserver.ports.turns import NewTurn
 from chatserver.service.operation.again import send_again
-from engine.contract import EngineError, Shown
+from engine.contract import EngineError
+from engine.token_contract import Shown
 from tests.chatserver.service.engine_role import (
     TENANT,
     at_rest,

@@ -53,11 +53,11 @@ async def test_they_spell_the_text(store, more):
 
 def first_of(closed) -> tuple[int, TokenLogprob]:
     """What the scripted engine says of the first token of a text."""
-    from engine.scripted import _logprob
+    from engine.scripted_request import logprob
 
     name = closed.logprobs[0].token.encode("latin-1").decode()
     (token,) = ScriptedTokenizer().encode(name)
-    return token, _logprob(token, 2)
+    return token, logprob(token, 2)
 
 
 async def test_none_are_kept_unless_asked_for(store):
