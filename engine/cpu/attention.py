@@ -15,7 +15,6 @@ Multi-head, grouped and latent (absorbed MLA) attention are covered, float32 and
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +30,6 @@ from engine.cpu.portable import ATTENTION
 _TILE_ELEMENTS = 16 * 2**20
 """Scores of one tile of a prefill, at most: 64 MB in float32."""
 _TILE_QUERIES = 256
-
-_log = logging.getLogger(__name__)
 
 
 def register() -> None:
@@ -150,12 +147,7 @@ def _group(config: Any) -> int:
 
 def _decoder(table: torch.Tensor, group: int) -> Decoder:
     team = native.team()
-    if team is None:
-        _log.warning("attention: torch (no numba or no OpenMP runtime for native kernels)")
-        return TorchDecoder(table)
-    decoder = NativeDecoder(table, team, group)
-    _log.info("attention: native kernels, %s vectors, %d threads", native.vectors(), native.threads())
-    return decoder
+    return TorchDecoder(table) if team is None else NativeDecoder(table, team, group)
 
 
 def _lengths(batch: Any) -> torch.Tensor:

@@ -51,8 +51,7 @@ def install(model: torch.nn.Module) -> bool:
     processor = covered.logits_processor
     processor._compute_lm_head = _Head(head, processor._compute_lm_head).logits
     _log.info(
-        "llama: native kernels, %s vectors, %d MB of weights a step, long prefills %s, ready in %.2f s",
-        native.vectors(),
+        "llama: native steps, %d MB of weights each, long prefills %s, ready in %.2f s",
         (layers.nbytes + head.weights.nbytes) // 2**20,
         "too" if layers.most_tokens > SHORT else "on torch",
         time.perf_counter() - begin,

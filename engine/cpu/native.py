@@ -88,11 +88,17 @@ def team() -> Team | None:
     return Team(runtime)
 
 
-def vectors() -> str:
-    """Return the name of the vectors that kernels are compiled for."""
-    from engine.cpu.target import target  # noqa: PLC0415 — imports numba
+def describe() -> str:
+    """Return what computes here, and why, in one line for the log."""
+    if team() is None:
+        asked = os.environ.get(CHOICE_VARIABLE) == "torch"
+        why = (
+            f"{CHOICE_VARIABLE}=torch" if asked else "no numba, or no OpenMP runtime that runs native kernels"
+        )
+        return f"torch alone: {why}"
+    from engine.cpu import target  # noqa: PLC0415 — imports numba
 
-    return target().name
+    return f"native, {target.describe()}, {threads()} threads"
 
 
 def threads() -> int:

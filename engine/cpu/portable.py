@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from collections.abc import Callable
 
 import torch
@@ -11,6 +12,8 @@ from engine.cpu import native
 
 ATTENTION = "portable"
 """Our attention back end's name, the value of SGLang's `attention_backend`."""
+
+_log = logging.getLogger(__name__)
 
 
 def install(model: torch.nn.Module) -> None:
@@ -21,6 +24,7 @@ def install(model: torch.nn.Module) -> None:
     """
     from engine.cpu import attention, llama, mla  # noqa: PLC0415
 
+    _log.info("kernels: %s", native.describe())
     attention.register()
     mla.register(ATTENTION)
     if llama.install(model):

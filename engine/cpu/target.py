@@ -8,6 +8,10 @@
 
 `lanes` are float32 numbers of one vector, `together` how many of them times four sums stay in registers. ENGINE_VECTORS
 takes a narrower set than the processor has (to compare, or on processors that slow down in wide vectors).
+
+A processor with AMX gets avx512: AMX multiplies bfloat16 and bytes only, and float32 results would not be exact. In
+bfloat16 products are torch's, whose library takes AMX by itself. SGLang's own back end for AMX (`intel_amx`) wants its
+kernels built from source, which no package has; it is not chosen.
 """
 
 from __future__ import annotations
@@ -22,6 +26,10 @@ from numba import config
 
 VARIABLE = "ENGINE_VECTORS"
 """Environment variable: the name of a target; unset takes the widest that the processor has."""
+
+_ARM = ("aarch64", "arm64")
+_TOLD = ("avx2", "fma", "avx512f", "avx512vl", "avx512bf16", "amx-tile", "amx-bf16", "neon", "sve")
+"""What the log says of a processor, in LLVM's words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +54,11 @@ TARGETS = {target.name: target for target in (AVX512, AVX2, NEON, PLAIN)}
 
 def targets_here() -> tuple[Target, ...]:
     """Return what this processor can run, widest first."""
-    if platform.machine() in ("aarch64", "arm64"):
+    if platform.machine() in _ARM:
         return NEON, PLAIN
     has = set(_features().split(","))
-    wide = (AVX512,) if {"+avx512f", "+avx512vl"} <= has else ()
     middle = (AVX2,) if {"+avx2", "+fma"} <= has else ()
+    wide = (AVX512,) if middle and {"+avx512f", "+avx512vl"} <= has else ()
     return (*wide, *middle, PLAIN)
 
 
@@ -64,6 +72,15 @@ def target() -> Target:
         raise ValueError(f"{VARIABLE}: expected one of {', '.join(one.name for one in here)}, got {wanted!r}")
     _compile_for(chosen, narrower=chosen is not here[0])
     return chosen
+
+
+def describe() -> str:
+    """Return the choice and its grounds, for the log."""
+    chosen, has = target(), set(_features().split(","))
+    here = "64-bit ARM" if platform.machine() in _ARM else platform.machine()
+    found = " ".join(name for name in _TOLD if f"+{name}" in has)
+    amx = "; AMX is left to torch, for bfloat16" if "+amx-tile" in has else ""
+    return f"{chosen.name} vectors, {chosen.lanes} floats each ({here}{': ' if found else ''}{found}{amx})"
 
 
 def _compile_for(chosen: Target, *, narrower: bool) -> None:

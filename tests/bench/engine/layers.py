@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import argparse
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from engine.cpu import native
-from engine.cpu.decode_attention import NativeDecoder
-from engine.cpu.llama import SLICE, _Layers
+from tests.engine.cpu.small_llama import Shape, Steps
 
-LAYERS, HIDDEN, INNER, HEADS, KV_HEADS, WIDTH = 30, 576, 1536, 9, 3, 64
-SLOTS = 6000
+SHAPE = Shape(layers=30, hidden=576, inner=1536, heads=9, kv_heads=3, width=64, slots=6000)
 STEPS = (
     ("1 token, empty", 1, 0),
     ("1 behind 4,000", 1, 4000),
@@ -38,70 +35,21 @@ class Step:
     """The layers, a pool, and one step at a time."""
 
     def __init__(self) -> None:
-        torch.manual_seed(0)
-        team = native.team()
-        if team is None:
+        if native.team() is None:
             raise SystemExit("no native kernels on this machine")
-        self._layers = _Layers(_model(), team)
-        self._pool = _Pool()
-        self._layers._words = self._layers._describe(self._pool)
-        self._decoder = NativeDecoder(torch.arange(SLOTS, dtype=torch.int32)[None], team, HEADS // KV_HEADS)
+        torch.manual_seed(0)
+        self._steps = Steps(SHAPE, torch.arange(SHAPE.slots, dtype=torch.int32)[None])
 
     def run(self, new: int, cached: int) -> None:
         """Run all layers for `new` tokens behind `cached` ones."""
-        stream, places = torch.randn(new, HIDDEN), torch.arange(cached, cached + new)
-        for begin in range(0, new, SLICE):
-            rows = slice(begin, begin + SLICE)
-            self._decoder.plan(torch.zeros(new, dtype=torch.int64)[rows], places[rows] + 1)
-            self._layers._run(self._decoder, stream[rows], places[rows], places[rows])
+        self._run(torch.arange(cached, cached + new))
 
     def batch(self, rows: int, cached: int) -> None:
         """Run all layers for `rows` requests of one token each."""
-        places = torch.full((rows,), cached)
-        self._decoder.plan(torch.zeros(rows, dtype=torch.int64), places + 1)
-        self._layers._run(self._decoder, torch.randn(rows, HIDDEN), places, places)
+        self._run(torch.full((rows,), cached))
 
-
-class _Pool:
-    def __init__(self) -> None:
-        self._keys, self._values = (
-            [torch.randn(SLOTS, KV_HEADS, WIDTH) for _ in range(LAYERS)] for _ in range(2)
-        )
-
-    def get_key_buffer(self, layer: int) -> torch.Tensor:
-        return self._keys[layer]
-
-    def get_value_buffer(self, layer: int) -> torch.Tensor:
-        return self._values[layer]
-
-
-def _model() -> Any:
-    rows = (HEADS + 2 * KV_HEADS) * WIDTH
-    attention = SimpleNamespace(
-        num_heads=HEADS,
-        num_kv_heads=KV_HEADS,
-        head_dim=WIDTH,
-        scaling=WIDTH**-0.5,
-        rotary_emb=SimpleNamespace(cos_sin_cache=torch.randn(SLOTS, WIDTH)),
-    )
-    layers = []
-    for _ in range(LAYERS):
-        own = SimpleNamespace(
-            **vars(attention), qkv_proj=_linear(rows, HIDDEN), o_proj=_linear(HIDDEN, HIDDEN)
-        )
-        mlp = SimpleNamespace(gate_up_proj=_linear(2 * INNER, HIDDEN), down_proj=_linear(HIDDEN, INNER))
-        norm = SimpleNamespace(weight=torch.ones(HIDDEN))
-        layers.append(
-            SimpleNamespace(self_attn=own, mlp=mlp, input_layernorm=norm, post_attention_layernorm=norm)
-        )
-    config = SimpleNamespace(hidden_size=HIDDEN, rms_norm_eps=1e-5)
-    return SimpleNamespace(layers=layers, config=config, forward=None)
-
-
-def _linear(rows: int, columns: int) -> Any:
-    from tests.engine.cpu.test_packing import blocks_of_four
-
-    return SimpleNamespace(weight=blocks_of_four(rows, columns))
+    def _run(self, positions: torch.Tensor) -> None:
+        self._steps.run(torch.randn(len(positions), SHAPE.hidden), torch.zeros_like(positions), positions)
 
 
 def best(run: Any, repeats: int) -> tuple[float, float]:
