@@ -180,9 +180,10 @@ def store(tiles, out, tokens, stride, row, strip):
     """Put a strip of tiles into columns row … row + strip of `out` [tokens, stride]."""
     for t in range(tokens):
         to = floats(out + t * stride * 4, stride)
-        for i in range(min(strip, stride - row)):
-            tile, r = divmod(i, TILE)
-            to[row + i] = floats(tiles + (tile * tokens + t) * TILE * 4, TILE)[r]
+        for i in range(0, min(strip, stride - row), TILE):
+            found = floats(tiles + (i * tokens + t * TILE) * 4, TILE)
+            for r in range(min(TILE, stride - row - i)):
+                to[row + i + r] = found[r]
 
 
 @njit
@@ -190,9 +191,10 @@ def accumulate(tiles, out, tokens, stride, row, strip):
     """Add a strip of tiles to columns row … row + strip of `out` [tokens, stride]."""
     for t in range(tokens):
         to = floats(out + t * stride * 4, stride)
-        for i in range(min(strip, stride - row)):
-            tile, r = divmod(i, TILE)
-            to[row + i] += floats(tiles + (tile * tokens + t) * TILE * 4, TILE)[r]
+        for i in range(0, min(strip, stride - row), TILE):
+            found = floats(tiles + (i * tokens + t * TILE) * 4, TILE)
+            for r in range(min(TILE, stride - row - i)):
+                to[row + i + r] += found[r]
 
 
 @njit(fastmath=FAST)

@@ -9,7 +9,7 @@ import torch
 from engine.cpu import native
 from engine.cpu.decode_attention import NativeDecoder
 from engine.cpu.llama import SLICE, _Layers
-from tests.engine.cpu.test_packing import blocks_of_four
+from engine.cpu.packing import BLOCK
 
 EPSILON = 1e-5
 
@@ -67,8 +67,8 @@ class Pool:
         return self.values[layer]
 
 
-def make(shape: Shape, weight: Any = blocks_of_four) -> Any:
-    """Return a model. weight(rows, columns) makes its matrices."""
+def make(shape: Shape) -> Any:
+    """Return a model."""
     angles = torch.arange(shape.slots)[:, None] / 100 ** (torch.arange(shape.width // 2) / shape.width)
     attention = SimpleNamespace(
         num_heads=shape.heads,
@@ -77,7 +77,7 @@ def make(shape: Shape, weight: Any = blocks_of_four) -> Any:
         scaling=shape.width**-0.5,
         rotary_emb=SimpleNamespace(cos_sin_cache=torch.cat((angles.cos(), angles.sin()), 1)),
     )
-    linear = lambda rows, columns: SimpleNamespace(weight=weight(rows, columns))  # noqa: E731
+    linear = lambda rows, columns: SimpleNamespace(weight=_weight(rows, columns))  # noqa: E731
     rows = shape.heads * shape.width
     layers = [
         SimpleNamespace(
@@ -125,6 +125,14 @@ def by_hand(
         ).chunk(2, 1)
         x = x + (torch.nn.functional.silu(gate) * up) @ layer.mlp.down_proj.weight.double().T
     return x
+
+
+def _weight(rows: int, columns: int) -> torch.Tensor:
+    """Return weights in 4-bit blocks about zero, of a size that makes a product about as large as its input."""
+    numbers = torch.randint(0, 16, (rows, columns // BLOCK, BLOCK)).float()
+    numbers[..., 0], numbers[..., 1] = 0, 15
+    scales = ((1 + torch.rand(rows, columns // BLOCK, 1)) / (7 * columns**0.5)).half().float()
+    return ((numbers - 8) * scales).view(rows, columns)
 
 
 def _norm(x: torch.Tensor, norm: Any) -> torch.Tensor:
