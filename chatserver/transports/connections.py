@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -27,6 +28,8 @@ from websockets.server import ServerProtocol
 
 from chatserver.errors import BadRequest, ChatServerError, Unavailable
 from chatserver.settings import Settings
+from chatserver.transports.lasting import CONNECTION, forget
+from chatserver.transports.lean import Ahead, Flow, Signal
 from chatserver.transports.middleware import new_request_id
 from chatserver.wire import errors
 
@@ -78,13 +81,17 @@ class HttpConnection(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.pipeline = Ahead()  # type: ignore[assignment]
         self._head_bytes = 0
         self._in_head = True
         self._deadline: asyncio.TimerHandle | None = None
+        self._lost = False
+        self._on_lost: Callable[[], object] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request, or refuse it."""
         super().connection_made(transport)
+        self.flow = Flow(transport)
         transport.set_write_buffer_limits(high=WRITE_BUFFER)
         if len(self.connections) > self.config.max_connections:
             self._refuse(503, Unavailable("The server has too many connections.", retry_after=5.0))
@@ -92,9 +99,18 @@ class HttpConnection(HttpToolsProtocol):
         self._deadline = self.loop.call_later(HEAD_TIMEOUT, self._on_slow_head)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Forget the connection, and tell who waits for its end."""
         self._disarm()
         super().connection_lost(exc)
+        self._lost = True
+        if self._on_lost is not None:
+            self._on_lost()
+
+    def when_lost(self, call: Callable[[], object] | None) -> None:
+        """See `lasting.Connection`."""
+        self._on_lost = call
+        if self._lost and call is not None:
+            call()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; those of a head count."""
@@ -111,6 +127,9 @@ class HttpConnection(HttpToolsProtocol):
         self._in_head = False
         self._disarm()
         super().on_headers_complete()
+        if self.cycle is not None:  # no protocol switch
+            self.cycle.message_event = Signal()
+            self.cycle.scope[CONNECTION] = self  # type: ignore[typeddict-unknown-key]
         if len(self.pipeline) > MAX_AHEAD:
             self.transport.abort()
             raise ConnectionError("too many requests ahead of their answers")
@@ -162,6 +181,8 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.conn = _Frames(max_size=self.config.ws_max_size, logger=logging.getLogger("uvicorn.error"))
+        self.writable = Signal()
+        self.writable.set()
         self._credit, self._counted = BURST, self.loop.time()
         self._brake: asyncio.TimerHandle | None = None
 
@@ -175,6 +196,12 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         if self._brake is not None:
             self._brake.cancel()
         super().connection_lost(exc)
+
+    def start_keepalive(self) -> None:
+        """Begin to ping. The handshake is over: what it needed is forgotten."""
+        super().start_keepalive()
+        del self.request, self.response
+        forget(self.scope)  # type: ignore[arg-type]  # a typed dictionary of uvicorn's
 
     def pause_writing(self) -> None:
         """Stop reading, too: the answer to a ping is written, wanted or not."""

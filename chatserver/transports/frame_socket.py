@@ -57,12 +57,12 @@ class FrameSocket:
 
     @property
     def headers(self) -> Headers:
-        """The headers of the handshake."""
-        return self._socket.headers
+        """The headers of the handshake, until it is over."""
+        return Headers(scope=self._socket.scope)  # not the socket's own, which it would keep
 
     @property
     def offered(self) -> Sequence[str]:
-        """The subprotocols that the client offers."""
+        """The subprotocols that the client offers, until the handshake is over."""
         return self._socket.scope.get("subprotocols", [])
 
     async def accept(self, subprotocol: str | None, headers: Mapping[str, str]) -> None:

@@ -35,12 +35,13 @@ from chatserver.transports.auth import Keys
 from chatserver.transports.cross_origin import cross_origin
 from chatserver.transports.door import Door
 from chatserver.transports.gate import guarded
+from chatserver.transports.lasting import Application
 from chatserver.transports.middleware import BodyLimit, Envelope, on_error, on_http_error
 
 
 def create_app(
     chat: Chat, hub: Hub, registry: Registry, settings: Settings, *, access: Access, accounts: Accounts
-) -> Starlette:
+) -> Application:
     """Return the web role's application. Its lifespan starts and stops the hub and the bookkeeping."""
     settling = Settling(accounts)
     admission = Admission(accounts)
@@ -64,7 +65,7 @@ def create_app(
 
     keys = Keys(settings.api_keys, host=settings.host, access=access, origins=settings.cors_origins)
     door = Door(chat, registry, keys, settings, admission, accounts)
-    app = Starlette(
+    app = Application(
         routes=routes(door),
         middleware=[
             *cross_origin(settings.cors_origins),

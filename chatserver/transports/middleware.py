@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chatserver.errors import BadRequest, ChatServerError, NotFound, TooLarge
 from chatserver.service.web.follower import RESTARTING
 from chatserver.transports.gate import headers_of
+from chatserver.transports.lasting import REQUEST_ID
 from chatserver.wire import errors
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(Headers(scope=scope))
+        request_id = scope[REQUEST_ID] = _request_id(Headers(scope=scope))
         started = False
 
         async def send_with_headers(message: Message) -> None:

@@ -19,6 +19,7 @@ from chatserver.domain.tape import Record
 from chatserver.errors import ChatServerError
 from chatserver.service.web.admission import Ticket
 from chatserver.service.web.reader import Reader, outcome_in
+from chatserver.transports.lasting import CONNECTION, Connection, leave
 from chatserver.transports.sending import Sending
 from chatserver.wire import errors
 
@@ -49,23 +50,39 @@ class EventStream(EventSourceResponse):
         self._ticket = ticket
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send; in place of the library's own way, see `Sending`.
-
-        Raises TimeoutError if the client read nothing for SEND_TIMEOUT seconds.
-        """
-        leave = self._ticket.watch(self._reader.dismiss)
-        sending = Sending(receive, send, ping=PING, timeout=SEND_TIMEOUT)
+        """Begin the answer, and leave the rest to last; in place of the library's own way, see `Sending`."""
+        start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         try:
-            start = {
-                "type": "http.response.start",
-                "status": self.status_code,
-                "headers": self.raw_headers,
-            }
-            await sending.run(start, self._content)
+            await send(start)
+        except BaseException:
+            await self._reader.aclose()
+            raise
+        leave(scope, _Body(scope[CONNECTION], self._reader, self._content, self._ticket).send)
+
+
+class _Body:
+    """What is left of an event stream when it has begun."""
+
+    __slots__ = ("_connection", "_content", "_reader", "_ticket")
+
+    def __init__(
+        self, connection: Connection, reader: Source, content: AsyncIterator[bytes], ticket: Ticket
+    ) -> None:
+        self._connection = connection
+        self._reader = reader
+        self._content = content
+        self._ticket = ticket
+
+    async def send(self, _receive: Receive, send: Send) -> None:
+        """Send it. Raises TimeoutError if the client read nothing for SEND_TIMEOUT seconds."""
+        unwatch = self._ticket.watch(self._reader.dismiss)
+        sending = Sending(self._connection, send, ping=PING, timeout=SEND_TIMEOUT)
+        try:
+            await sending.run(self._content)
         finally:
             # The content may never have begun when the client goes, so its own clean-up is not enough.
             sending.close()
-            leave()
+            unwatch()
             await self._reader.aclose()
 
 

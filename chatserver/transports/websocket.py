@@ -11,42 +11,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
 
 import orjson
 from starlette.routing import WebSocketRoute
+from starlette.types import Receive, Send
 from starlette.websockets import WebSocket
 
 from chatserver.domain.access import Scope
-from chatserver.domain.response import Response
 from chatserver.errors import (
     BadRequest,
     ChatServerError,
-    Overloaded,
     RateLimited,
     Unauthenticated,
-    Unavailable,
 )
 from chatserver.service.web.admission import Caller, Ticket
-from chatserver.service.web.reader import Reader
 from chatserver.transports.conversation_feed import tell
 from chatserver.transports.door import Door, fingerprint, idempotency_key
 from chatserver.transports.frame_socket import GOODBYES, FrameSocket, ends_all
+from chatserver.transports.lanes import Lanes, relay
+from chatserver.transports.lasting import leave
 from chatserver.wire import frames
 from chatserver.wire.errors import nested_event
 from chatserver.wire.limits import rate_headers
-from chatserver.wire.response_events import ResponseEvents
 
 log = logging.getLogger(__name__)
 
 AUTH_TIMEOUT = 5.0
 """Seconds in which the first message must bring the key."""
-MAX_LANES = 64
-"""Lanes and attached responses of one connection."""
-MAX_QUEUED = 16
-"""Creates that wait in one lane."""
 MAX_BAD_FRAMES = 32
 """Frames in a row that could not be understood."""
 TOKEN_PROTOCOL = "openai-insecure-api-key."  # noqa: S105 - a prefix; the convention of OpenAI's browser SDK
@@ -56,7 +48,12 @@ def routes(door: Door) -> list[WebSocketRoute]:
     """Return the route."""
 
     async def serve(websocket: WebSocket) -> None:
-        await Connection(door, websocket).run()
+        scope = websocket.scope
+
+        async def run(receive: Receive, send: Send) -> None:
+            await Connection(door, WebSocket(scope, receive, send)).run()
+
+        leave(scope, run)
 
     return [WebSocketRoute("/v1/responses", serve)]
 
@@ -71,12 +68,11 @@ class Connection:
             websocket,
             max_frame=door.settings.max_body,
             idle=door.settings.idle,
-            busy=lambda: len(self._tasks) > 1,  # beside the one that receives
+            busy=lambda: self._lanes.busy,
         )
         self._caller = Caller("", "", frozenset())
         self._ticket: Ticket | None = None
-        self._lanes: dict[str | None, deque[frames.Create]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._lanes = Lanes(self._socket, self._answer, self._error)
         self._feeds: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -90,17 +86,17 @@ class Connection:
             if refusal is not None:
                 raise refusal
             ticket = self._ticket or await self._first_message()
-            leave = ticket.watch(self._socket.end)
+            unwatch = ticket.watch(self._socket.end)
             try:
                 await self._serve()
             finally:
-                leave()
+                unwatch()
         except GOODBYES:
             pass  # the client has gone; its answers go on
         except ChatServerError as error:
             await self._socket.close(error)
         finally:
-            await self._cancel_tasks()
+            await self._lanes.cancel()
             self._socket.release()
 
     async def _look_at_handshake(self, offered: Sequence[str]) -> ChatServerError | None:
@@ -162,11 +158,14 @@ class Connection:
     async def _serve(self) -> None:
         """Take frames until the client goes or a task finds that the connection is over."""
         receiving = asyncio.create_task(self._take_frames())
-        self._tasks.add(receiving)
-        await asyncio.wait({receiving, self._socket.over}, return_when=asyncio.FIRST_COMPLETED)
-        if self._socket.over.done():
-            raise self._socket.over.result()
-        receiving.result()
+        try:
+            await asyncio.wait({receiving, self._socket.over}, return_when=asyncio.FIRST_COMPLETED)
+            if self._socket.over.done():
+                raise self._socket.over.result()
+            receiving.result()
+        finally:
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
 
     async def _take_frames(self) -> None:
         bad = 0
@@ -186,9 +185,9 @@ class Connection:
     async def _take(self, frame: frames.Frame) -> None:
         match frame:
             case frames.Create():
-                self._queue(frame)
+                self._lanes.put(frame)
             case frames.Attach():
-                self._spawn(self._admitted(frame.stream_id, lambda: self._attach(frame)))
+                self._lanes.spawn(self._admitted(frame.stream_id, lambda: self._attach(frame)))
             case frames.Cancel():
                 await self._enter()
                 response = await self._chat.stop(self._caller.tenant, frame.response_id)
@@ -200,25 +199,13 @@ class Connection:
             case frames.Authenticate():
                 await self._socket.send(b'{"type":"auth.accepted"}')  # nothing to do any more
 
-    def _queue(self, frame: frames.Create) -> None:
-        lane = self._lanes.get(frame.stream_id)
-        if lane is None:
-            lane = deque[frames.Create]()
-            self._spawn(self._run_lane(frame.stream_id, lane))
-            self._lanes[frame.stream_id] = lane
-        elif len(lane) >= MAX_QUEUED:
-            raise Overloaded(
-                f"The lane holds {MAX_QUEUED} waiting requests: wait for an answer.", retry_after=1.0
-            )
-        lane.append(frame)
-
     def _subscribe(self, frame: frames.Subscribe) -> None:
         """Begin or end to tell of a conversation; whoever subscribes again is told anew."""
         telling = self._feeds.pop(frame.conversation_id, None)
         if telling is not None:
             telling.cancel()
         if frame.on:
-            telling = self._feeds[frame.conversation_id] = self._spawn(
+            telling = self._feeds[frame.conversation_id] = self._lanes.spawn(
                 self._admitted(
                     frame.stream_id, lambda: tell(self._chat, self._caller.tenant, self._socket, frame)
                 )
@@ -228,43 +215,6 @@ class Connection:
     def _told(self, conversation_id: str, telling: asyncio.Task[None]) -> None:
         if self._feeds.get(conversation_id) is telling:
             del self._feeds[conversation_id]
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        if len(self._tasks) > MAX_LANES:
-            work.close()
-            raise Overloaded(
-                f"The connection has {MAX_LANES} answers in progress: wait for one to end.", retry_after=1.0
-            )
-        task = asyncio.create_task(self._guard(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a lane; what it cannot tell the client about ends the connection."""
-        try:
-            await work
-        except GOODBYES:
-            self._socket.end(Unavailable("the client has gone"))
-        except ChatServerError as error:
-            self._socket.end(error)
-        except Exception:
-            log.exception("a lane of a WebSocket failed")
-            self._socket.end(ChatServerError("The server failed; its log has the details."))
-
-    async def _run_lane(self, stream_id: str | None, lane: deque[frames.Create]) -> None:
-        """Answer the creates of a lane, one after the other."""
-        while lane:
-            frame = lane[0]
-            try:
-                await self._answer(frame)
-            except ChatServerError as error:
-                if ends_all(error):
-                    raise
-                await self._socket.send(self._error(error, stream_id))
-            lane.popleft()
-        # No await between the last look and this: a frame that comes now opens a new lane.
-        del self._lanes[stream_id]
 
     async def _answer(self, frame: frames.Create) -> None:
         ticket = await self._enter()
@@ -276,11 +226,11 @@ class Connection:
             payer=ticket,
         )
         reader = await self._chat.attach(response, fresh=fresh, resumable=True)
-        await self._relay(response, reader, frame.stream_id)
+        await relay(self._socket, response, reader, frame.stream_id)
 
     async def _attach(self, frame: frames.Attach) -> None:
         response, reader = await self._chat.read(self._caller.tenant, frame.response_id, frame.after)
-        await self._relay(response, reader, frame.stream_id, frame.after)
+        await relay(self._socket, response, reader, frame.stream_id, frame.after)
 
     async def _admitted(self, stream_id: str | None, work: Callable[[], Awaitable[None]]) -> None:
         """Do what counts as a request of the key; what goes wrong is said in its lane."""
@@ -291,23 +241,3 @@ class Connection:
             if ends_all(error):
                 raise
             await self._socket.send(self._error(error, stream_id))
-
-    async def _relay(
-        self, response: Response, reader: Reader, stream_id: str | None, after: int = -1
-    ) -> None:
-        events = ResponseEvents(response, stream_id)
-        try:
-            while not reader.ended:
-                # one record as bytes at a time: records take ten times as much, for as long as a client stalls
-                records = deque(await reader.batch())
-                while records:
-                    for event in events.encode(records.popleft(), after):
-                        await self._socket.send(event.data)
-        finally:
-            await reader.aclose()
-
-    async def _cancel_tasks(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

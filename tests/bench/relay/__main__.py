@@ -123,7 +123,7 @@ def main() -> None:
             )
             arms["Rust: SGLang's gateway, Chat Completions, SSE"] = rust, CHAT
         else:
-            print("without the Rust arm: it needs `pip install sglang-router==0.3.2`")
+            print("without the Rust arm: it needs `pip install --no-deps sglang-router==0.3.2`")
         wanted = {arm: pair for arm, pair in arms.items() if options.only in arm}
         for _ in range(options.rounds):
             for arm, (server, door) in wanted.items():

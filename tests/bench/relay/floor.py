@@ -49,6 +49,9 @@ class Reader(asyncio.Protocol):
             head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
             self._transport.write(head % len(ABOUT) + ABOUT)
             return
+        if data.startswith(b"PRI "):
+            self._transport.close()  # HTTP/2: a gateway that asks whether this is a gRPC worker
+            return
         if data.startswith(b"POST "):
             self._chat = b"/chat/" in data
         found = re.search(rb'"max_(?:output_|completion_)?tokens":\s*(\d+)', data)

@@ -236,6 +236,9 @@ async def test_restart_lets_streams_go_and_whole_answers_stay(memory):
     memory.engine.write.clear()
     client = memory.sdk()
     whole = asyncio.create_task(client.responses.create(input="Hi"))
+    async with asyncio.timeout(5):
+        while not memory.hub.following:
+            await asyncio.sleep(0.005)
     stream = await client.responses.create(input="Hi", stream=True)
     events = []
     async for event in stream:

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from chatserver.transports.sending import SLICE, Sending
 
-START = {"type": "http.response.start", "status": 200, "headers": []}
-
 
 class Client:
-    """An ASGI server's side: keeps what is sent, reads only while `reads` is set, goes when told."""
+    """An ASGI server's side: keeps what is sent, reads only while `reads` is set."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
         self.ended = False
         self.reads = asyncio.Event()
         self.reads.set()
-        self.goes = asyncio.Event()
+        self.goes: Callable[[], object] | None = None
+        """Call it, and the client has gone."""
 
-    async def receive(self) -> dict:
-        await self.goes.wait()
-        return {"type": "http.disconnect"}
+    def when_lost(self, call: Callable[[], object] | None) -> None:
+        self.goes = call
 
     async def send(self, message) -> None:
         await self.reads.wait()
@@ -32,7 +30,6 @@ class Client:
             self.bodies.append(message["body"])
             if not message["more_body"]:
                 self.ended = True
-                self.goes.set()  # what servers say to whoever listens on after the end
 
 
 async def parts(*sent: bytes, wait: asyncio.Event | None = None) -> AsyncIterator[bytes]:
@@ -45,9 +42,9 @@ async def parts(*sent: bytes, wait: asyncio.Event | None = None) -> AsyncIterato
 async def send(
     client: Client, body: AsyncIterator[bytes], *, ping: float = 60.0, timeout: float = 60.0
 ) -> None:
-    sending = Sending(client.receive, client.send, ping=ping, timeout=timeout)
+    sending = Sending(client, client.send, ping=ping, timeout=timeout)
     try:
-        await sending.run(START, body)
+        await sending.run(body)
     finally:
         sending.close()
 
@@ -81,7 +78,20 @@ async def test_a_client_that_goes_ends_it():
     sending = asyncio.create_task(send(client, parts(b"one", wait=asyncio.Event())))
     while client.bodies != [b"one"]:
         await asyncio.sleep(0)
-    client.goes.set()
+    assert client.goes is not None
+    client.goes()
+    await asyncio.wait_for(sending, 5)
+    assert not client.ended and not sending.cancelled() and client.goes is None
+
+
+async def test_a_client_that_went_before_the_first_part_ends_it():
+    class Gone(Client):
+        def when_lost(self, call: Callable[[], object] | None) -> None:
+            if call is not None:
+                call()
+
+    client = Gone()
+    sending = asyncio.create_task(send(client, parts(wait=asyncio.Event())))
     await asyncio.wait_for(sending, 5)
     assert not client.ended and not sending.cancelled()
 

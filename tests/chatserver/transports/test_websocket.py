@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from chatserver.service.web import follower, waiting
-from chatserver.transports import frame_socket, websocket
+from chatserver.transports import frame_socket, lanes, websocket
 from tests.chatserver.transports.conftest import running_web
 from tests.fakes import MODEL, MemoryStore
 
@@ -157,11 +157,11 @@ async def test_a_lost_socket_does_not_stop_and_another_resumes(web):
 async def test_bounds_on_lanes_and_queues(web):
     web.engine.write.clear()
     async with socket_to(web) as socket:
-        for _ in range(websocket.MAX_QUEUED + 1):
+        for _ in range(lanes.MAX_QUEUED + 1):
             await send(socket, type="response.create", model="tiny", input="Hello", stream_id="one")
         error = await until(socket, "error")
         assert error[-1]["status"] == 429 and error[-1]["stream_id"] == "one"
-        for lane in range(websocket.MAX_LANES):
+        for lane in range(lanes.MAX_LANES):
             await send(socket, type="response.create", model="tiny", input="Hello", stream_id=str(lane))
         while (await receive(socket))["type"] != "error":
             pass

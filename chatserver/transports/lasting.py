@@ -1,0 +1,74 @@
+"""What outlasts its request: streams and sockets, run when all layers around their endpoint have returned.
+
+    request ──> layers ──> endpoint: begins the answer, says what lasts ──> layers return ──> what lasts runs, alone
+
+A layer that awaits what is inside it keeps its frame, its closures and the request for as long: over a dozen of them
+took half the memory of an idle stream, and were passed by every event. See decision 34.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
+
+log = logging.getLogger(__name__)
+
+CONNECTION = "chatserver.connection"
+"""Where a scope has the `Connection`."""
+REQUEST_ID = "chatserver.request_id"
+"""Where a scope has the request's id."""
+_RUN = "chatserver.lasting"
+_KEPT = ("type", "method")
+"""What uvicorn asks a scope for after the start of an answer."""
+
+Run = Callable[[Receive, Send], Awaitable[None]]
+
+
+class Connection(Protocol):
+    """The TCP connection of a request."""
+
+    def when_lost(self, call: Callable[[], object] | None) -> None:
+        """Have `call` called when the client has gone, now if it has already; None: nobody any more."""
+        ...
+
+
+class Application(Starlette):
+    """An application whose endpoints may leave something that lasts."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, then what lasts of it."""
+        await super().__call__(scope, receive, send)
+        run = scope.pop(_RUN, None)
+        if run is None:
+            return
+        name = f"{scope.get(REQUEST_ID, scope['type'])} {scope['path']}"
+        if scope["type"] == "http":
+            forget(scope)
+        try:
+            await run(receive, send)
+        except TimeoutError:
+            # The client has not read for so long that its answer was given up; it may come back and resume.
+            log.info("%s: the client stopped reading", name)
+        except Exception:
+            log.exception("%s failed amid its answer", name)
+            raise
+
+
+def leave(scope: Scope, run: Run) -> None:
+    """Have `run` called with the server's own `receive` and `send` once the layers have returned.
+
+    For an endpoint that has begun its answer, or that of a WebSocket. Nothing must be awaited after it.
+    """
+    scope[_RUN] = run
+
+
+def forget(scope: Scope) -> None:
+    """Forget the request: headers, path, what layers have put there. The connection's copy of the headers, too."""
+    scope.get("headers", []).clear()  # uvicorn's connection has the same list
+    kept = {name: scope[name] for name in _KEPT if name in scope}
+    scope.clear()
+    scope.update(kept)
