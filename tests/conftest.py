@@ -1,12 +1,15 @@
-"""For all tests: how patient hypothesis is, and which tests stay together where two processes run them."""
+"""For all tests: how patient hypothesis is, JavaScript's packages, and which tests stay together in one process."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
+
+from tests import javascript as tools
 
 settings.register_profile("busy machines", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machines")
@@ -61,3 +64,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(
             key=lambda item: order.index(name) if (name := group(item.nodeid)) in order else len(order)
         )
+
+
+@pytest.fixture(scope="session")
+def javascript() -> Path:
+    """The folder of the packages that JavaScript tests need, installed."""
+    tools.install()
+    return tools.MODULES

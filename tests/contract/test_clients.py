@@ -7,45 +7,21 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-from pathlib import Path
 
 import httpx
 import pytest
 from httpx_sse import connect_sse
 
-JAVASCRIPT = Path(__file__).parent / "javascript"
+from tests.javascript import run
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ALIAS = "deepseek-chat"
 
 
-@pytest.fixture(scope="module")
-def javascript() -> Path:
-    """The SDK's folder, installed as its lock file says."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("no node and npm on the PATH: install Node 20 or later to test the JavaScript SDK")
-    if not (JAVASCRIPT / "node_modules" / "openai").exists():
-        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        done = subprocess.run(
-            command, cwd=JAVASCRIPT, capture_output=True, text=True, timeout=180, check=False
-        )
-        if done.returncode:
-            pytest.skip(f"npm ci in {JAVASCRIPT.name} failed: {done.stderr.strip()[-300:]}")
-    return JAVASCRIPT
-
-
 def test_the_javascript_sdk(program, javascript):
     """Chat, Responses, resuming, stopping, lists, the WebSocket, errors."""
-    done = subprocess.run(
-        ["node", "contract.mjs", program.url],
-        cwd=javascript,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    assert done.stdout.split("\n")[:4] == ["chat: ok", "responses: ok", "socket: ok", "errors: ok"]
+    told = run("contract.mjs", program.url)
+    assert told.split("\n")[:4] == ["chat: ok", "responses: ok", "socket: ok", "errors: ok"]
 
 
 def test_langchain(program):

