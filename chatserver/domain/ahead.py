@@ -10,11 +10,21 @@ conversations at once several cuts move in the same seconds.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from chatserver.domain.item import Role
-from chatserver.domain.planner import EXPECTED_FROM, DoesNotFit, Plan, Policy, Segment, Window, plan_next
+from chatserver.domain.planner import (
+    EXPECTED_FROM,
+    DoesNotFit,
+    Plan,
+    Policy,
+    Segment,
+    Window,
+    plan_next,
+    prompt_limit,
+)
 from chatserver.domain.response import Truncation
 
 LEAD = 5
@@ -43,29 +53,27 @@ def cut_ahead(
     `current`: what `plan_next` chose for the next turn. `ahead`: what was said the last time: it stands, as the
     prefix behind it may have been begun. The others are as for `plan_next`, which is told of what is said here.
     """
-    kept = (*segments[: current.pinned], *segments[current.start :])
-    turn = _usual_turn(kept[current.pinned :])
+    turn = _usual_turn(segments[current.start :])
     if policy.kind is Truncation.DISABLED or not turn:
         return None
-
-    def moved(turns: int) -> Plan | None:
-        """Return where the cut will be after so many turns like the last ones, None if it has not moved by then."""
-        grown = (*kept, Segment("", Role.ASSISTANT, turns * turn))
-        try:
-            found = plan_next(grown, fixed=fixed, window=window, policy=policy, trim=current.trim)
-        except DoesNotFit:
-            return None
-        return found if found.start > current.pinned else None
-
-    if moved(LEAD) is None:
+    pinned = sum(segment.length for segment in segments[: current.pinned])
+    left = prompt_limit(window, policy, fixed + pinned) - current.sent
+    turns = 1 + left // turn
+    if turns > LEAD:
         return None
-    turns, found = next((n, plan) for n in range(1, LEAD + 1) if (plan := moved(n)) is not None)
+    behind = range(current.start + 1, len(segments))
+    start = next((index for index in behind if segments[index].item_id == ahead), None)
+    if start is not None:
+        return Ahead(replace(current, start=start, cut=ahead), turns)
+
     # With room for one turn more than that: what does not fit when the cut moves was made in vain.
-    found = moved(turns + 1) or found
-    skipped = current.start - current.pinned
-    start = next((n for n, it in enumerate(segments) if it.item_id == ahead and n > current.start), None)
-    start = found.start + skipped if start is None else start
-    return Ahead(replace(found, start=start, cut=segments[start].item_id), turns)
+    for growth in ((turns + 1) * turn, turns * turn):
+        kept = (*segments[: current.pinned], *segments[current.start :], Segment("", Role.ASSISTANT, growth))
+        with contextlib.suppress(DoesNotFit):
+            found = plan_next(kept, fixed=fixed, window=window, policy=policy, trim=current.trim)
+            if found.cut is not None:
+                return Ahead(replace(found, start=found.start + current.start - current.pinned), turns)
+    return None
 
 
 def _usual_turn(segments: Sequence[Segment]) -> int:

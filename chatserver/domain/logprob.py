@@ -11,7 +11,8 @@ LEAST = -9999.0
 """Stands for whatever is less likely, minus infinity included, which JSON cannot carry."""
 
 KEPT = 100_000
-"""Log-probabilities, alternatives included, that an answer's whole forms have at most: about 5 MB of them."""
+"""Log-probabilities, alternatives included, that an answer's whole forms have at most: as stored, 4.9 MB if all of
+them are without alternatives, 2.9 MB with 20 each (measured with words of one to six letters)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,7 @@ def plan(
     base = fixed + suffix[0] - suffix[pinned]
     starts = _turn_starts(segments, pinned)
     current = _stored_start(segments, starts, cut) if cuts else pinned
-    limit = _limit(window, policy, base) if cuts else window.limit
+    limit = prompt_limit(window, policy, base) if cuts else window.limit
 
     def chosen(start: int) -> Plan:
         cut = segments[start].item_id if start > pinned else None
@@ -164,7 +164,7 @@ def plan_next(
     `expected_message`. The stored cut moves only if such a message would not fit behind it, so a message of
     at most that length never moves the cut again. `sent` counts that message in. Nothing more is trimmed.
     """
-    limit = _limit(window, policy, fixed)
+    limit = prompt_limit(window, policy, fixed)
     room = expected_message(segments, limit - fixed)
     if policy.post_instructions is not None:
         policy = replace(policy, post_instructions=max(0, policy.post_instructions - room))
@@ -188,8 +188,8 @@ def expected_message(segments: Sequence[Segment], room: int) -> int:
     return min(max(lengths[-EXPECTED_FROM:], default=0), max(room, 0) // 4)
 
 
-def _limit(window: Window, policy: Policy, base: int) -> int:
-    """Return the longest prompt that window and policy allow, behind `base` tokens of instructions."""
+def prompt_limit(window: Window, policy: Policy, base: int) -> int:
+    """Return the longest prompt that window and policy allow, in tokens, `base` of which are instructions."""
     if policy.post_instructions is None:
         return window.limit
     return min(window.limit, base + policy.post_instructions)

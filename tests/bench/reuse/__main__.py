@@ -6,6 +6,7 @@ reuse = cached / reusable: does the plumbing keep what could be kept (goal ≥ 0
 dropped may have been computed after all, and is not counted as reusable: then it may be above 1).
 share = cached / prompt: does the policy leave something to keep (goal ≥ 0.93, naive ≤ 0.40).
 over = prefilled in the foreground beyond the new message, its template and the last token (goal: p99 ≤ one page).
+bound = share, if all whole pages that can be known before a message comes were there: what no cache can exceed.
 wasted = computed in idle time, and taken from the cache by no prompt; what a conversation's end leaves over counts.
 even = the spread of TTFT if all turns had equally many new tokens (by the slope, `per token`).
 
@@ -19,57 +20,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import os
 import tempfile
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 
-from chatserver.adapters.valkey import ValkeyStore
 from tests.bench.report import keep, table
 from tests.bench.reuse.amid import amid
 from tests.bench.reuse.arms import Arm, Scene, chosen
 from tests.bench.reuse.driver import Conversing
+from tests.bench.reuse.engines import CONTEXT, DATA, MODEL, empty_store, started
 from tests.bench.reuse.figures import HEADER, TIMES, Figures, Goal, amid_goals, goals
 from tests.bench.reuse.recording import Recording
 from tests.bench.reuse.talk import Step, from_file, seeded, write_file
-from tests.stores import running_store
 
-DATA = Path(os.environ.get("CHATSERVER_TEST_DATA") or Path(__file__).parents[3] / ".data")
-MODEL = "smollm2-135m-instruct"
 THINK = 4.0
 SEED = 20_261_122
 Result = tuple[Scene, dict[Arm, Figures]]
-
-
-@contextlib.asynccontextmanager
-async def started(options: argparse.Namespace, page: int, conversations: int):
-    """Start the engine that was asked for, with room in its KV pool for two windows of each conversation."""
-    if options.model == "scripted":
-        from engine.scripted import ScriptedEngine
-
-        engine = ScriptedEngine(tokens_per_second=1000.0, ttft_ms=2.0, context=options.context, page=page)
-    else:
-        from engine.models import prepare
-        from engine.settings import EngineSettings
-        from engine.sglang_engine import SglangEngine
-
-        path = await asyncio.to_thread(prepare, options.model, options.data_dir, lambda *_: None)
-        engine = SglangEngine(
-            EngineSettings(
-                model_path=path,
-                name=options.model,
-                context=options.context,
-                kv_tokens=max(8, 2 * conversations) * options.context,
-                extra={"page_size": page},
-            )
-        )
-    await engine.start(print)
-    try:
-        yield engine
-    finally:
-        await engine.close()
 
 
 async def run(options: argparse.Namespace) -> tuple[list[Result], dict[str, float]]:
@@ -79,18 +46,19 @@ async def run(options: argparse.Namespace) -> tuple[list[Result], dict[str, floa
     disturbance: dict[str, float] = {}
     for page, scenes in groupby(picked, key=lambda one: one[0].page):
         together = list(scenes)
-        async with started(options, page, max(scene.conversations for scene, _ in together)) as engine:
+        most = max(scene.conversations for scene, _ in together)
+        async with started(options.model, options.data_dir, options.context, page, most) as engine:
             for scene, arms in together:
                 results.append((scene, {arm: await _arm(engine, scene, arm, options) for arm in arms}))
             if not disturbance and not options.no_amid:
-                async with _store() as store:
+                async with empty_store() as store:
                     disturbance = await amid(store, Recording(engine))
     return results, disturbance
 
 
 async def _arm(engine, scene: Scene, arm: Arm, options: argparse.Namespace) -> Figures:
     talks = await asyncio.to_thread(_talks, scene, options)
-    async with _store() as store:
+    async with empty_store() as store:
         found = await Conversing(store, Recording(engine), scene, arm, options.think).run(talks)
     print(f"{scene.name}:", *found.row(arm.name), flush=True)
     return found
@@ -106,16 +74,6 @@ def _talks(scene: Scene, options: argparse.Namespace) -> list[list[Step]]:
         if not options.file:
             write_file(path, SEED, count, turns)
         return list(from_file(path, turns))[:count]
-
-
-@contextlib.asynccontextmanager
-async def _store():
-    with running_store() as running:
-        store = await ValkeyStore.open(running.url)
-        try:
-            yield store
-        finally:
-            await store.close()
 
 
 def report(options: argparse.Namespace, results: list[Result], disturbance: dict[str, float]) -> list[Goal]:
@@ -153,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default=MODEL, help="a model's name, or scripted")
     parser.add_argument("--data-dir", type=Path, default=DATA, help="where models are prepared")
-    parser.add_argument("--context", type=int, default=1024, help="window in tokens")
+    parser.add_argument("--context", type=int, default=CONTEXT, help="window in tokens")
     parser.add_argument("--turns", type=int, default=40)
     parser.add_argument(
         "--think", type=float, default=THINK, help="seconds that a user reads before the next message"

@@ -41,6 +41,7 @@ class Conversing:
         self._scene = scene
         self._arm = arm
         self._think = think
+        self._known = 0
         # Different arms must not warm each other: their instructions differ from the first word on.
         self._options = {
             "truncation": arm.policy,
@@ -65,6 +66,7 @@ class Conversing:
             found.probe = await self._probe(talks[0][0].text)
         found.reuse = engine.cached / max(1, engine.reusable)
         found.share = engine.cached / max(1, engine.prompt)
+        found.bound = self._known / max(1, engine.prompt)
         return found
 
     async def _converse(self, role: Worker, seed: int, steps: list[Step]) -> None:
@@ -133,10 +135,13 @@ class Conversing:
         found.waits.append(Wait(timing.queued_ms, planned, timing.engine_ttft_ms, missed))
         found.dropped = max(found.dropped, ledger.start - ledger.pinned)
         if before is None:
-            return  # new as a whole
+            self._known += usage.cached  # instructions that another conversation has, too; all else is new
+            return
         tokenizer = self._engine.tokenizer
         asked = 0 if step.kind == "regenerate" else len(tokenizer.segment("user", step.text))
         template = len(tokenizer.cue()) + len(tokenizer.tail((0,))) + 1
+        known = usage.prompt - (asked + len(tokenizer.cue()) if asked else 1)
+        self._known += known - known % self._scene.page
         found.over.append(max(0, missed - asked - template))
         found.cuts += ledger.cut != before.outcome.ledger.cut
 

@@ -9,7 +9,7 @@ from tests.bench.report import percentile
 from tests.bench.reuse.arms import Arm, Scene
 
 HEADER = (
-    *("policy", "turns", "reuse", "share", "prefill p50", "p99", "max", "over p99", "over max"),
+    *("policy", "turns", "reuse", "share", "bound", "prefill p50", "p99", "max", "over p99", "over max"),
     *("cuts", "dropped", "idle", "wasted", "told", "probe"),
 )
 TIMES = (
@@ -28,6 +28,7 @@ TIMES = (
     ),
     *("engine p50", "p99", "foreign CPU"),
 )
+MIN_OF_BOUND = 0.99
 MIN_REUSE, MIN_SHARE, MAX_NAIVE_SHARE, MAX_SPREAD, MAX_IDLE_COST = 0.99, 0.93, 0.40, 1.5, 0.05
 MAX_FOREIGN = 0.10
 """Share of the machine that others may use before figures in milliseconds say more of them than of us."""
@@ -58,6 +59,7 @@ class Figures:
     `over`: tokens prefilled in the foreground beyond what is new: message, template, the answer's last token.
     `mistold`: tokens by which the cache endpoint was wrong about what the turn would prefill.
     `idle`, `wasted`: tokens that idle work computed, and those of them that no prompt took from the cache.
+    `bound`: share of the prompts that was known before the message came, in whole pages.
     `foreign`: share of the machine's processors that others used meanwhile.
     """
 
@@ -70,6 +72,7 @@ class Figures:
     probe: int = 0
     reuse: float = 0.0
     share: float = 0.0
+    bound: float = 0.0
     idle: int = 0
     wasted: int = 0
     foreign: float = 0.0
@@ -102,7 +105,8 @@ class Figures:
 
     def row(self, name: str) -> tuple[object, ...]:
         """Return a row of the table of tokens."""
-        parts: list[object] = [name, len(self.prefill), f"{self.reuse:.4f}", f"{self.share:.3f}"]
+        parts: list[object] = [name, len(self.prefill)]
+        parts += [f"{self.reuse:.4f}", f"{self.share:.3f}", f"{self.bound:.3f}"]
         parts += [percentile(self.prefill, 0.5), percentile(self.prefill, 0.99), max(self.prefill)]
         parts += [percentile(self.over, 0.99), max(self.over), self.cuts, self.dropped]
         return (*parts, self.idle, self.wasted, max(self.mistold, default="-"), self.probe)
@@ -146,6 +150,8 @@ def goals(scene: Scene, results: Mapping[Arm, Figures]) -> list[Goal]:
             found.append(_most(f"{name}: share cached", figures.share, MAX_NAIVE_SHARE))
         if arm.idle:
             found.append(_least(f"{name}: share cached", figures.share, MIN_SHARE))
+            of_bound = figures.share / max(figures.bound, 1e-9)
+            found.append(_least(f"{name}: share cached, of what is possible", of_bound, MIN_OF_BOUND))
             over = percentile(figures.over, 0.99)
             found.append(_most(f"{name}: foreground prefill beyond what is new, p99", over, scene.page))
         if arm.idle and scene.conversations == 1:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from chatserver.domain.ahead import LEAD, cut_ahead
 from chatserver.domain.planner import Policy, Window, plan_next
 from chatserver.domain.response import Truncation
-from tests.chatserver.domain.test_planner import dialogue
+from tests.chatserver.domain.test_planner import Counted, dialogue
 
 WINDOW = Window(1000, 10_000_000, 100)
 
@@ -86,3 +86,17 @@ def test_without_truncation_no_cut_comes():
     segments = dialogue(*[(30, 30)] * 13)
     options = rules(kind=Truncation.DISABLED)
     assert cut_ahead(segments, plan_next(segments, **options), **options) is None
+
+
+def test_ten_thousand_items_are_planned_for_once():
+    """Looking ahead costs one plan of what is kept at most, and none once it has found something."""
+    segments = dialogue(*[(20, 30)] * 4999, system=1)
+    options = {**rules(), "window": Window(250_250, 10_000_000, 100)}
+    counted = Counted(segments)
+    chosen = plan_next(counted, **options)
+    once, counted.looks = counted.looks, 0
+    soon = cut_ahead(counted, chosen, **options)
+    assert soon is not None and counted.looks <= 3 * once
+    counted.looks = 0
+    assert cut_ahead(counted, chosen, **options, ahead=soon.plan.cut) is not None
+    assert counted.looks <= once
