@@ -27,7 +27,8 @@ def answers(page: Page) -> Locator:
 
 
 def act(page: Page, name: str, kind: str = "answer") -> None:
-    """Press a button of the newest answer or question."""
+    """Go to the tab (one behind another is drawn once a second), press a button of the newest answer or question."""
+    page.bring_to_front()
     message = page.locator(f".{kind}").last
     message.hover()
     message.get_by_role("button", name=name, exact=True).click()
