@@ -27,6 +27,9 @@ ifneq ($(REDIS_URL),)
 export CHATSERVER_REDIS_URL := $(REDIS_URL)
 endif
 
+# All tests run in two processes: the real engines in one, all else in the other; tests/conftest.py says what stays together.
+SIDE_BY_SIDE := -n 2 --dist loadscope --no-loadscope-reorder
+
 # Without bytecode every start would compile SGLang and torch again, which takes longer than the start itself.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -34,7 +37,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo 'make serve             start the chat server; HOST= PORT= DATA_DIR= MODEL= CONTEXT= PROFILE= REDIS_URL='
-	@echo 'make test              lint, then all tests; ARGS="tests/domain -x" narrows the tests'
+	@echo 'make test              lint, then all tests in two processes; ARGS="tests/web -x" runs some, in one'
 	@echo 'make lint              ruff, pyright and import-linter'
 	@echo 'make bench NAME=relay  run one benchmark of tests/bench'
 	@echo 'make setup             only install, into .venv; PYTHON=python3.12 GPU=yes|no'
@@ -46,7 +49,7 @@ serve:
 	@exec $(BIN)/chatserver serve
 
 test: lint
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(or $(ARGS),$(SIDE_BY_SIDE))
 
 lint:
 	@$(INSTALL) --dev
