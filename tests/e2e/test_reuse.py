@@ -43,10 +43,13 @@ def cache_of(web, conversation: str) -> dict:
 
 
 def at_rest(web, conversation: str) -> dict:
-    """What is told once idle work has made all but the last token that was written."""
-    until = time.monotonic() + REST
-    while (found := cache_of(web, conversation))["prefill_tokens"] > 8 and time.monotonic() < until:
-        time.sleep(0.05)
+    """What is told once idle work has made all but the last token that was written, and makes no more."""
+    until, before = time.monotonic() + REST, {}
+    while (found := cache_of(web, conversation)) != before or found["prefill_tokens"] > 8:
+        if time.monotonic() > until:
+            break
+        before = found
+        time.sleep(0.1)
     return found
 
 

@@ -16,7 +16,6 @@ from chatserver.ports.conversations import Conversations
 from chatserver.ports.registry import EngineState, Registry
 
 PATIENCE = 2.0
-"""Seconds for which an engine's answer is waited for."""
 LOOK_AGAIN = 0.01
 TYPING_INTERVAL = 3.0
 """Seconds in which the engines hear once of a conversation, however much is typed."""
@@ -28,7 +27,11 @@ _Answer = TypeVar("_Answer")
 class Warmth:
     """Speaks to the engines about one web process's conversations."""
 
-    def __init__(self, conversations: Conversations, caches: Caches, registry: Registry) -> None:
+    def __init__(
+        self, conversations: Conversations, caches: Caches, registry: Registry, patience: float = PATIENCE
+    ) -> None:
+        """`patience`: seconds for which an engine's answer is waited for."""
+        self.patience = patience
         self._conversations = conversations
         self._caches = caches
         self._registry = registry
@@ -53,7 +56,7 @@ class Warmth:
             return []
         look = Look(tenant, conversation_id, secrets.token_hex(16))
         await self._caches.look(look)
-        return await patiently(lambda: self._caches.answers(look), engines, PATIENCE)
+        return await patiently(lambda: self._caches.answers(look), engines, self.patience)
 
     async def close(self, tenant: str, conversation_id: str) -> int | None:
         """Have the engines forget a conversation that goes on: see `released`. Raises NotFound."""
@@ -70,7 +73,7 @@ class Warmth:
             if not (engines := await self._ready()):
                 return None
             await self._caches.release(release)
-            freed = await patiently(lambda: self._caches.freed(release), engines, PATIENCE)
+            freed = await patiently(lambda: self._caches.freed(release), engines, self.patience)
         except Unavailable:
             return None
         return sum(freed) if freed else None

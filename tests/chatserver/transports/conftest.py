@@ -56,6 +56,8 @@ async def running_web(store, *, engine: FakeEngine | None = None, prices=None, *
     hub = Hub(store.tapes, store.signals, f"web_{id(changes)}")
     chat = chat_on(store, hub, settings, prices)
     engine = engine or FakeEngine(store)
+    if isinstance(engine, FakeEngine):
+        chat.warmth.patience = 0.05  # it answers no questions
     working = asyncio.create_task(engine.run())
     listening = socket.socket()
     # Small kernel buffers: a client that does not read is felt after 100 KB, not after 10 MB.

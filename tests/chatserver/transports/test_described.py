@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect
 from chatserver.domain.item import PartKind
 from chatserver.domain.response import Params, Response
 from chatserver.domain.tape import Delta, ItemClosed, ItemOpened, Record
-from chatserver.service.web import counting, warmth
+from chatserver.service.web import counting
 from chatserver.wire.chat_chunks import Chunks
 from chatserver.wire.documents import asyncapi, openapi
 from chatserver.wire.response_events import ResponseEvents
@@ -80,8 +80,7 @@ class Described:
 @pytest.mark.parametrize("web", ["memory"], indirect=True)
 async def test_every_route_answers_as_described(web, monkeypatch):
     """Each operation once with success, and errors of each kind; nothing that is described is left out."""
-    for service in (counting, warmth):
-        monkeypatch.setattr(service, "PATIENCE", 0.05)  # the fake engine answers no such questions
+    monkeypatch.setattr(counting, "PATIENCE", 0.05)  # the fake engine answers no such questions
     api = Described(web.http())
     made = (await api.call("POST", "/v1/responses", {"input": "Hi", "metadata": {"a": "b"}})).json()
     one, conversation = f"/v1/responses/{made['id']}", f"/v1/conversations/{made['conversation']['id']}"

@@ -8,7 +8,6 @@ import pytest
 from chatserver.domain.response import Truncation
 from chatserver.errors import Conflict, NotFound
 from chatserver.ports.caches import Warm
-from chatserver.service.web import warmth as module
 from chatserver.service.web.tree import Tree
 from chatserver.service.web.warmth import Warmth
 from tests.chatserver.service.engine_role import (
@@ -135,13 +134,14 @@ async def test_no_engine_means_unknown(store):
 
 async def test_a_silent_engine_is_not_waited_for(store, monkeypatch):
     """An engine that announced itself and hangs costs the patience, not more."""
-    monkeypatch.setattr(module, "PATIENCE", 0.1)
     async with scripted() as engine, worker(store, engine) as role:
         response = await run_turn(store, first_turn("x"))
         await reported(store)
         monkeypatch.setattr(role._outlook, "obey", lambda command: None)
+        web = asking(store)
+        web.patience = 0.1
         async with asyncio.timeout(1):
-            assert await asking(store).reports(TENANT, response.conversation) == []
+            assert await web.reports(TENANT, response.conversation) == []
 
 
 async def test_unknown_and_foreign_are_the_same(store):
