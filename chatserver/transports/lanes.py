@@ -103,9 +103,15 @@ class Lanes:
 
 
 async def relay(
-    socket: FrameSocket, response: Response, reader: Reader, stream_id: str | None, after: int = -1
+    socket: FrameSocket,
+    response: Response,
+    reader: Reader,
+    stream_id: str | None,
+    after: int = -1,
+    *,
+    beside: bytes | None = None,
 ) -> None:
-    """Send the events of one answer to its end, and close its reader."""
+    """Send the events of one answer to its end, and close its reader. `beside`: a frame to send behind the first."""
     events = ResponseEvents(response, stream_id)
     try:
         while not reader.ended:
@@ -114,5 +120,8 @@ async def relay(
             while records:
                 for event in events.encode(records.popleft(), after):
                     await socket.send(event.data)
+                    if beside is not None:
+                        await socket.send(beside)
+                        beside = None
     finally:
         await reader.aclose()

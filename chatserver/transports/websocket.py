@@ -33,7 +33,7 @@ from chatserver.transports.lanes import Lanes, relay
 from chatserver.transports.lasting import leave
 from chatserver.wire import frames
 from chatserver.wire.errors import nested_event
-from chatserver.wire.limits import rate_headers
+from chatserver.wire.limits import rate_headers, updated_event
 
 log = logging.getLogger(__name__)
 
@@ -226,7 +226,8 @@ class Connection:
             payer=ticket,
         )
         reader = await self._chat.attach(response, fresh=fresh, resumable=True)
-        await relay(self._socket, response, reader, frame.stream_id)
+        limits = updated_event(ticket.verdict, frame.stream_id)
+        await relay(self._socket, response, reader, frame.stream_id, beside=limits)
 
     async def _attach(self, frame: frames.Attach) -> None:
         response, reader = await self._chat.read(self._caller.tenant, frame.response_id, frame.after)

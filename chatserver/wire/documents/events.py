@@ -26,6 +26,13 @@ _ID: Schema = {"type": "string", "maxLength": MAX_ID}
 _CALL = {"item_id": TEXT, "output_index": WHOLE}
 _PLACE = {**_CALL, "content_index": WHOLE}
 _RESPONSE = {"response": ref("Response")}
+_RATE = record(
+    "name limit remaining reset_seconds",
+    name={"type": "string", "enum": ["requests", "tokens"]},
+    limit=WHOLE,
+    remaining=WHOLE,
+    reset_seconds={"type": "number", "description": "until it is full again"},
+)
 _ITEM = {"output_index": WHOLE, "item": ref("Item")}
 
 
@@ -183,6 +190,16 @@ def server_frames() -> dict[str, tuple[str, Schema]]:
                 {"response_id": TEXT, "position": {**WHOLE, "minimum": 1}},
                 "response_id",
                 "position",
+                lane=True,
+            ),
+        ),
+        "rate_limits.updated": (
+            "What the key has left, behind the first event of each answer (an extension, as OpenAI's realtime API has "
+            "it; only for keys with limits). What the answer may use is taken already",
+            _frame(
+                "rate_limits.updated",
+                {"rate_limits": {"type": "array", "items": _RATE}},
+                "rate_limits",
                 lane=True,
             ),
         ),

@@ -22,6 +22,7 @@ from tests.chatserver.transports.keyed import (
     new_key,
     socket_of,
 )
+from tests.chatserver.transports.test_described import asyncapi, validator
 
 
 async def test_requests_a_minute_over_two_processes(two):
@@ -209,6 +210,32 @@ async def test_limits_on_the_websocket(two):
             if event["type"] == "response.completed":
                 break
         assert event["stream_id"] == "a" and event["response"]["usage"]["cost"]["currency"] == "USD"
+
+
+async def test_a_socket_is_told_of_its_limits_with_every_answer(two):
+    """Behind the first event of each; the SDK hands it on. A key without limits is told nothing."""
+    web, document = two[0], asyncapi.document()
+    messages = document["components"]["messages"]
+    for limits, names in (({"requests": 9, "tokens": 9000}, ["requests", "tokens"]), ({"concurrent": 9}, [])):
+        web.key = await new_key(web.store, **limits)
+        told = []
+        async with web.sdk().responses.connect() as connection:
+            for _ in range(2):
+                await connection.response.create(**HI, max_output_tokens=50, stream_id="a")
+                kinds = []
+                async for event in connection:
+                    kinds.append(event.type)
+                    if event.type == "rate_limits.updated":
+                        validator(document, messages[f"ws.{event.type}"]["payload"]).validate(event.to_dict())
+                        told.append(event)
+                    if event.type == "response.completed":
+                        break
+                assert kinds[0] == "response.created" and (kinds[1] == "rate_limits.updated") == bool(names)
+        assert [[rate["name"] for rate in event.rate_limits] for event in told] == [names] * 2 * bool(names)
+        if told:
+            requests, tokens = ([event.rate_limits[n] for event in told] for n in (0, 1))
+            assert [rate["remaining"] for rate in requests] == [7, 6]  # the socket itself was one
+            assert 8500 < tokens[0]["remaining"] < 8950 and tokens[0]["reset_seconds"] > 0
 
 
 async def test_a_web_process_that_dies_leaks_no_place(two, monkeypatch):

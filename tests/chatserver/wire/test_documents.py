@@ -19,6 +19,7 @@ from chatserver.wire import (
     conversations,
     fields,
     frames,
+    limits,
     messages,
     response_events,
     responses,
@@ -148,9 +149,9 @@ def _agrees(schema: dict[str, Any], kind: str, bounds: list[Any]) -> bool:
 
 def test_frames_and_events_are_described():
     """Every type that the sources name, and no other."""
-    feed = (conversations.changed_event, conversations.gone_event)
+    feed = (conversations.changed_event, conversations.gone_event, limits.updated_event)
     source = "".join(map(inspect.getsource, (response_events, frames, websocket, frame_socket, *feed)))
-    named = set(re.findall(r'"((?:response|input|auth|conversation)\.[a-z_.]+)"', source))
+    named = set(re.findall(r'"((?:response|input|auth|conversation|rate_limits)\.[a-z_.]+)"', source))
     named |= set(re.findall(r'"type":"([a-z_.]+)"', source)) | {"auth", "error"}
     later = {"response.steer", "conversation.subscribe"} & set(frames._LATER)
     described = {*events.stream_events(), *events.client_frames(), *events.server_frames()}
