@@ -150,7 +150,7 @@ async def test_02_refresh_in_mid_answer_repeats_nothing_and_keeps_settings():
 @pytest.mark.parametrize("when", ["queued", "prefill", "other tab", "other process", "resumed stream"])
 async def test_03_stop_from_anywhere(when):
     """The scheduler drops it within a step, the part is kept, the next turn finds all of it in the cache."""
-    slow = PACED | ({"ttft_ms": 600.0} if when == "prefill" else {})
+    slow = PACED | ({"ttft_ms": 2000.0} if when == "prefill" else {})
     async with two_webs(slow, max_running=1 if when == "queued" else 8) as (web, other):
         http = web.http()
         before = await begun(http, max_output_tokens=400) if when == "queued" else None
@@ -169,7 +169,7 @@ async def test_03_stop_from_anywhere(when):
         asked_at = time.monotonic()
         assert stopped.status_code == 200
         told = await ended(http, name)
-        assert told["status"] == "cancelled" and time.monotonic() - asked_at < 1.0
+        assert told["status"] == "cancelled" and time.monotonic() - asked_at < 2.0
         again = (await stopper.post(f"/v1/responses/{name}/cancel")).json()
         assert (again["status"], again["usage"]) == ("cancelled", told["usage"])
         if before is not None:
@@ -205,13 +205,14 @@ async def test_05_usage_is_what_was_sent():
     async with web_and_engine(PACED) as web:
         http = web.http()
         for stop in (True, False):
-            answer = await begun(http, max_output_tokens=100)
+            most = 1000 if stop else 100
+            answer = await begun(http, max_output_tokens=most)
             await words_of(http, answer["id"])  # and then its reader is gone
             if stop:
                 await http.post(f"/v1/responses/{answer['id']}/cancel")
             told = await ended(http, answer["id"])
             assert told["usage"]["output_tokens"] == await tokens_of(http, answer["id"])
-            assert (told["usage"]["output_tokens"] < 100) == stop
+            assert (told["usage"]["output_tokens"] < most) == stop
 
 
 async def tokens_of(http, name: str) -> int:

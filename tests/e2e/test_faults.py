@@ -163,7 +163,7 @@ def test_a_second_turn_on_a_busy_conversation_is_a_409(scripted):
     """Two turns at once on one conversation: the second is refused in words, nothing is mixed."""
     client = client_of(scripted).with_options(max_retries=0)
     conversation = client.conversations.create()
-    ask = {"model": "scripted", "conversation": conversation.id, "input": "One", "max_output_tokens": 60}
+    ask = {"model": "scripted", "conversation": conversation.id, "input": "One", "max_output_tokens": 600}
     running = client.responses.create(**ask, background=True, extra_body={"ignore_eos": True})
     with pytest.raises(openai.ConflictError):
         client.responses.create(**{**ask, "input": "Two"})

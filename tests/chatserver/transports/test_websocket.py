@@ -165,6 +165,7 @@ async def test_bounds_on_lanes_and_queues(web):
             await send(socket, type="response.create", model="tiny", input="Hello", stream_id=str(lane))
         while (await receive(socket))["type"] != "error":
             pass
+        socket.transport.abort()  # a goodbye would wait for all that was sent
     web.engine.write.set()
 
 
