@@ -17,7 +17,6 @@ from tests.fakes import FakeEngine
 
 CUTS = 1000
 READERS = 24
-ENDS = ("response.completed", "response.incomplete", "response.failed")
 
 
 class Cut(Exception):
