@@ -69,7 +69,7 @@ class Prefixes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._published = Published(engine.card.kv_tokens, engine.card.page)
-        self._wanted = Wanted()
+        self._wanted = Wanted(engine.card.kv_tokens // (2 * engine.card.context))
         self._running: _Running | None = None
         self._stir = asyncio.Event()
         self._chunks = Chunks(engine.card.page)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 PAUSE, PERIOD = 4.0, 10.0
 """Seconds between an answer and the next message, and between two messages, of a conversation that had one turn."""
@@ -16,8 +17,8 @@ REMEMBERED = 4
 """Turns of a conversation that count."""
 MAX_CONVERSATIONS = 1024
 """Past it the one that has been silent for longest is forgotten."""
-COMPANY = 10.0
-"""Seconds since another conversation's last turn for which an engine counts as shared."""
+COMPANY = 30.0
+"""Seconds since its last turn for which a conversation counts as one of those that share the engine."""
 HASTE = 4.0
 """Times the share of the time that would just do: turns that begin take theirs of it, and some come early.
 
@@ -59,10 +60,10 @@ class Rhythm:
         period = max(pause, sum(beat.periods) / len(beat.periods) if beat.periods else PERIOD)
         return (now if beat.ended is None else beat.ended) + pause + (turns - 1) * period
 
-    def shared(self, conversation: str, now: float) -> bool:
-        """Return whether another conversation had a turn just now."""
-        latest = (beat.last for name, beat in reversed(self._beats.items()) if name != conversation)
-        return now - next(latest, float("-inf")) < COMPANY
+    def others(self, conversation: str, now: float) -> int:
+        """Count the other conversations that share the engine."""
+        latest = takewhile(lambda it: now - it[1].last < COMPANY, reversed(self._beats.items()))
+        return sum(name != conversation for name, _ in latest)
 
     def _touched(self, conversation: str, now: float) -> _Beat:
         beat = self._beats.setdefault(conversation, _Beat())

@@ -45,10 +45,12 @@ class _Waiting:
 class Wanted:
     """A bounded queue by conversation, and the turns that go before it. A turn is any object, told by identity.
 
-    `now` is the time in seconds, of a clock that does not go back.
+    `now` is the time in seconds, of a clock that does not go back. `room`: conversations whose prompts are in the KV
+    cache twice, behind the old cut and behind the new one, without any of them pushing another out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, room: int) -> None:
+        self._room = room
         self._waiting: dict[str, _Waiting] = {}
         self._starting: dict[object, str | None] = {}
         self._answering: dict[object, str | None] = {}
@@ -85,9 +87,10 @@ class Wanted:
     def put(self, prefix: Prefix, left: int, now: float) -> None:
         """Have a prefix wait of which `left` tokens are missing; it takes the place of the conversation's earlier one.
 
-        What is needed only after the next turn does not wait where nobody else is: the last pause is long enough then.
+        What is needed only after the next turn is not taken where nobody else is, as the last pause is long enough
+        then, nor where it might push out what others need sooner.
         """
-        if prefix.turns > 1 and not self._rhythm.shared(prefix.conversation, now):
+        if prefix.turns > 1 and not 0 < self._rhythm.others(prefix.conversation, now) < self._room:
             return
         due = self._rhythm.expects(prefix.conversation, prefix.turns, now) if prefix.turns else math.inf
         self._waiting[prefix.conversation] = _Waiting(prefix, left, due)

@@ -24,7 +24,7 @@ from chatserver.service.engine.prefixes import Prefixes
 from tests.bench.foreign import Foreign
 from tests.bench.report import keep, percentile, table
 from tests.bench.reuse.engines import CONTEXT, DATA, MODEL, empty_store, started
-from tests.bench.reuse.figures import MAX_FOREIGN, MAX_IDLE_COST
+from tests.bench.reuse.figures import MAX_IDLE_COST
 from tests.bench.reuse.talk import WORDS, seeded
 from tests.chatserver.service.engine_role import ended, first_turn, next_turn, worker
 
@@ -146,8 +146,8 @@ def report(options: argparse.Namespace, cost: Cost) -> None:
             found[f"{what}, p{share * 100:g}"] = (middle, low, high)
             print(f"{what}, p{share * 100:g}: {middle:+.0%} ({low:+.0%} to {high:+.0%})")
     _, low, high = found["cost of idle work, p99"]
-    sure = cost.foreign <= MAX_FOREIGN and (high <= MAX_IDLE_COST or low > MAX_IDLE_COST)
-    verdict = ("met   " if high <= MAX_IDLE_COST else "MISSED") if sure else "unsure"
+    # Who else uses the machine disturbs all blocks alike: that widens the interval, and nothing else.
+    verdict = "met   " if high <= MAX_IDLE_COST else "MISSED" if low > MAX_IDLE_COST else "unsure"
     print(
         f"{verdict}  cost in TTFT p99 (wanted ≤ {MAX_IDLE_COST:.0%}); {cost.computed} tokens made in idle time"
     )

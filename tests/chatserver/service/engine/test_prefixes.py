@@ -194,6 +194,30 @@ async def test_no_turn_pays_for_a_truncation(store):
     assert worst <= 0
 
 
+@pytest.mark.parametrize("company", [True, False])
+async def test_in_company_a_cut_is_made_turns_before_it_moves(store, company):
+    """Bit by bit, none of it twice; alone nothing is made that may turn out to be in vain."""
+    auto = {"truncation": Truncation.AUTO}
+    async with scripted(context=1024) as engine, worker(store, engine) as role:
+        response = await run_turn(store, first_turn("x " * 20, **auto))
+        told, made = None, []
+        while response.outcome.ledger.next_cut is None:
+            told = response.outcome.ledger.ahead
+            if company:
+                await run_turn(store, first_turn("Somebody else's", **auto))
+            response = await run_turn(store, next_turn(response, "y " * 20, **auto))
+            await at_rest(role)
+            known = role._parts.prefixes.known(SALT, response.conversation)
+            made += [max((len(it.ids) for it in known if it.cut == told), default=0)] if told else []
+        computed = role._parts.prefixes.counts.computed
+    assert response.outcome.ledger.next_cut == told and len(made) > 2
+    assert computed <= made[-1], "what is there stays there when a turn ends"
+    if company:
+        assert made == sorted(set(made)) and made[0] > 0
+    else:
+        assert not any(made[:-1]) and made[-1] > 0  # only when it has moved
+
+
 async def test_each_branch_keeps_its_own_cut(store):
     """Regenerating the answer that moved the cut sends what was sent the first time: all of it from the cache."""
     async with scripted(context=1024) as engine, worker(store, engine) as role:

@@ -9,7 +9,7 @@ from chatserver.domain.ahead import cut_ahead
 from chatserver.domain.item import Role
 from chatserver.domain.planner import Policy, Segment, Window, plan_next
 from chatserver.domain.response import Truncation
-from chatserver.service.engine.rhythm import HASTE, MAX_CONVERSATIONS, PAUSE, Rhythm, share
+from chatserver.service.engine.rhythm import COMPANY, HASTE, MAX_CONVERSATIONS, PAUSE, Rhythm, share
 from chatserver.service.engine.wanted import MAX_WANTED, Prefix, Wanted
 
 
@@ -25,7 +25,7 @@ def talk(waiting: Wanted, conversation: str, began: float, ended: float) -> None
 
 def test_whose_turn_comes_first_is_served_first():
     """By each conversation's own pauses, not by who asked first; what may never be needed comes last."""
-    waiting = Wanted()
+    waiting = Wanted(ROOM)
     for began, ended in ((0, 2), (12, 14)):
         talk(waiting, "slow", began, ended)
     for began, ended in ((11, 12), (13, 14)):
@@ -42,7 +42,7 @@ def test_whose_turn_comes_first_is_served_first():
 
 def test_what_is_needed_later_is_made_later_and_only_in_company():
     """A cut that comes in three turns stands behind one that comes in the next; alone, there is time enough then."""
-    waiting = Wanted()
+    waiting = Wanted(ROOM)
     talk(waiting, "a", 0, 2)
     waiting.put(prefix("a", turns=3), 100, 2)
     assert not waiting
@@ -54,9 +54,24 @@ def test_what_is_needed_later_is_made_later_and_only_in_company():
     assert waiting.next().conversation == "a"
 
 
+def test_nothing_is_made_ahead_that_might_push_out_what_is_needed_sooner():
+    """With as many conversations as the cache has room for; once some are silent there is room again."""
+    waiting = Wanted(ROOM)
+    for number in range(ROOM):
+        talk(waiting, f"other {number}", 0, 1)
+    talk(waiting, "a", 1, 2)
+    waiting.put(prefix("a", turns=2), 100, 2)
+    assert not waiting
+    waiting.put(prefix("a", turns=1), 100, 2)
+    assert waiting.next().turns == 1
+    talk(waiting, "other 0", COMPANY, COMPANY + 1)
+    waiting.put(prefix("a", turns=2), 100, COMPANY + 2)
+    assert waiting.next().turns == 2
+
+
 def test_past_the_bound_what_is_needed_last_goes():
     """What may never be needed first."""
-    waiting = Wanted()
+    waiting = Wanted(ROOM)
     waiting.put(prefix("opened", turns=0), 1, 0)
     for number in range(MAX_WANTED):
         waiting.put(prefix(f"c{number}"), 1, number)
@@ -93,6 +108,7 @@ def test_rhythm_is_bounded_and_has_a_first_guess():
     assert rhythm.expects("unknown", 1, 50.0) == 50.0 + PAUSE
 
 
+ROOM = 16
 RULES = {"fixed": 20, "window": Window(1024, 10_000_000, 40), "policy": Policy(Truncation.AUTO, 0.7)}
 
 
@@ -102,7 +118,7 @@ class Crowd:
     def __init__(self, count: int, speed: float, *, lead: bool = True, seed: int = 7) -> None:
         self.source = random.Random(seed)
         self.speed, self.lead = speed, lead
-        self.waiting = Wanted()
+        self.waiting = Wanted(ROOM)
         self.segments = {f"c{n}": [] for n in range(count)}
         self.state = {name: {} for name in self.segments}
         self.made = {}  # by (conversation, cut): tokens that are there
