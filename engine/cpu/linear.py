@@ -12,7 +12,10 @@ from engine.cpu import native
 from engine.cpu.packing import Packed
 
 BLOCK_TOKENS = 256
-"""Tokens of one call: their inputs stay in the second-level cache while all weights pass by."""
+"""Tokens of one call, at most."""
+
+_NEAR_FLOATS = 192 * 1024
+"""Inputs of one call: 768 KB, which stay in a second-level cache of 1 MB while all weights pass by."""
 
 _TRIALS = 3
 
@@ -36,8 +39,9 @@ class NativeLinear:
         """Return float32 [tokens, rows] for x [tokens, columns]."""
         given = x.float().contiguous()
         out = torch.empty((given.shape[0], self.weights.rows))
-        for begin in range(0, given.shape[0], BLOCK_TOKENS):
-            self._multiply(given[begin : begin + BLOCK_TOKENS], out[begin : begin + BLOCK_TOKENS])
+        count = block_tokens(self.weights.columns)
+        for begin in range(0, given.shape[0], count):
+            self._multiply(given[begin : begin + count], out[begin : begin + count])
         return out
 
     def _multiply(self, x: torch.Tensor, out: torch.Tensor) -> None:
@@ -48,6 +52,11 @@ class NativeLinear:
         words[k.SCRATCH], words[k.SCRATCH_SIZE] = scratch.data_ptr(), size
         self._counters.fill(0)
         self._team.run(self._code, words.ctypes.data, threads)
+
+
+def block_tokens(columns: int) -> int:
+    """Return how many tokens of `columns` floats to multiply in one call."""
+    return max(BLOCK_TOKENS // 8, min(BLOCK_TOKENS, _NEAR_FLOATS // columns // 4 * 4))
 
 
 def is_faster(linear: NativeLinear, weight: torch.Tensor) -> bool:

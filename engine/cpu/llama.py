@@ -1,4 +1,4 @@
-"""Llama models on native kernels: whole steps as one call for up to SLICE tokens (`llama_kernels`).
+"""Llama models on native kernels: whole steps as one call for some hundred tokens (`llama_kernels`).
 
 `install` packs a loaded model's weights (exactly unless ENGINE_WEIGHTS says int8, see `packing`) and takes over its
 decode steps, its short prefills and its vocabulary projection; long prefills too where that is faster, slice by slice,
@@ -19,13 +19,11 @@ import torch
 
 from engine.cpu import native
 from engine.cpu.decode_attention import NativeDecoder
-from engine.cpu.linear import NativeLinear, describe, is_faster
+from engine.cpu.linear import NativeLinear, block_tokens, describe, is_faster
 from engine.cpu.packing import pack_chosen
 
 SHORT = 64
 """Tokens of a step that the native kernels take on every processor; above it torch's products can be faster."""
-SLICE = 256
-"""Tokens of one call: their inputs stay in the second-level cache while all weights pass by."""
 
 _MODELS = ("LlamaForCausalLM", "MistralForCausalLM", "Phi3ForCausalLM", "InternLM3ForCausalLM")
 """Classes of SGLang whose layers are those of Llama."""
@@ -102,6 +100,8 @@ class _Layers:
             hidden=model.config.hidden_size,
             inner=model.layers[0].mlp.down_proj.weight.shape[1],
         )
+        self.slice = block_tokens(max(self._shape.hidden, self._shape.inner))
+        """Tokens of one call."""
         self._scale = attention.scaling
         self._rotation = attention.rotary_emb.cos_sin_cache.float().contiguous()
         self._words: np.ndarray | None = None
@@ -140,8 +140,8 @@ class _Layers:
         stream = self._model.embed_tokens(input_ids).contiguous()
         at, places = positions.long().contiguous(), forward_batch.out_cache_loc.long().contiguous()
         requests, lengths = _rows(forward_batch)
-        for begin in range(0, stream.shape[0], SLICE):
-            rows = slice(begin, begin + SLICE)
+        for begin in range(0, stream.shape[0], self.slice):
+            rows = slice(begin, begin + self.slice)
             decoder.plan(requests[rows], lengths[rows])
             self._run(decoder, stream[rows], at[rows], places[rows])
         return self._model.norm(stream)

@@ -26,9 +26,8 @@ def subject(name: str, model: Path, program: Path | None) -> Subject:
     return Ours(name, model)
 
 
-async def main(name: str, model: Path, program: Path | None) -> None:
+async def main(arm: Subject) -> None:
     """Answer questions until standard input ends."""
-    arm = subject(name, model, program)
     try:
         await arm.start()
         _say("ready")
@@ -46,4 +45,6 @@ def _say(answer: object) -> None:
 
 if __name__ == "__main__":
     paths = [Path(path) for path in sys.argv[2:]]
-    asyncio.run(main(sys.argv[1], paths[0], paths[1] if len(paths) > 1 else None))
+    # Made before there is an event loop: ours forks its schedulers, as the engine role does.
+    made = subject(sys.argv[1], paths[0], paths[1] if len(paths) > 1 else None)
+    asyncio.run(main(made))

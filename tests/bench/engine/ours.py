@@ -27,13 +27,15 @@ class Ours:
     """The engine behind its contract. See `questions.Subject`."""
 
     def __init__(self, arm: str, model: Path) -> None:
+        """Import SGLang and fork, as the engine role does, before there is an event loop; not so torch_native."""
+        from engine import ranks
         from engine.settings import EngineSettings
         from engine.sglang_engine import SglangEngine
 
         os.environ |= _SETTINGS[arm]
         extra = {"attention_backend": "torch_native"} if arm == "torch_native" else {}
         settings = EngineSettings(model, "bench", kv_tokens=KV_TOKENS, max_running=MOST_STREAMS, extra=extra)
-        self._engine = SglangEngine(settings)
+        self._engine = SglangEngine(settings, None if arm == "torch_native" else ranks.fork(settings))
 
     async def start(self) -> None:
         """Launch, then answer once."""

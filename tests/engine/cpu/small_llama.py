@@ -8,7 +8,7 @@ import torch
 
 from engine.cpu import native
 from engine.cpu.decode_attention import NativeDecoder
-from engine.cpu.llama import SLICE, _Layers
+from engine.cpu.llama import _Layers
 from engine.cpu.packing import BLOCK
 
 EPSILON = 1e-5
@@ -44,8 +44,8 @@ class Steps:
     def run(self, stream: torch.Tensor, requests: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Return the stream [tokens, hidden] behind all layers; token i is at positions[i] of request requests[i]."""
         out, places = stream.clone(), self._table[requests, positions].long()
-        for begin in range(0, len(out), SLICE):
-            rows = slice(begin, begin + SLICE)
+        for begin in range(0, len(out), self._layers.slice):
+            rows = slice(begin, begin + self._layers.slice)
             self._decoder.plan(requests[rows], positions[rows] + 1)
             self._layers._run(self._decoder, out[rows], positions[rows], places[rows])
         return out

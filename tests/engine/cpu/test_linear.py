@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.cpu import native
-from engine.cpu.linear import BLOCK_TOKENS, NativeLinear
+from engine.cpu.linear import BLOCK_TOKENS, NativeLinear, block_tokens
 from engine.cpu.packing import pack
 from tests.engine.cpu.test_packing import blocks_of_eight, blocks_of_four
 
@@ -42,3 +42,11 @@ def test_a_token_does_not_depend_on_its_batch(form):
     together = linear(x)
     for count in (1, 2, 3, 7):
         assert torch.equal(linear(x[:count]), together[:count])
+
+
+@pytest.mark.parametrize(
+    ("columns", "tokens"), [(1, 256), (576, 256), (1536, 128), (4096, 48), (100_000, 32)]
+)
+def test_inputs_of_a_call_stay_near(columns, tokens):
+    """As many tokens as the second-level cache holds, within bounds, in whole tiles."""
+    assert block_tokens(columns) == tokens
