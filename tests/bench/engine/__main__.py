@@ -110,6 +110,7 @@ def _measure(
     ids = {arm.name: arm.ask(op="ids") for arm in arms}
     for arm in arms:
         figures[arm.name][goals.MEMORY] = [arm.ask(op="memory")]
+        figures[arm.name][goals.PRIVATE] = [arm.ask(op="memory", private=True)]
         figures[arm.name][goals.START] = [arm.start_seconds]
     return figures, ids
 

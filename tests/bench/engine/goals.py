@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 OURS, LLAMA, TRANSFORMERS = "native", "llama.cpp", "transformers"
 EMPTY, BEHIND = "first token ms, empty", "first token ms, 4000 cached"
-PREFILL, MEMORY, START = "prefill", "memory MB", "start s"
+PREFILL, START = "prefill", "start s"
+MEMORY, PRIVATE = "memory MB", "of it in one process alone"
 
 Medians = Mapping[str, Mapping[str, float]]
 """arm -> figure -> median."""

@@ -47,9 +47,9 @@ class Transformers:
         """See Subject."""
         return [self._generate([ids], 32)[0][0] for ids in examples()]
 
-    def memory(self) -> float:
+    def memory(self, private: bool = False) -> float:
         """See Subject."""
-        return held(os.getpid())
+        return held(os.getpid(), private)
 
     async def close(self) -> None:
         """Do nothing: it ends with the process."""

@@ -70,9 +70,9 @@ class LlamaCpp:
         """See Subject."""
         return [await self._run(ids, 32) for ids in examples()]
 
-    def memory(self) -> float:
+    def memory(self, private: bool = False) -> float:
         """Return MB of the server alone."""
-        return held(self._process.pid)
+        return held(self._process.pid, private)
 
     async def close(self) -> None:
         """See Subject."""

@@ -41,8 +41,8 @@ class Subject(Protocol):
         """Return greedy answers."""
         ...
 
-    def memory(self) -> float:
-        """Return MB of memory held, shared pages divided among their holders."""
+    def memory(self, private: bool = False) -> float:
+        """Return MB of memory held, shared pages divided among their holders; or what nobody shares alone."""
         ...
 
     async def close(self) -> None:
