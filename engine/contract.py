@@ -76,7 +76,8 @@ class ModelCard:
     `context`: window in tokens (prompt + answer). `kv_tokens`: capacity of the KV pool in tokens.
     `page`: KV page size in tokens. `end_ids`: ids that end an answer. `template_hash`: identifies
     tokenizer + chat template; ids made under another hash must be made again. `temperature`, `top_p`,
-    `top_k`: what the model's makers sample with when a request does not say.
+    `top_k`: what the model's makers sample with when a request does not say. `thinking_switch`: whether `Form.thinking`
+    may be True as well as False.
     """
 
     name: str
@@ -90,6 +91,7 @@ class ModelCard:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = -1
+    thinking_switch: bool = False
 
 
 @dataclass(frozen=True, slots=True)

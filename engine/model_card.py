@@ -38,4 +38,5 @@ def read_card(
         temperature=float(chosen.get("temperature") or 1.0),
         top_p=float(chosen.get("top_p") or 1.0),
         top_k=int(chosen.get("top_k") or -1),
+        thinking_switch=tokenizer.thinking_switch,
     )

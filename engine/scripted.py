@@ -78,6 +78,7 @@ class ScriptedEngine:
             vocab_size=VOCABULARY,
             end_ids=frozenset((END,)),
             template_hash=self._tokenizer.template_hash,
+            thinking_switch=True,
         )
         self._cache = PrefixCache(kv_tokens)
         self._requests: dict[str, ScriptedRequest] = {}

@@ -146,7 +146,7 @@ class HubTokenizer:
 
     def cue(self, thinking: bool | None = None) -> tuple[int, ...]:
         """Return the ids that ask the model for an answer; see `engine.token_contract.Tokenizer`."""
-        if thinking is not None and self._cues[True] == self._cues[False]:
+        if thinking is not None and not self.thinking_switch:
             always = bool(self._template.marks)
             if thinking is not always:
                 raise RequestRefused(
@@ -157,8 +157,12 @@ class HubTokenizer:
     @property
     def reasons(self) -> bool:
         """Whether the template knows of reasoning."""
-        cues = (self._template.thinking_cue, self._template.brief_cue)
-        return bool(self._template.marks) or cues[0] != cues[1]
+        return bool(self._template.marks) or self.thinking_switch
+
+    @property
+    def thinking_switch(self) -> bool:
+        """Whether the template can be asked for an answer with reasoning, and for one without."""
+        return self._template.thinking_cue != self._template.brief_cue
 
     @property
     def shows_tools(self) -> bool:

@@ -20,7 +20,10 @@ class EngineState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model as clients see it. `context`: window in tokens; the rest is what its makers sample with."""
+    """A model as clients see it. `context`: window in tokens; `temperature` … `top_k`: what its makers sample with.
+
+    `thinking_switch`: whether a request can choose between answers with and without reasoning.
+    """
 
     name: str
     aliases: tuple[str, ...]
@@ -29,6 +32,7 @@ class ServedModel:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = -1
+    thinking_switch: bool = False
 
 
 @dataclass(frozen=True, slots=True)

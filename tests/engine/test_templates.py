@@ -42,6 +42,17 @@ CHATML_THINKING = CHATML.replace(
     " else m['content'])",
     1,
 )
+SWITCHES = {
+    "deepseek-v3.1": deepseek(
+        _V31,
+        "{{ '<｜Assistant｜>' + ('<think>' if thinking is defined and thinking else '</think>') }}",
+    ),
+    "qwen3": CHATML_THINKING.replace(
+        "{{ '<|im_start|>assistant\n' }}",
+        "{{ '<|im_start|>assistant\n' + ('<think>\n\n</think>\n\n' if enable_thinking is false else '') }}",
+    ),
+}
+"""Templates that can be asked for an answer with reasoning, or without."""
 TOOLS = "{% if tools %}{{ '<|im_start|>tools\n' + tools | tojson + '<|im_end|>\n' }}{% endif %}" + CHATML
 TRIMS = CHATML.replace("m['content']", "m['content'] | trim", 1)
 
@@ -134,6 +145,29 @@ class Pair:
         if reasoning is None:
             return answer
         return f"{OPENS[self.name]}{reasoning}</think>{answer}"
+
+
+@pytest.mark.parametrize("name", [*TEMPLATES, *(f"{name}-switch" for name in SWITCHES)])
+def test_a_switch_is_found(smollm2, tmp_path, name):
+    """A template has one if it heeds what is said of reasoning; then both cues are its own."""
+    from transformers import AutoTokenizer
+
+    template = TEMPLATES.get(name) or SWITCHES[name.removesuffix("-switch")]
+    ours = HubTokenizer.load(write(smollm2, tmp_path, template))
+    assert ours.thinking_switch is name.endswith("-switch")
+    if not ours.thinking_switch:
+        return
+    theirs = AutoTokenizer.from_pretrained(str(tmp_path))
+    for thinking in (True, False):
+        text = theirs.apply_chat_template(
+            [{"role": "user", "content": "Hi"}],
+            add_generation_prompt=True,
+            tokenize=False,
+            thinking=thinking,
+            enable_thinking=thinking,
+        )
+        made = ours.head(None) + ours.segment("user", "Hi") + ours.cue(thinking)
+        assert made == tuple(theirs(text, add_special_tokens=False)["input_ids"])
 
 
 @pytest.fixture(scope="module", params=TEMPLATES)

@@ -235,6 +235,7 @@ class Worker:
                     temperature=card.temperature,
                     top_p=card.top_p,
                     top_k=card.top_k,
+                    thinking_switch=card.thinking_switch,
                 ),
                 running=len(self._running),
                 queued=health.queued,

@@ -14,11 +14,20 @@ FRESH = 2.0
 """Seconds for which the list of models is not read again."""
 
 
+THINKING = {"deepseek-reasoner": True, "deepseek-chat": False}
+"""Names that mean a model with its reasoning on, or off, as at DeepSeek's API, where the model has a switch for it."""
+
+
 def with_defaults(params: Params, model: ServedModel) -> Params:
-    """Return the parameters with the model's name and, where the request says nothing, its makers' sampling."""
+    """Return the parameters with the model's name; where the request says nothing, its makers' sampling.
+
+    With or without reasoning is as the request says, else as the name that it gave the model means, else the model's.
+    """
+    meant = THINKING.get(params.model.casefold()) if model.thinking_switch else None
     return replace(
         params,
         model=model.name,
+        thinking=meant if params.thinking is None else params.thinking,
         temperature=model.temperature if params.temperature is None else params.temperature,
         top_p=model.top_p if params.top_p is None else params.top_p,
         top_k=model.top_k if params.top_k is None else params.top_k,

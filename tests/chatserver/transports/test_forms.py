@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from openai import BadRequestError
 from pydantic import BaseModel
 
+from engine.scripted import ScriptedEngine
 from tests.chatserver.service.engine_role import scripted, worker
 from tests.chatserver.transports.conftest import opened_store, running_web
 
@@ -23,6 +26,9 @@ TOOLS = [
 ]
 
 
+NAMES = ("deepseek-chat", "deepseek-reasoner")
+
+
 class Person(BaseModel):
     name: str
     age: int
@@ -35,13 +41,38 @@ class NoEngine:
 
 @pytest.fixture
 async def sdk():
+    async with client_of() as client:
+        yield client
+
+
+@asynccontextmanager
+async def client_of(**options):
+    """The SDK before a scripted engine of its own."""
     async with (
         opened_store("valkey") as store,
-        scripted() as engine,
+        scripted(**options) as engine,
         worker(store, engine),
         running_web(store, engine=NoEngine()) as web,
     ):
         yield web.sdk()
+
+
+@pytest.fixture
+async def named():
+    """A model with DeepSeek's names."""
+    async with client_of(aliases=NAMES) as client:
+        yield client
+
+
+@pytest.fixture
+async def named_plain(monkeypatch):
+    """The same, of a template without a switch for reasoning."""
+    made = ScriptedEngine.card.fget
+    monkeypatch.setattr(
+        ScriptedEngine, "card", property(lambda self: replace(made(self), thinking_switch=False))
+    )
+    async with client_of(aliases=NAMES) as client:
+        yield client
 
 
 def ask(text: str) -> list[dict]:
@@ -184,3 +215,41 @@ async def test_reasoning_beside_content(sdk):
     history = [*ask("Hi"), *(item.model_dump(exclude_none=True) for item in response.output), *ask("And?")]
     again = await sdk.responses.create(model="scripted", input=history, store=False, max_output_tokens=5)
     assert again.output_text
+
+
+def reasons(message) -> bool:
+    return bool(getattr(message, "reasoning_content", None))
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "expected"),
+    [
+        ("deepseek-reasoner", {}, True),
+        ("DeepSeek-Reasoner", {}, True),
+        ("deepseek-chat", {}, False),
+        ("scripted", {}, False),
+        ("deepseek-reasoner", {"thinking": {"type": "disabled"}}, False),
+        ("deepseek-reasoner", {"reasoning_effort": "none"}, False),
+        ("deepseek-chat", {"thinking": {"type": "enabled"}}, True),
+        ("deepseek-chat", {"reasoning_effort": "high"}, True),
+    ],
+)
+async def test_a_name_means_with_or_without_reasoning(named, name, more, expected):
+    """As at DeepSeek's API, in both dialects and on streams; what a request says of it wins."""
+    answer = await named.chat.completions.create(model=name, messages=ask("Hi"), extra_body=more)
+    assert reasons(answer.choices[0].message) is expected and answer.model == "scripted"
+    stream = await named.chat.completions.create(model=name, messages=ask("Hi"), stream=True, extra_body=more)
+    assert any([reasons(chunk.choices[0].delta) async for chunk in stream]) is expected
+    if "thinking" not in more:
+        effort = {"reasoning": {"effort": more["reasoning_effort"]}} if more else {}
+        response = await named.responses.create(model=name, input="Hi", **effort)
+        assert ("reasoning" in [item.type for item in response.output]) is expected
+        after = await named.responses.create(input="And?", previous_response_id=response.id)
+        assert "reasoning" not in [item.type for item in after.output]  # the name said it for its request
+
+
+async def test_a_name_means_nothing_where_there_is_no_switch(named_plain):
+    """A model that never reasons answers to both names."""
+    for name in ("deepseek-reasoner", "deepseek-chat"):
+        answer = await named_plain.chat.completions.create(model=name, messages=ask("Hi"))
+        assert answer.choices[0].message.content and not reasons(answer.choices[0].message)
