@@ -28,11 +28,11 @@ def test_chats(page: Page) -> None:
 
 def test_streams(page: Page, fake: Fake) -> None:
     """Text is there long before the answer is complete, and every word is there once in the end."""
-    ask(page, "words=60 gap=0.03")
+    ask(page, "words=120 gap=0.03")
     expect(answers(page)).to_contain_text("word5")
-    expect(answers(page)).not_to_contain_text("word59")
+    expect(answers(page)).not_to_contain_text("word119")
     phase(page, "completed")
-    expect(answers(page).locator("p").first).to_have_text(words(60))
+    expect(answers(page).locator("p").first).to_have_text(words(120))
 
 
 @pytest.mark.parametrize("how", ["escape", "button"])
