@@ -140,6 +140,13 @@ class Delta:
         """Return it without its first `seen` pieces."""
         return replace(self, pieces=self.pieces[seen:], ids=self.ids[seen:], logprobs=self.logprobs[seen:])
 
+    def part(self, seen: int, most: int) -> Delta:
+        """Return up to `most` pieces behind the first `seen`."""
+        to = seen + most
+        return replace(
+            self, pieces=self.pieces[seen:to], ids=self.ids[seen:to], logprobs=self.logprobs[seen:to]
+        )
+
     def joins(self, later: Delta) -> bool:
         """Whether `later` is more of the same part."""
         alike = bool(self.logprobs) == bool(later.logprobs)

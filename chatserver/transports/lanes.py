@@ -21,6 +21,9 @@ MAX_LANES = 64
 """Lanes, attached answers and feeds of one connection."""
 MAX_QUEUED = 16
 """Creates that wait in one lane."""
+MAX_EVENT = 2**20
+"""Bytes of an event that brings log-probabilities: what the `websockets` package takes by default, the least of all
+clients that we know; the `openai` SDKs and browsers take any size."""
 
 
 class Lanes:
@@ -112,7 +115,7 @@ async def relay(
     beside: bytes | None = None,
 ) -> None:
     """Send the events of one answer to its end, and close its reader. `beside`: a frame to send behind the first."""
-    events = ResponseEvents(response, stream_id)
+    events = ResponseEvents(response, stream_id, most=MAX_EVENT)
     try:
         while not reader.ended:
             # one record as bytes at a time: records take ten times as much, for as long as a client stalls

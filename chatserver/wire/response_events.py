@@ -15,6 +15,9 @@
     Ended           response.completed | response.incomplete | response.failed
 
 A stopped answer ends with `response.incomplete` whose `response.status` is `cancelled`.
+
+An event that may not be as large as it is (`most`) leaves out its log-probabilities, and says so by `omitted`; the
+response has them. Its text it never leaves out.
 """
 
 from __future__ import annotations
@@ -58,6 +61,9 @@ _DONES = {
     PartKind.REASONING: "response.reasoning_text.done",
     PartKind.CALL: "response.function_call_arguments.done",
 }
+SPLIT = 64
+"""Tokens in one delta with log-probabilities, which take up to 2 KiB each."""
+_OMITTED = {"omitted": ["logprobs"]}
 QUEUE_POSITION = b"response.queue_position"
 _SSE_DELTA = b'event: %b\nid: %d\ndata: %b%b,"sequence_number":%d%b\n\n'
 
@@ -81,11 +87,15 @@ class Event(NamedTuple):
 
 
 class ResponseEvents:
-    """Encodes the records of one response for one reader. `stream_id` is repeated on every event if given."""
+    """Encodes the records of one response for one reader.
 
-    __slots__ = ("_heads", "_response", "_stream_id", "_tail")
+    `stream_id` is repeated on every event if given. `most`: bytes of an event with log-probabilities; None: any number.
+    """
 
-    def __init__(self, response: Response, stream_id: str | None = None) -> None:
+    __slots__ = ("_heads", "_most", "_response", "_stream_id", "_tail")
+
+    def __init__(self, response: Response, stream_id: str | None = None, *, most: int | None = None) -> None:
+        self._most = most
         # what it ended with comes from the tape, and a reader may stay for long
         self._response = replace(response, outcome=None) if response.outcome else response
         self._stream_id = stream_id
@@ -97,7 +107,7 @@ class ResponseEvents:
     def sse(self, record: Record, after: int = -1) -> bytes:
         """Return the events of a record after position `after` as server-sent events, b"" if it has none."""
         body = record.body
-        if type(body) is Delta:
+        if type(body) is Delta and not body.logprobs:
             text = body.text
             if not text:
                 return b""
@@ -121,6 +131,8 @@ class ResponseEvents:
         ]
 
     def _delta(self, last: int, body: Delta) -> list[Event]:
+        if body.logprobs:
+            return self._likely(last, body)
         text = body.text
         if not text:
             return []
@@ -128,6 +140,25 @@ class ResponseEvents:
         return [
             Event(kind, last, b'%b%b,"sequence_number":%d%b' % (head, encode_text(text), last, self._tail))
         ]
+
+    def _likely(self, last: int, body: Delta) -> list[Event]:
+        """Return a delta with log-probabilities as several: merged ones would be large."""
+        found = []
+        for seen in range(0, body.width, SPLIT):
+            part = body.part(seen, SPLIT)
+            if not part.text:
+                continue
+            number = last - body.width + seen + part.width
+            kind, head = self._head(part)
+            event = b'%b%b,"sequence_number":%d%b' % (head, encode_text(part.text), number, self._tail)
+            if self._too_large(event):  # a stored answer has all of them at one place
+                (bare,) = self._delta(number, replace(part, logprobs=()))
+                event = bare.data[:-1] + b"," + orjson.dumps(_OMITTED)[1:]
+            found.append(Event(kind, number, event))
+        return found
+
+    def _too_large(self, event: bytes) -> bool:
+        return self._most is not None and len(event) > self._most
 
     def _head(self, body: Delta) -> tuple[bytes, bytes]:
         """Return the event type of a part's deltas, and what comes before their text."""
@@ -159,7 +190,10 @@ class ResponseEvents:
         event["sequence_number"] = number
         if self._stream_id is not None:
             event["stream_id"] = self._stream_id
-        return Event(event["type"].encode(), number, orjson.dumps(event))
+        data = orjson.dumps(event)
+        if self._too_large(data) and (bare := _without_logprobs(event)) != event:
+            data = orjson.dumps(bare | _OMITTED)
+        return Event(event["type"].encode(), number, data)
 
     def _structural(self, body: Body) -> list[dict[str, Any]]:
         match body:
@@ -193,6 +227,12 @@ class ResponseEvents:
             "type": kind,
             "response": response_object(self._response, status=outcome.status, outcome=outcome),
         }
+
+
+def _without_logprobs(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: [] if key == "logprobs" else _without_logprobs(inner) for key, inner in value.items()}
+    return [_without_logprobs(inner) for inner in value] if isinstance(value, list) else value
 
 
 def encode_text(text: str) -> bytes:

@@ -34,6 +34,12 @@ _RATE = record(
     reset_seconds={"type": "number", "description": "until it is full again"},
 )
 _ITEM = {"output_index": WHOLE, "item": ref("Item")}
+_OMITTED: Schema = {
+    "omitted": {
+        "const": ["logprobs"],
+        "description": "on the WebSocket only: with them the event would be over 1 MiB; the response has them",
+    }
+}
 
 
 def stream_events() -> dict[str, tuple[str, Schema]]:
@@ -56,11 +62,11 @@ def stream_events() -> dict[str, tuple[str, Schema]]:
         ),
         "response.output_text.delta": (
             "More text, a token or several",
-            {**_PLACE, "delta": TEXT, "logprobs": token_logprobs()},
+            {**_PLACE, "delta": TEXT, "logprobs": token_logprobs(), **_OMITTED},
         ),
         "response.output_text.done": (
             "The text is whole",
-            {**_PLACE, "text": TEXT, "logprobs": token_logprobs()},
+            {**_PLACE, "text": TEXT, "logprobs": token_logprobs(), **_OMITTED},
         ),
         "response.reasoning_text.delta": ("More of what the model thinks", {**_PLACE, "delta": TEXT}),
         "response.reasoning_text.done": ("The reasoning is whole", {**_PLACE, "text": TEXT}),
@@ -69,14 +75,17 @@ def stream_events() -> dict[str, tuple[str, Schema]]:
             "The call is whole",
             {**_CALL, "name": TEXT, "arguments": {**TEXT, "description": "JSON as the model wrote it"}},
         ),
-        "response.content_part.done": ("The part is whole", {**_PLACE, "part": part}),
-        "response.output_item.done": ("The item is whole", _ITEM),
-        "response.completed": ("The end: usage, ledger and timing are in the response", _RESPONSE),
+        "response.content_part.done": ("The part is whole", {**_PLACE, "part": part, **_OMITTED}),
+        "response.output_item.done": ("The item is whole", {**_ITEM, **_OMITTED}),
+        "response.completed": (
+            "The end: usage, ledger and timing are in the response",
+            {**_RESPONSE, **_OMITTED},
+        ),
         "response.incomplete": (
             "The end: cut off at its bound, or stopped (`response.status` is cancelled)",
-            _RESPONSE,
+            {**_RESPONSE, **_OMITTED},
         ),
-        "response.failed": ("The end: `response.error` says why", _RESPONSE),
+        "response.failed": ("The end: `response.error` says why", {**_RESPONSE, **_OMITTED}),
     }
     return {name: (when, _numbered(name, fields)) for name, (when, fields) in events.items()}
 
@@ -233,7 +242,9 @@ def with_lane(schema: Schema) -> Schema:
 
 def _numbered(kind: str, fields: Schema) -> Schema:
     number = {**WHOLE, "minimum": 0, "description": "the position on the tape: grows, may skip"}
-    required = " ".join(["type", "sequence_number", *(name for name in fields if name != "recovery")])
+    required = " ".join(
+        ["type", "sequence_number", *(name for name in fields if name not in ("recovery", "omitted"))]
+    )
     return record(required, type={"const": kind}, sequence_number=number, **fields)
 
 

@@ -3,8 +3,10 @@
     idle      WebSockets that ask for nothing; SSE readers of answers that wait in the queue: memory of each
     stalled   readers that stop reading in a long answer: memory of each once all buffers are full
     crowd     many slow streams: how late tokens come
-    pairs     the same with fewer of them, in turn without and with 10 % stalled readers: what these do to the others
+    pairs     the same with fewer, in turn without and with 10 % stalled readers, and without again: what these do
+              to the others, and what this machine does to a ratio without any
     storm     all readers of one web process come back to another at once: until each has the first of the rest
+    cuts      readers that lose their connection again and again, on both doors and two processes: until each has more
 
 Every stream must bring every token once and in order.
 """
@@ -22,20 +24,22 @@ import uvloop
 
 from tests.bench.connections import arms
 from tests.bench.connections.arms import Figures, Load
+from tests.bench.connections.cuts import cuts
 from tests.bench.report import keep, table
 from tests.fleet import Fleet, Process
 from tests.stores import running_store
 
-NAMES = ("p50 ms", "p99 ms", "last ms", "CPU share", "KiB each", "kernel KiB each")
+NAMES = ("cuts", "p50 ms", "p99 ms", "last ms", "CPU share", "KiB each", "kernel KiB each")
 LONG = 60_000
 """Tokens of the answer that readers stall in: several times what may be kept for one of them."""
 QUICK = {"SCRIPTED_TOKENS_PER_SECOND": "5000", "CHATSERVER_CONTEXT": "65536"}
 STALLED = 400
+COMPARED = (("with 10 % stalled", 1), ("alone again", 2))
+CUT_RATE = 20
+"""Tokens a second of each answer whose readers are cut."""
 
 
-def run(
-    fleet: Fleet, options: argparse.Namespace
-) -> tuple[dict[str, Figures], list[tuple[Figures, Figures]]]:
+def run(fleet: Fleet, options: argparse.Namespace) -> tuple[dict[str, Figures], list[list[Figures]]]:
     """Run all arms whose name contains `options.only`; return their figures, and those of the pairs."""
 
     def web() -> Process:
@@ -44,8 +48,8 @@ def run(
         return started
 
     rows: dict[str, Figures] = {}
-    pairs: list[tuple[Figures, Figures]] = []
-    wanted = [arm for arm in ("idle", "stalled", "crowd", "pairs", "storm") if options.only in arm]
+    pairs: list[list[Figures]] = []
+    wanted = [arm for arm in ("idle", "stalled", "crowd", "pairs", "storm", "cuts") if options.only in arm]
     load = Load(options.streams, options.rate, options.seconds)
     long = b""
     engine = fleet.start("engine", **QUICK)
@@ -63,15 +67,25 @@ def run(
     if "pairs" in wanted:
         fewer, one = replace(load, streams=options.paired), web()
         for _ in range(options.rounds):
-            alone = uvloop.run(arms.crowd(one, fewer))
-            pairs.append((alone, uvloop.run(arms.crowd(one, fewer, options.paired // 10, long))))
-        for name, place in (("alone", 0), ("10 % stalled", 1)):
+            stalled = (0, options.paired // 10, 0)
+            pairs.append([uvloop.run(arms.crowd(one, fewer, n, long if n else b"")) for n in stalled])
+        for name, place in (("alone", 0), ("10 % stalled", 1), ("alone again", 2)):
             rows[f"pairs: {options.paired}, {name}"] = {
-                key: median(pair[place][key] for pair in pairs) for key in pairs[0][place]
+                key: median(row[place][key] for row in pairs) for key in ("p50 ms", "p99 ms", "CPU share")
             }
     if "storm" in wanted:
         rows[f"storm: {load.streams} resumes"] = uvloop.run(arms.storm((web(), web()), load))
+    if "cuts" in wanted:
+        engine.end()
+        fleet.start("engine", SCRIPTED_TOKENS_PER_SECOND=str(CUT_RATE))
+        rows["cuts: 0 gaps, 0 doubles"] = uvloop.run(cuts((web(), web()), options.cuts))
     return rows, pairs
+
+
+def ratios(pairs: list[list[Figures]], place: int) -> str:
+    """Median and range, over the rounds, of an arm's p99 to that of the first one."""
+    found = [row[place]["p99 ms"] / row[0]["p99 ms"] for row in pairs]
+    return f"{median(found):.2f} ({min(found):.2f}–{max(found):.2f})"
 
 
 def main() -> None:
@@ -82,7 +96,8 @@ def main() -> None:
     parser.add_argument("--paired", type=int, default=400, help="streams where readers stall")
     parser.add_argument("--rate", type=float, default=10.0)
     parser.add_argument("--seconds", type=float, default=8.0)
-    parser.add_argument("--rounds", type=int, default=5, help="of pairs")
+    parser.add_argument("--rounds", type=int, default=7, help="of pairs")
+    parser.add_argument("--cuts", type=int, default=10_000, help="connections to lose")
     parser.add_argument("--only", default="", help="arms whose name contains this")
     options = parser.parse_args()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -102,10 +117,7 @@ def main() -> None:
     lines = [[row, *(figures.get(name, "–") for name in NAMES)] for row, figures in rows.items()]
     print(table("connections", ("arm", *NAMES), lines))
     if pairs:
-        ratios = [after["p99 ms"] / before["p99 ms"] for before, after in pairs]
-        print(
-            f"\np99 with 10 % stalled ÷ without: {median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
-        )
+        print("\np99 ÷ p99 alone:", *(f"{name} {ratios(pairs, at)}" for name, at in COMPARED))
     print(f"\nkept in {keep('connections', {'options': vars(options), 'rows': rows, 'pairs': pairs})}")
 
 

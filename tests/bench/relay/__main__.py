@@ -4,7 +4,8 @@
     core 1   engine or stub scheduler, store, clients
 
 Arms run in turn within each round; the medians of the rounds are compared. In every round every
-stream must bring every token once and in order, and all streams of an arm the same text.
+stream must bring every token once and in order, and all streams of an arm the same text. For what a core can do at most
+give a `--rate` that it cannot follow. First, in each round, as many streams start at once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -26,6 +27,7 @@ from tests.bench.relay import client, gateway
 from tests.bench.relay.arms import OTHER_CORE, Arm, Bare, Ours
 from tests.bench.relay.client import CHAT, SSE, WEBSOCKET, Door
 from tests.bench.relay.processes import busy, cpu_seconds, pin
+from tests.bench.relay.starts import starts
 from tests.bench.report import keep, percentile, table
 
 RAMP = 100
@@ -40,6 +42,11 @@ class Figures:
 
     cpu_us: float
     tokens: int
+    per_second: float
+    """Tokens delivered."""
+    store_us: float
+    engine_us: float
+    """CPU of the processes behind ours for a token: the durable tape, and with it the scripted engine's own work."""
     merged: float
     """Tokens a delta: above 1 the server was late, and cheaper for it."""
     share: float
@@ -49,19 +56,25 @@ class Figures:
     client: float
     foreign: float
     text: str
+    ttft_ms: list[float]
+    """Of as many starts at once, before the streams."""
 
 
 async def measure(arm: Arm, door: Door, streams: int, rate: float, seconds: float) -> Figures:
     """Run `streams` streams, measure for `seconds` while all of them run."""
+    ttft_ms = await starts(arm, door, streams)
     tokens = int(rate * (streams / RAMP + WARM * 2 + seconds))
     sockets = []
     for _ in range(streams):
         sockets.append(await client.connect(door, arm.port, tokens))
         await asyncio.sleep(1 / RAMP)
     await asyncio.sleep(WARM)
+    behind = [arm.pid(role) for role in ("store", "engine")] if isinstance(arm, Ours) else []
+    tape = list(map(cpu_seconds, behind))
     before = time.perf_counter(), cpu_seconds(arm.front), cpu_seconds(os.getpid()), busy(0)
     await asyncio.sleep(seconds)
     after = time.perf_counter(), cpu_seconds(arm.front), cpu_seconds(os.getpid()), busy(0)
+    tape = [cpu_seconds(pid) - was for pid, was in zip(behind, tape, strict=True)] or [0.0, 0.0]
     async with asyncio.timeout(client.READ_WITHIN):
         await asyncio.gather(*(socket.ended for socket in sockets))
     read = [client.parse(door, socket.arrivals) for socket in sockets]
@@ -78,6 +91,9 @@ async def measure(arm: Arm, door: Door, streams: int, rate: float, seconds: floa
     return Figures(
         cpu_us=cpu / delivered * 1e6,
         tokens=round(delivered),
+        per_second=delivered / wall,
+        store_us=tape[0] / delivered * 1e6,
+        engine_us=tape[1] / delivered * 1e6,
         merged=delivered / deltas,
         share=cpu / wall,
         added_p50_ms=percentile(gaps, 0.5),
@@ -86,6 +102,7 @@ async def measure(arm: Arm, door: Door, streams: int, rate: float, seconds: floa
         client=(after[2] - before[2]) / wall,
         foreign=max(0.0, (after[3] - before[3] - cpu) / wall),
         text=client.digest(read),
+        ttft_ms=ttft_ms,
     )
 
 
@@ -129,7 +146,7 @@ def main() -> None:
             for arm, (server, door) in wanted.items():
                 figures = uvloop.run(measure(server, door, options.streams, options.rate, options.seconds))
                 rounds.setdefault(arm, []).append(figures)
-                print(arm, figures, flush=True)
+                print(arm, replace(figures, ttft_ms=[]), flush=True)
     title = (
         f"{options.streams} streams × {options.rate:g} tokens/s, {options.rounds} rounds, medians (min–max)"
     )
@@ -146,6 +163,11 @@ HEADER = (
     "÷ Rust",
     "tokens/delta",
     "core",
+    "tokens/core s",
+    "store µs",
+    "engine µs",
+    "TTFT p50 ms",
+    "÷ stock",
     "added p50 ms",
     "added p99 ms",
     "late p99 ms",
@@ -175,11 +197,20 @@ def _row(arm: str, rounds: dict[str, list[Figures]]) -> list[object]:
         ratio(rust),
         middle("merged"),
         middle("share"),
+        round(median(one.per_second / one.share for one in figures)),
+        middle("store_us"),
+        middle("engine_us"),
+        round(median(median(one.ttft_ms) for one in figures)),
+        "–" if stock is None else _spread(_first_ratios(figures, rounds[stock]), "{:.2f}"),
         middle("added_p50_ms"),
         _spread([one.added_p99_ms for one in figures], "{:.1f}"),
         middle("late_p99_ms"),
         middle("client"),
     ]
+
+
+def _first_ratios(figures: list[Figures], others: list[Figures]) -> list[float]:
+    return [median(a.ttft_ms) / median(b.ttft_ms) for a, b in zip(figures, others, strict=True)]
 
 
 def _spread(values: list[float], form: str) -> str:

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 
 from chatserver.domain.item import Item, ItemStatus, Role
 from chatserver.domain.ledger import Ledger, Trim
+from chatserver.domain.logprob import Logprob
 from chatserver.domain.response import (
     Failure,
     Finish,
@@ -239,6 +240,44 @@ def test_errors_on_the_wire():
     nested = json.loads(errors.nested_event(error, "a"))
     assert nested["status"] == 429 and nested["stream_id"] == "a" and nested["error"]["code"] == "queue_full"
     assert errors.from_failure(Failure("x", "y", status=418)).status == 500
+
+
+LIKELY = Logprob("word ", -0.5, tuple((f"word{n}", -1.0) for n in range(20)))
+PIECES = ("word ",) * 1000
+
+
+def test_merged_deltas_with_logprobs_are_told_in_parts():
+    """Each is small, and together they say all, under the numbers that the tokens have."""
+    delta = Delta(PIECES, tuple(range(1000)), logprobs=((LIKELY,),) * 1000)
+    for encoder in (ResponseEvents(RESPONSE, most=2**20), ResponseEvents(RESPONSE)):
+        events = encoder.encode(Record(1005, delta))
+        found = [json.loads(event.data) for event in events]
+        assert "".join(e["delta"] for e in found) == "".join(PIECES)
+        assert [len(e["logprobs"]) for e in found] == [64] * 15 + [40]
+        assert [e["sequence_number"] for e in found] == [*range(69, 1005, 64), 1005]
+        assert max(len(event.data) for event in events) < 2**18
+        assert encoder.sse(Record(1005, delta)) == b"".join(event.sse for event in events)
+
+
+def test_what_would_be_too_large_leaves_out_its_logprobs():
+    """The end repeats all of them, and a stored answer has them at its first token; the text is always there."""
+    bodies = (
+        Delta((PIECES * 2)[0:1] * 2, (1, 2), logprobs=((LIKELY,) * 1000, ())),
+        ItemClosed("msg_1", "".join(PIECES), True, logprobs=(LIKELY,) * 1000),
+    )
+    for body in bodies:
+        whole = ResponseEvents(RESPONSE).encode(Record(9, body))
+        bound = ResponseEvents(RESPONSE, "a", most=2**20).encode(Record(9, body))
+        assert max(len(event.data) for event in whole) > 2**20 > max(len(event.data) for event in bound)
+        for old, new in zip(whole, bound, strict=True):
+            before, after = json.loads(old.data), json.loads(new.data)
+            assert after.pop("omitted") == ["logprobs"] and after.pop("stream_id") == "a"
+            EVENT.validate_python(after, strict=True)
+            assert after == json.loads(json.dumps(before), object_hook=_bare)
+
+
+def _bare(value: dict) -> dict:
+    return value | ({"logprobs": []} if "logprobs" in value else {})
 
 
 def test_a_delta_costs_a_microsecond_or_two():
