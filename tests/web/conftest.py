@@ -28,7 +28,8 @@ FLAGS = [
     "--disable-sync",
 ]
 ARTEFACTS = Path(__file__).resolve().parents[1] / "artefacts"
-PATIENCE_MS = 10_000
+PATIENCE_MS = 20_000
+"""As long as a busy machine needs."""
 
 
 @dataclass
