@@ -1,6 +1,6 @@
 """Runs the tests of the kernels on 64-bit ARM, emulated by qemu-user where this machine is another.
 
-    python -m tests.engine.cpu.on_arm prepare FOLDER     Debian's arm64 Python and aarch64 wheels into FOLDER: 600 MB
+    python -m tests.engine.cpu.on_arm prepare FOLDER     Debian's arm64 Python and aarch64 wheels into FOLDER: 1 GB
     python -m tests.engine.cpu.on_arm FOLDER             the tests, under `qemu-aarch64`
 
 `prepare` wants apt-get, dpkg-deb and pip, and installs nothing on this machine. On an ARM machine plain pytest does.
