@@ -156,6 +156,22 @@ def test_a_flat_distribution_is_kept_whole():
     assert result.count_nonzero() == 2000
 
 
+def test_a_flat_row_does_not_change_those_beside_it():
+    """Rows for which the first ranks are not enough, beside rows for which they are: each as if it were alone."""
+    scales = torch.tensor([[0.1], [8.0], [1.0], [8.0]])
+    logits = torch.randn(4, 4000, generator=torch.Generator().manual_seed(3))
+    probs = torch.softmax(logits * scales, dim=-1)
+    limits = torch.full((4,), PLENTY), torch.tensor([0.9, 0.9, 1.0, 0.5]), torch.tensor([0.0, 0.0, 0.1, 0.0])
+    together = sampling.keep_likely(probs, *limits)
+    for row in range(4):
+        alone = sampling.keep_likely(probs[row : row + 1], *(limit[row : row + 1] for limit in limits))
+        assert torch.equal(together[row], alone[0])
+        order = probs[row].sort(descending=True).values
+        enough = int((order.cumsum(-1) - order < limits[1][row]).sum())
+        if limits[1][row] < 1:
+            assert together[row].count_nonzero() == enough
+
+
 def test_rows_without_limits_are_kept_whole_beside_others():
     """A batch mate with top-k does not change what a row may draw."""
     probs = torch.softmax(torch.randn(2, 4000, generator=torch.Generator().manual_seed(2)), dim=-1)

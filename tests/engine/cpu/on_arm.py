@@ -49,7 +49,7 @@ _TORCH = "2.9.1"
 """The last whose aarch64 wheel on the registry has no GPU libraries."""
 _PURE = (
     *("filelock", "typing_extensions", "sympy", "mpmath", "networkx", "jinja2", "fsspec", "markupsafe"),
-    *("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments"),
+    *("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "py"),
 )
 """What torch and pytest import, in Python alone: taken from this environment."""
 
