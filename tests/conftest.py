@@ -18,6 +18,7 @@ GROUPS = {
     "engines": (
         "tests/engine/",
         "tests/e2e/test_deepseek.py",
+        "tests/e2e/test_features.py",
         "tests/e2e/test_processes.py",
         "tests/e2e/test_real.py",
         "tests/e2e/test_reuse.py",

@@ -1,9 +1,9 @@
 // The HTTP half of the API: conversations, items, models, readiness. Every call has a time-out.
 
 const TIMEOUT_MS = 15_000;
-/** Items a page; the API's greatest. */
+/** Items a page: as many as the API gives. */
 const PAGE = 100;
-/** Conversations a page. */
+/** Conversations. */
 const LIST_PAGE = 50;
 
 /** What the server, or the network, answered instead of what was asked for. */
@@ -11,7 +11,6 @@ export class ApiError extends Error {
   /** @param {number} status HTTP status, 0 if there was no answer @param {string} code @param {string} message */
   constructor(status, code, message) {
     super(message);
-    this.name = 'ApiError';
     this.status = status;
     this.code = code;
   }
@@ -53,7 +52,10 @@ export function api(token) {
     async items(conversation, which) {
       const query = parameters({ limit: PAGE, order: 'desc', siblings: 'true', ...which });
       const page = await call('GET', `${path(conversation)}/items?${query}`);
-      return { items: page.data.reverse(), more: Boolean(page.has_more) };
+      const more = Boolean(page.has_more), items = page.data.reverse();
+      // an answer that the page may have cut comes with the next one
+      const cut = more ? items.findIndex((/** @type {any} */ it) => it.response_id !== (items[0].response_id ?? 0)) : 0;
+      return { items: items.slice(Math.max(0, cut)), more };
     },
 
     /** @param {string} id */

@@ -16,7 +16,7 @@ export function entriesOf(items) {
   const entries = [];
   for (const item of items) {
     const last = entries.at(-1);
-    // The parts of one answer carry the id of their response, and each one after the first is under the one before.
+    // The parts of one answer carry the id of their response.
     const joins = last?.kind === 'answer' && item.response_id && last.responseId === item.response_id;
     if (joins) entries[entries.length - 1] = joined(last, item);
     else entries.push(...entryOf(item));
@@ -49,8 +49,8 @@ const textIn = (item) => item.content.map((/** @type {any} */ part) => part.text
 const itemId = (id) => `msg_${id.split('_')[1] ?? id}`;
 
 /**
- * Take the newest page of stored items. Answers that this tab follows stay as they are, with their keys, so that
- * nothing flickers and no delta is applied twice; what the server does not know yet stays where it was put.
+ * Take the newest page of stored items. Answers that this tab follows stay as they are, so that nothing flickers and no
+ * delta is applied twice; what the server does not know yet stays.
  * @param {Transcript} old
  * @param {{items: any[], more: boolean, sent: number, leaf: string | null, live: string[]}} page oldest first; `leaf`: the
  * item that was wanted, `live`: keys of the answers that ran, when it was asked for
@@ -108,11 +108,7 @@ function unstored(entries, placed, live, last) {
   });
 }
 
-/**
- * Whether the server does not have the question of this answer: it has not said yes to it yet, or it refused it,
- * which takes the question back.
- * @param {Answer} it
- */
+/** Whether the server does not have the question: it has not said yes yet, or refused it. @param {Answer} it */
 export const isTakenBack = (it) => (isLive(it) ? it.responseId === null : it.phase === 'failed' && textOf(it) === '');
 
 /** Put an older page in front. @param {Transcript} old @param {{items: any[], more: boolean}} page @returns {Transcript} */

@@ -17,9 +17,9 @@ from chatserver.wire import chat_completions as wire
 from chatserver.wire import errors
 from chatserver.wire.chat_chunks import Choices, Chunks
 from chatserver.wire.commands import CompleteChat
-from chatserver.wire.conversations import list_object, model_object
 from chatserver.wire.errors import from_failure
 from chatserver.wire.fields import load
+from chatserver.wire.lists import list_object
 
 CONVERSATION = "x-conversation-id"
 """The header that ties a request to a conversation, in which it is stored; the answer has it, too."""
@@ -103,10 +103,12 @@ class _Endpoints:
 
     async def models(self, request: Request) -> HttpResponse:
         models = await self._door.chat.models.all()
-        return json_response(list_object(models, model_object, has_more=False))
+        return json_response(list_object(models, wire.model_object, has_more=False))
 
     async def model(self, request: Request) -> HttpResponse:
-        return json_response(model_object(await self._door.chat.models.resolve(request.path_params["model"])))
+        return json_response(
+            wire.model_object(await self._door.chat.models.resolve(request.path_params["model"]))
+        )
 
 
 def _error_line(error: ChatServerError) -> bytes:

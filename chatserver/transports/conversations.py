@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from chatserver.transports.door import Door, json_response
 from chatserver.wire import conversations as wire
+from chatserver.wire.caches import cache_closed_object, cache_object
 from chatserver.wire.fields import load
+from chatserver.wire.item_lists import item_list, item_page, one_of, parse_branch, within
+from chatserver.wire.lists import list_object, parse_page
 
 
 def routes(door: Door) -> list[Route]:
@@ -45,11 +50,9 @@ class _Endpoints:
 
     async def list(self, request: Request) -> Response:
         tenant = self._door.tenant(request)
-        page = wire.parse_page(self._door.query(request), search=True)
+        page = parse_page(self._door.query(request), search=True)
         found, last = await self._chat.conversations(tenant, page)
-        rendered = wire.list_object(
-            found, wire.conversation_object, has_more=last is not None, last=last or ""
-        )
+        rendered = list_object(found, wire.conversation_object, has_more=last is not None, last=last or "")
         return json_response(rendered)
 
     async def get(self, request: Request) -> Response:
@@ -70,46 +73,44 @@ class _Endpoints:
 
     async def cache(self, request: Request) -> Response:
         reports = await self._chat.warmth.reports(self._door.tenant(request), _id(request))
-        return json_response(wire.cache_object(_id(request), reports))
+        return json_response(cache_object(_id(request), reports))
 
     async def close_cache(self, request: Request) -> Response:
         freed = await self._chat.warmth.close(self._door.tenant(request), _id(request))
-        return json_response(wire.cache_closed_object(_id(request), freed))
+        return json_response(cache_closed_object(_id(request), freed))
 
     async def add_items(self, request: Request) -> Response:
         tenant = self._door.tenant(request)
         self._door.query(request)
         messages = wire.parse_items(load(await request.body()))
         items = await self._chat.add_items(tenant, _id(request), messages)
-        return json_response(wire.item_list(items, has_more=False))
+        return json_response(item_list(items))
 
     async def list_items(self, request: Request) -> Response:
         tenant = self._door.tenant(request)
-        wanted, query = wire.parse_branch(self._door.query(request))
-        page = wire.parse_page(query)
+        wanted, query = parse_branch(self._door.query(request))
+        page = parse_page(query)
         if wanted.everything:
-            found, more = await self._chat.tree.all(tenant, _id(request), page)
-            return json_response(wire.item_list(found, has_more=more))
+            page = replace(page, newest_first=False)
+            return json_response(item_page(await self._chat.tree.all(tenant, _id(request), page), page))
         tree = self._chat.tree
         if wanted.through is None:
             items = await tree.branch(tenant, _id(request), wanted.leaf)
         else:
             items = await tree.through(tenant, _id(request), wanted.through)
-        found, more = wire.page_of(items, page)
+        found = within(items, page)
         beside = await tree.siblings(tenant, _id(request), items, found) if wanted.siblings else None
         found = await self._chat.tree.with_summaries(tenant, _id(request), found)
         if page.after is None:
             await self._chat.warmth.expect(tenant, _id(request))  # who opens it is likely to ask
         leaf = items[-1].id if items else ""
-        return json_response(
-            wire.item_list(found, has_more=more, newest_first=page.newest_first, beside=beside, leaf=leaf)
-        )
+        return json_response(item_page(found, page, beside=beside, leaf=leaf))
 
     async def get_item(self, request: Request) -> Response:
         tenant = self._door.tenant(request)
         self._door.query(request)
         item = await self._chat.tree.item(tenant, _id(request), request.path_params["item_id"])
-        return json_response(wire.one_of(item, request.path_params["item_id"]))
+        return json_response(one_of(item, request.path_params["item_id"]))
 
     async def delete_item(self, request: Request) -> Response:
         tenant = self._door.tenant(request)

@@ -18,7 +18,7 @@ from chatserver.service.web.chat import Chat
 from chatserver.settings import Settings
 from chatserver.transports import gate
 from chatserver.transports.auth import Keys
-from chatserver.wire.conversations import parse_query
+from chatserver.wire.lists import parse_query
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 MAX_IDEMPOTENCY_KEY = 255

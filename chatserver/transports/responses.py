@@ -18,9 +18,10 @@ from chatserver.transports.door import Door, fingerprint, idempotency_key, json_
 from chatserver.transports.sse import PADDING, Events, EventStream, wait_a_while, whole
 from chatserver.wire import input_tokens
 from chatserver.wire import responses as wire
-from chatserver.wire.conversations import item_list, page_of, parse_page
 from chatserver.wire.errors import flat_event
 from chatserver.wire.fields import Fields, load
+from chatserver.wire.item_lists import item_page, within
+from chatserver.wire.lists import parse_page
 from chatserver.wire.response_events import ResponseEvents
 from chatserver.wire.response_objects import response_object
 
@@ -119,8 +120,7 @@ class _Endpoints:
         tenant = self._door.tenant(request)
         page = parse_page(self._door.query(request))
         items = await self._chat.input_items(tenant, request.path_params["response_id"])
-        found, more = page_of(items, page)
-        return json_response(item_list(found, has_more=more, newest_first=page.newest_first))
+        return json_response(item_page(within(items, page), page))
 
 
 def _events(

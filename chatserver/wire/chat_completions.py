@@ -12,6 +12,7 @@ import orjson
 from chatserver.domain.item import Item, PartKind
 from chatserver.domain.response import Finish, Outcome, Params, Response, Usage
 from chatserver.errors import BadRequest
+from chatserver.ports.registry import ServedModel
 from chatserver.wire.commands import NEW, CompleteChat
 from chatserver.wire.fields import Fields, metadata, wrong
 from chatserver.wire.form import chat_form
@@ -192,3 +193,15 @@ def _refuse_rest(fields: Fields) -> None:
     fields.inert("verbosity", "medium")
     for name in ("audio", "prediction", "web_search_options"):
         fields.inert(name)
+
+
+def model_object(model: ServedModel) -> dict[str, Any]:
+    """Return a model. Extensions: context_window in tokens, aliases."""
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "chatserver",
+        "context_window": model.context,
+        "aliases": model.aliases,
+    }

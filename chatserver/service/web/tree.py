@@ -85,14 +85,17 @@ class Tree:
         there = [stored.item for stored in found if stored is not None]
         return [item.id for item in sorted(there, key=lambda item: (item.created_at, item.id))]
 
-    async def all(self, tenant: str, conversation_id: str, page: Page) -> tuple[list[Item], bool]:
-        """Return one page of the items of all branches, parents before what follows them, and whether more follow."""
+    async def all(self, tenant: str, conversation_id: str, page: Page) -> list[Item]:
+        """Return items of all branches, parents before what follows them: enough for a page, and one more.
+
+        The first is the one that `page.after` is a part of.
+        """
         _check(conversation_id, "conversation_id", "conv")
         after = None if page.after is None else _item_id(page.after, "after")
         found = await self._conversations.all_items(
             tenant, conversation_id, limit=page.limit + 1, after=after
         )
-        return found[: page.limit], len(found) > page.limit
+        return found if after is None else [await self.item(tenant, conversation_id, after), *found]
 
     async def remove(self, tenant: str, conversation_id: str, item_id: str) -> Conversation:
         """Remove an item and everything under it. Raises Conflict (a turn runs)."""

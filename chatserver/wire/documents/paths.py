@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from chatserver.wire.conversations import MAX_ADDED, MAX_LIMIT, MAX_TITLE
+from chatserver.wire.conversations import MAX_ADDED, MAX_TITLE
 from chatserver.wire.documents.answers import answers, unready
 from chatserver.wire.documents.pieces import (
     DAY,
@@ -18,6 +18,7 @@ from chatserver.wire.documents.pieces import (
     record,
     ref,
 )
+from chatserver.wire.lists import MAX_LIMIT
 from chatserver.wire.responses import MAX_ID
 
 PAGES = {

@@ -253,3 +253,32 @@ async def test_a_name_means_nothing_where_there_is_no_switch(named_plain):
     for name in ("deepseek-reasoner", "deepseek-chat"):
         answer = await named_plain.chat.completions.create(model=name, messages=ask("Hi"))
         assert answer.choices[0].message.content and not reasons(answer.choices[0].message)
+
+
+async def test_pages_of_items_may_cut_an_answer(sdk):
+    """One at a time, both ways, on a branch, on all branches, and of what a response saw: each item once."""
+    more = {"reasoning": {"effort": "high"}, "tools": TOOLS, "max_output_tokens": 400}
+    first = await sdk.responses.create(model="scripted", input="Use get_weather and add", **more)
+    outputs = [
+        {"type": "function_call_output", "call_id": item.call_id, "output": "7"}
+        for item in first.output
+        if item.type == "function_call"
+    ]
+    last = await sdk.responses.create(
+        model="scripted", input=outputs, previous_response_id=first.id, reasoning={"effort": "high"}
+    )
+    name = last.conversation.id
+    whole = [item.id for item in (await sdk.conversations.items.list(name, limit=100, order="asc")).data]
+    assert len(whole) == len(set(whole)) == 1 + len(first.output) + len(outputs) + len(last.output) >= 7
+    for limit in (1, 2, 3):
+        for order in ("asc", "desc"):
+            found = [item.id async for item in sdk.conversations.items.list(name, limit=limit, order=order)]
+            assert found == (whole if order == "asc" else whole[::-1])
+            seen = [
+                item.id async for item in sdk.responses.input_items.list(last.id, limit=limit, order=order)
+            ]
+            asked = whole[: -len(last.output)]
+            assert seen == (asked if order == "asc" else asked[::-1])
+        pages = sdk.conversations.items.list(name, limit=limit, extra_query={"branches": "all"})
+        everything = [item.id async for item in pages]
+        assert sorted(everything) == sorted(whole)

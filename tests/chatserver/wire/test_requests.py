@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from chatserver.domain.item import Message
 from chatserver.domain.response import Truncation
 from chatserver.errors import BadRequest, ChatServerError
-from chatserver.wire import chat_completions, conversations, frames, responses
+from chatserver.wire import chat_completions, conversations, frames, lists, responses
 from chatserver.wire.commands import Place
 from chatserver.wire.fields import load
 
@@ -299,7 +299,7 @@ def test_a_lone_surrogate_is_named(body, param):
 
 
 def test_pages():
-    page = conversations.parse_page({"limit": "5", "order": "asc", "after": "x"})
+    page = lists.parse_page({"limit": "5", "order": "asc", "after": "x"})
     assert (page.limit, page.newest_first, page.after) == (5, False, "x")
     for query in (
         {"limit": "0"},
@@ -310,7 +310,7 @@ def test_pages():
         {"q": "x"},
         {"z": ""},
     ):
-        refusal(conversations.parse_page, query)
+        refusal(lists.parse_page, query)
 
 
 def _words(text: str) -> st.SearchStrategy[str]:
