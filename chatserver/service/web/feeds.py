@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from chatserver.errors import Unavailable
 from chatserver.ports.tapes import Signals
-from chatserver.service.web.follower import pause_lengths
+from chatserver.service.web.patience import pause_lengths
 
 log = logging.getLogger(__name__)
 

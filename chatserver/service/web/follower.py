@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable
 
 from chatserver.domain.tape import (
     Accepted,
@@ -18,10 +15,11 @@ from chatserver.domain.tape import (
     Queued,
     Record,
     Waiting,
-    joined,
 )
-from chatserver.errors import ChatServerError, Unavailable
+from chatserver.errors import ChatServerError
 from chatserver.ports.tapes import Tapes
+from chatserver.service.web.pages import join, page_after
+from chatserver.service.web.patience import patiently
 
 MAX_TEXT = 32 * 1024
 """Characters that wait for one reader in memory. Past it they are forgotten: the store has them."""
@@ -29,23 +27,13 @@ MAX_TOKENS = 256
 """Tokens that wait for one reader: a record of one token takes about 400 bytes, whatever its text."""
 IDLE = 5.0
 """Seconds of silence after which a follower looks into the store."""
-PATIENCE = 30.0
-"""Seconds for which a follower waits for a store that does not answer."""
-BACK_OFF = (0.05, 2.0)
-"""First and longest pause between attempts to reach the store, in seconds."""
-PAGE = 500
-"""Records in one read, at most."""
 FIRST_PAGE = 8
 """Records in the first one, before it is known how many tokens they have."""
-READ_TOKENS = 2048
-"""Tokens in one read, about: what is read at once is in memory at once."""
 SLOW_READER = "slow_reader"
 RESTARTING = "server_restarting"
 """Codes of the errors that end a reader, not its answer."""
 _QUEUED = (Accepted, Queued, Interrupted)
 """After these a job waits for an engine."""
-
-T = TypeVar("T")
 
 
 class Follower:
@@ -246,64 +234,3 @@ class Follower:
         self._must_read = again or (len(records) >= limit and bool(fresh))
         self._page = page_after(records, limit)
         return fresh
-
-
-def page_after(records: list[Record], limit: int) -> int:
-    """Return how many records to read next, if a read of up to `limit` brought these."""
-    if not records:
-        return limit
-    tokens = records[-1].last - records[0].first + 1
-    return max(1, min(PAGE, READ_TOKENS * len(records) // tokens))
-
-
-def join(records: list[Record]) -> list[Record]:
-    """Return the records with adjacent deltas merged, in one pass over the pieces."""
-    if len(records) < 2:
-        return records
-    found: list[Record] = []
-    run: list[tuple[Record, Delta]] = []
-    for record in records:
-        body = record.body
-        if isinstance(body, Delta) and (
-            not run or (record.first == run[-1][0].last + 1 and run[-1][1].joins(body))
-        ):
-            run.append((record, body))
-            continue
-        _close(run, found)
-        run = []
-        if isinstance(body, Delta):
-            run.append((record, body))
-        else:
-            found.append(record)
-    _close(run, found)
-    return found
-
-
-async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
-    """Await `ask()`, for PATIENCE seconds again while the store does not answer. Raises Unavailable."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + PATIENCE
-    pauses = pause_lengths()
-    while True:
-        with contextlib.suppress(Unavailable):
-            return await ask()
-        if loop.time() >= deadline:
-            raise Unavailable(
-                f"The store has not answered for {PATIENCE:g} s: come back and resume.", retry_after=2.0
-            )
-        await asyncio.sleep(next(pauses))
-
-
-def pause_lengths() -> Iterator[float]:
-    """Yield growing pauses with jitter, so that processes do not come back in step."""
-    low, high = BACK_OFF
-    while True:
-        yield low * (0.5 + random.random())
-        low = min(low * 2, high)
-
-
-def _close(run: list[tuple[Record, Delta]], found: list[Record]) -> None:
-    if len(run) == 1:
-        found.append(run[0][0])
-    elif run:
-        found.append(Record(run[-1][0].last, joined([delta for _, delta in run])))

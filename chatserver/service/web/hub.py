@@ -18,7 +18,8 @@ from itertools import islice
 
 from chatserver.errors import Unavailable
 from chatserver.ports.tapes import Bundle, Signals, Tapes
-from chatserver.service.web.follower import RESTARTING, Follower, pause_lengths
+from chatserver.service.web.follower import RESTARTING, Follower
+from chatserver.service.web.patience import pause_lengths
 
 log = logging.getLogger(__name__)
 

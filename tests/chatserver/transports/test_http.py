@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from chatserver.errors import Forbidden, Unauthenticated
 from chatserver.ports.registry import EngineReport, EngineState, ExpertLoad, LayerLoad
-from chatserver.service.web import follower
+from chatserver.service.web import follower, patience
 from chatserver.transports import middleware, sse, static
 from chatserver.transports.auth import Keys
 from tests.chatserver.transports.conftest import running_web
@@ -165,7 +165,7 @@ async def test_unexpected_failure_is_an_error_body(memory, monkeypatch, caplog):
 
 
 async def test_store_away_is_503_with_a_time_to_retry(memory, monkeypatch):
-    monkeypatch.setattr(follower, "PATIENCE", 0.05)
+    monkeypatch.setattr(patience, "PATIENCE", 0.05)
     memory.store.down = True
     response = await memory.http().post("/v1/responses", json={"input": "Hi"})
     assert response.status_code == 503 and error_of(response)["code"] == "unavailable"

@@ -12,9 +12,9 @@ from chatserver.domain.response import Finish, Outcome, Params, Response, Status
 from chatserver.domain.tape import Delta, Ended, Record, Waiting, merge
 from chatserver.errors import NotFound, Unavailable
 from chatserver.ports.turns import NewTurn
-from chatserver.service.web import follower, hub, waiting
-from chatserver.service.web.follower import join
+from chatserver.service.web import follower, hub, pages, patience, waiting
 from chatserver.service.web.hub import Hub
+from chatserver.service.web.pages import join, page_after
 from tests.fakes import MemoryStore
 
 END = Outcome(Status.COMPLETED, Finish.STOP, Usage())
@@ -126,7 +126,7 @@ async def test_lost_announcements_only_cost_time(store, web, monkeypatch):
 
 
 async def test_lost_subscription_is_made_again_and_everybody_reads(store, web, monkeypatch):
-    monkeypatch.setattr(follower, "BACK_OFF", (0.001, 0.01))
+    monkeypatch.setattr(patience, "BACK_OFF", (0.001, 0.01))
     tapes = [Tape(store, n) for n in range(3)]
     for tape in tapes:
         await tape.begin()
@@ -145,8 +145,8 @@ async def test_lost_subscription_is_made_again_and_everybody_reads(store, web, m
 
 
 async def test_store_that_stays_away_ends_the_reader(store, web, monkeypatch):
-    monkeypatch.setattr(follower, "PATIENCE", 0.05)
-    monkeypatch.setattr(follower, "BACK_OFF", (0.001, 0.01))
+    monkeypatch.setattr(patience, "PATIENCE", 0.05)
+    monkeypatch.setattr(patience, "BACK_OFF", (0.001, 0.01))
     tape = Tape(store)
     await tape.begin()
     store.down = True
@@ -173,8 +173,8 @@ def test_pages_are_as_long_as_their_tokens_allow():
     def of(width: int) -> list[Record]:
         return [Record(width * (n + 1), Delta(("x",) * width, (1,) * width)) for n in range(8)]
 
-    after = [follower.page_after(records, 8) for records in (of(1), of(64), of(10_000), [])]
-    assert after == [follower.PAGE, follower.READ_TOKENS // 64, 1, 8]
+    after = [page_after(records, 8) for records in (of(1), of(64), of(10_000), [])]
+    assert after == [pages.PAGE, pages.READ_TOKENS // 64, 1, 8]
 
 
 async def test_reader_past_its_bound_costs_nothing_and_reads_on_from_the_store(store, web, monkeypatch):

@@ -27,6 +27,7 @@ from chatserver.domain.tape import (
     merge,
 )
 from chatserver.service.web import follower as follower_module
+from chatserver.service.web import pages
 from chatserver.service.web.follower import Follower
 from chatserver.service.web.hub import Hub
 from tests.fakes import MemoryStore
@@ -244,8 +245,8 @@ class TestReading(Reading.TestCase):
     settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 
     def setUp(self) -> None:
-        self._bounds = follower_module.MAX_TOKENS, follower_module.PAGE
-        follower_module.MAX_TOKENS, follower_module.PAGE = 8, 3
+        self._bounds = follower_module.MAX_TOKENS, pages.PAGE
+        follower_module.MAX_TOKENS, pages.PAGE = 8, 3
 
     def tearDown(self) -> None:
-        follower_module.MAX_TOKENS, follower_module.PAGE = self._bounds
+        follower_module.MAX_TOKENS, pages.PAGE = self._bounds
