@@ -220,8 +220,8 @@ async def test_several_answers_are_one_request(chat, store):
     refused = await asked(chat, store, **too_long)
     other = await ended(store, refused.siblings[0])
     assert {refused.status, other.status} == {Status.FAILED}
-    page = await chat.tree.all(TENANT, first.conversation, Page(100, newest_first=False))
-    assert refused.inputs[0] not in {item.id for item in page[0]}
+    items = await chat.tree.all(TENANT, first.conversation, Page(100, newest_first=False))
+    assert refused.inputs[0] not in {item.id for item in items}
 
     crowded = web_of(store, queue_bound=2)
     with pytest.raises(Overloaded):
