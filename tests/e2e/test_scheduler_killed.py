@@ -14,7 +14,7 @@ from tests.program import Program
 
 pytestmark = [pytest.mark.e2e, pytest.mark.sglang]
 
-TOKENS = 100
+TOKENS = 160
 FEW = 8
 SHORT = "Tell me a story about a lighthouse keeper."
 LONG = "Read this list, then tell a story. " + " ".join(f"Item {n} is a shell." for n in range(300))
