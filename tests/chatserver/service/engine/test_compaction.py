@@ -122,7 +122,7 @@ async def test_whoever_pays_for_the_answers_pays_for_the_summary(role, store):
         conversation = response.conversation
         paid.append((await ended(store, response.id)).outcome.usage)
         await quiet(parts)
-    items, _ = await chat.tree.all(TENANT, conversation, Page(100))
+    items = await chat.tree.all(TENANT, conversation, Page(100))
     costs = [item.cost for item in items if item.role is Role.SUMMARY]
     assert costs
     while await store.accounts.settle():
@@ -160,7 +160,7 @@ async def test_it_is_listed_and_goes_with_what_it_covers(role, store):
     listed = [item.id for item in await chat.tree.with_summaries(TENANT, conversation, branch)]
     covers = (await chat.tree.item(TENANT, conversation, summary)).parent
     assert listed[listed.index(covers) - 1] == summary
-    assert summary in {i.id for i in (await chat.tree.all(TENANT, conversation, Page(100)))[0]}
+    assert summary in {i.id for i in await chat.tree.all(TENANT, conversation, Page(100))}
     await chat.tree.remove(TENANT, conversation, summary)
     plain = await asked(chat, store, input="Word", conversation=conversation, **ASK)
     assert plain.status is Status.INCOMPLETE and plain.outcome.ledger.summary != summary
@@ -169,7 +169,7 @@ async def test_it_is_listed_and_goes_with_what_it_covers(role, store):
     assert again.outcome.ledger.summary  # written again, as it was missing
     await quiet(parts)
     await chat.tree.remove(TENANT, conversation, branch[2].id)
-    left = (await chat.tree.all(TENANT, conversation, Page(100)))[0]
+    left = await chat.tree.all(TENANT, conversation, Page(100))
     assert {item.role for item in left} == {Role.USER, Role.ASSISTANT}
 
 
