@@ -79,6 +79,17 @@ class Painted:
         self._text.add(harmless(text))
         self._soon()
 
+    def call(self, name: str, arguments: str) -> None:
+        """Print it behind the text that came before it."""
+        before = self._text.settle() + self._text.close()
+        self._text, self._thoughts, self._status = Growing(), "", ""
+        if self._live is not None:
+            self._live.update(Text(""))
+        if before.strip():
+            self._print(before)
+        shown = (("→ ", "bold cyan"), (harmless(name), "bold"), " ", (harmless(arguments), "dim"))
+        self.console.print(Text.assemble(*shown))
+
     def end(self, note: str = "") -> None:
         """Print what is left, and the note."""
         if self._due is not None:

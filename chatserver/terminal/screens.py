@@ -40,6 +40,10 @@ class Screen(Protocol):
         """Show more of the answer."""
         ...
 
+    def call(self, name: str, arguments: str) -> None:
+        """Show that the model calls a tool, with what: JSON as it wrote it. Outside an answer, too."""
+        ...
+
     def end(self, note: str = "") -> None:
         """The answer has ended, or is left; a note on it."""
         ...
@@ -86,6 +90,10 @@ class Plain:
         self._open = not text.endswith("\n")
         self._out.write(text)
         self._out.flush()
+
+    def call(self, name: str, arguments: str) -> None:
+        """Say it beside the answer."""
+        self.note(f"(calls {name} {arguments})")
 
     def end(self, note: str = "") -> None:
         """End the last line. Figures are left out."""

@@ -11,6 +11,9 @@ from chatserver.client import (
     Finished,
     Gone,
     Interrupted,
+    Item,
+    ItemAdded,
+    ItemDone,
     Lost,
     Queued,
     QueuePlace,
@@ -124,14 +127,20 @@ class Talk:
         """Show the last items of the conversation."""
         items = await self._client.items(self.conversation, last) if self.conversation else []
         for item in items:
-            if item.role == "user":
-                self._screen.said(item.text)
-            elif item.role == "assistant":
-                self._screen.begin()
-                self._screen.write(item.text)
-                self._screen.end()
+            self._tell(item)
         if not items:
             self._screen.note("Nothing has been said yet.")
+
+    def _tell(self, item: Item) -> None:
+        """Show an item of the history."""
+        if item.role == "user":
+            self._screen.said(item.text)
+        elif item.type == "function_call":
+            self._screen.call(str(item.raw.get("name")), str(item.raw.get("arguments")))
+        elif item.role == "assistant":
+            self._screen.begin()
+            self._screen.write(item.text)
+            self._screen.end()
 
     async def stats(self) -> None:
         """Show how the last answer came about."""
@@ -155,6 +164,10 @@ class Talk:
                 self._screen.write(text)
             case ReasoningDelta(text=text):
                 self._screen.think(text)
+            case ItemAdded(item={"type": "function_call", "name": str(name)}):
+                self._screen.status(f"calling {name}")
+            case ItemDone(item={"type": "function_call", "name": str(name), "arguments": str(arguments)}):
+                self._screen.call(name, arguments)
             case Queued():
                 self._screen.status("waiting in the queue")
             case QueuePlace(place=place):

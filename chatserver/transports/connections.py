@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -235,7 +235,12 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         self._count()
 
     def send_receive_event_to_app(self) -> None:
-        """Hand a message over; it counts."""
+        """Hand a message over; it counts. What is no UTF-8 ends the connection, in one line of the log."""
+        if self.curr_msg_data_type == "text" and not _is_text(self.frames) and not self.close_sent:
+            self.logger.info("a text message that is not UTF-8: closed with 1007")
+            self.conn.fail(1007, "a text message must be UTF-8")
+            self.handle_parser_exception()
+            return
         super().send_receive_event_to_app()
         self._count()
         if self.queue.qsize() > MAX_WAITING and not self.close_sent:
@@ -274,6 +279,15 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
             self.transport.pause_reading()
         else:
             self.transport.resume_reading()
+
+
+def _is_text(frames: Sequence[bytes | bytearray]) -> bool:
+    """Whether one whole message is UTF-8; nearly all are ASCII, and seen to be at a glance."""
+    try:
+        _ = [frame.isascii() or frame.decode() for frame in frames]
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class _Frames(ServerProtocol):

@@ -15,6 +15,7 @@ class Closing(NamedTuple):
 
 CLOSINGS = (
     Closing(1000, "you closed it", "whenever you like"),
+    Closing(1007, "a text frame was not UTF-8", "no: the program must change"),
     Closing(1008, "over 1,024 of your frames arrived at once", "no: something is wrong in the program"),
     Closing(1009, "a frame was larger than the protocol allows", "not with that frame"),
     Closing(1011, "a ping was not answered within 20 s", "yes, and attach"),

@@ -15,13 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from chatserver.client.results import result_of
+from chatserver.client.events import event_of
+from chatserver.client.results import Item, result_of
 from chatserver.terminal import memory as memories
 from chatserver.terminal.growing import Growing
 from chatserver.terminal.keyboard import MAX_LINE, Lines
 from chatserver.terminal.memory import Memory
 from chatserver.terminal.painted import MOST_LINES, Painted
 from chatserver.terminal.screens import Plain
+from chatserver.terminal.talk import Talk
 from chatserver.terminal.words import harmless, in_full, in_short
 
 TEXT = "# Title\n\nA *paragraph*.\n\n- one\n- two\n\n```python\nx = 1\n\ny = 2\n```\n\nThe\u2028end.\n"
@@ -200,3 +202,48 @@ def test_figures():
     bare = result_of({**response, "usage": None, "timing": None, "context": None})
     assert in_short(bare) == ""
     assert "tokens" not in in_full(bare)
+
+
+async def test_a_call_is_shown_with_its_arguments():
+    """On a terminal in its place between the texts; in a pipe beside the answer. Control characters stay letters."""
+    screen, out = painted()
+    screen.begin()
+    screen.write("Before it.")
+    screen.call("get_weather", '{"city": "Paris\x1b[31m"}')
+    screen.write("Behind it.")
+    screen.end("7 tokens")
+    screen.call("add", "{}")  # in a history
+    shown = out.getvalue()
+    places = [shown.rindex(text) for text in ("Before", "get_weather", '{"city": "Paris', "Behind", "add")]
+    assert places == sorted(places) and "Paris\x1b[31m" not in shown
+    out, notes = io.StringIO(), io.StringIO()
+    plain = Plain(out, notes)
+    plain.begin()
+    plain.call("get_weather", '{"city": "Paris"}')
+    plain.write("Sunny.")
+    plain.end()
+    assert out.getvalue() == "Sunny.\n" and notes.getvalue() == '(calls get_weather {"city": "Paris"})\n'
+
+
+def test_calls_reach_the_screen():
+    """Live and in the history: the talk hands on what a client sees of a call."""
+    seen = []
+
+    class Seen(Plain):
+        def status(self, text):
+            seen.append(text)
+
+        def call(self, name, arguments):
+            seen.append((name, arguments))
+
+    call = {"id": "fc_1", "type": "function_call", "call_id": "c", "name": "add", "status": "completed"}
+    talk = Talk(None, Seen(), None, "", None)
+    for kind, arguments in (("added", ""), ("done", '{"a": 1}')):
+        event = {
+            "type": f"response.output_item.{kind}",
+            "sequence_number": 3,
+            "item": {**call, "arguments": arguments},
+        }
+        talk._show(event_of(event))
+    talk._tell(Item("fc_1", "function_call", "", "", {**call, "arguments": "{}"}))
+    assert seen == ["calling add", ("add", '{"a": 1}'), ("add", "{}")]

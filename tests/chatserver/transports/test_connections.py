@@ -243,3 +243,21 @@ def test_the_kernel_keeps_little_for_a_client_that_does_not_read():
         accepted, _ = listener.accept()
         with accepted:
             assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * SEND_BUFFER
+
+
+async def test_what_is_no_utf_8_ends_the_connection_in_one_line_of_the_log(web, caplog):
+    """1007, whole or in parts; a character that two parts share is none of that."""
+    caplog.set_level("INFO")
+    for sent in (b'{"type": "\xff"}', [b'{"type": "', b"\xc3", b'"}']):
+        async with socket_to(web) as connection:
+            caplog.clear()
+            await connection.send(sent, text=True)
+            with pytest.raises(ConnectionClosed) as closed:
+                await receive(connection)
+            assert closed.value.rcvd.code == 1007
+            await asyncio.sleep(0.05)
+            told = [record for record in caplog.records if "UTF-8" in record.getMessage()]
+            assert len(told) == 1 and not any(record.exc_info for record in caplog.records)
+    async with socket_to(web) as connection:
+        await connection.send([b'{"type": "\xc3', b'\xa9"}'], text=True)
+        assert (await receive(connection))["error"]["param"] == "type"

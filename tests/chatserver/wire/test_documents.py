@@ -183,6 +183,7 @@ def test_close_codes_are_told():
     used = {kind.close_code for kind in kinds} - {errors.Unavailable.close_code}  # sent as 1013
     assert {closing.code for closing in CLOSINGS} == used | set(frame_socket._COME_BACK.values()) | {
         1000,
+        1007,
         1008,
         1009,
         1011,
