@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from chatserver.domain.ids import ENTROPY_BYTES, SHARDS, new_id, shard_for, shard_of
+from chatserver.domain.ids import SHARDS, shard_for, shard_of
 from chatserver.domain.item import Item
 from chatserver.domain.response import Params, Response
 from chatserver.errors import (
@@ -26,6 +26,7 @@ from chatserver.errors import (
 from chatserver.ports.registry import ServedModel
 from chatserver.ports.turns import NewTurn, Turns
 from chatserver.service.web.admission import Payer, estimate
+from chatserver.service.web.fresh import fresh_id
 from chatserver.service.web.models import Models, with_defaults
 from chatserver.service.web.places import Spot, Spots, chain, title_of
 from chatserver.service.web.prices import Prices
@@ -182,11 +183,6 @@ class Asking:
                 f"This idempotency key began {earlier}, which has ended and is not kept; use a new key.",
                 code="idempotency_key_spent",
             ) from None
-
-
-def fresh_id(kind: str, shard: int) -> str:
-    """Return a new id that nobody can guess."""
-    return new_id(kind, shard, secrets.token_bytes(ENTROPY_BYTES))
 
 
 def _params(ask: CreateResponse, spot: Spot, model: ServedModel) -> Params:

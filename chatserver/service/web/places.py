@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
-from chatserver.domain.ids import ENTROPY_BYTES, answer_of, new_id, shard_of
+from chatserver.domain.ids import ENTROPY_BYTES, TIME_BYTES, answer_of, new_id, shard_of, time_of
 from chatserver.domain.item import Item, ItemStatus, Message, Role
 from chatserver.domain.response import Params, Response, Usage
 from chatserver.errors import BadRequest, Conflict, NotFound
@@ -254,9 +254,9 @@ def _inline_items(response: Response) -> list[Item]:
     shard = shard_of(response.id) or 0
     items: list[Item] = []
     for index, message in enumerate(response.params.messages):
-        entropy = blake2b(f"{response.id}/{index}".encode(), digest_size=ENTROPY_BYTES).digest()
+        guess = blake2b(f"{response.id}/{index}".encode(), digest_size=ENTROPY_BYTES - TIME_BYTES).digest()
         parent = items[-1].id if items else None
-        identifier = new_id("msg", shard, entropy)
+        identifier = new_id("msg", shard, time_of(response.id) + guess)
         items.append(_item(identifier, parent, message, response.created_at))
     return items
 

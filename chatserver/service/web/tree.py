@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from chatserver.domain.ids import ENTROPY_BYTES, answer_of, new_id, shard_of, summary_id
+from chatserver.domain.ids import answer_of, shard_of, summary_id
 from chatserver.domain.item import Conversation, Item, StoredItem
 from chatserver.errors import NotFound
 from chatserver.ports.conversations import Conversations
+from chatserver.service.web.fresh import fresh_id
 from chatserver.wire.commands import Page
 
 
@@ -80,7 +80,7 @@ class Tree:
         }
 
     async def _in_order(self, tenant: str, conversation_id: str, item_ids: Sequence[str]) -> list[str]:
-        """Return the ids of those that are still there, the oldest first."""
+        """Return the ids of those that are still there, the oldest first: ids sort by time, within a second, too."""
         found = await self._conversations.some(tenant, conversation_id, item_ids)
         there = [stored.item for stored in found if stored is not None]
         return [item.id for item in sorted(there, key=lambda item: (item.created_at, item.id))]
@@ -120,7 +120,7 @@ class Tree:
         now = int(time.time())
         copy = replace(
             source,
-            id=new_id("conv", shard_of(conversation_id) or 0, secrets.token_bytes(ENTROPY_BYTES)),
+            id=fresh_id("conv", shard_of(conversation_id) or 0),
             created_at=now,
             updated_at=now,
             metadata=source.metadata if metadata is None else metadata,

@@ -273,3 +273,19 @@ async def test_conversations_are_listed_in_pages():
 )
 def test_titles(text, title):
     assert title_of((Message("system", "Be brief"), Message("user", text))) == title
+
+
+async def test_versions_that_are_begun_within_a_second_stand_in_that_order():
+    """Six answers to one question, the clock's second stands still: the last one is the newest."""
+    async with running() as (chat, _, _):
+        first = await done(chat, ask())
+        versions = [first.item_id]
+        for _ in range(5):
+            again = await done(chat, ask("", conversation=first.conversation, parent=first.inputs[0]))
+            versions.append(again.item_id)
+        question = await chat.tree.item("local", first.conversation, first.inputs[0])
+        found = await chat.tree.siblings("local", first.conversation, [], [question])
+        newest = await chat.tree.item("local", first.conversation, versions[-1])
+        beside = await chat.tree.siblings("local", first.conversation, [question], [newest])
+        assert beside[question.id] == versions
+        assert found[None] == [question.id]
