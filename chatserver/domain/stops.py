@@ -29,11 +29,17 @@ class StopFilter:
     _held: list[Pair] = field(default_factory=list)
 
     def feed(self, pairs: Iterable[Pair]) -> list[Pair]:
-        """Take new pairs; return those whose text is final. After a match only empty pieces are released."""
+        """Take new pairs; return those whose text is final.
+
+        What comes behind a match is dropped: how many tokens an engine's step was ahead is no part of an answer,
+        and is not billed.
+        """
         if not self.stops:
             return list(pairs)
         released: list[Pair] = []
         for pair in pairs:
+            if self.matched is not None:
+                break
             released.extend(self._step(pair))
         return released
 
@@ -43,8 +49,6 @@ class StopFilter:
         return held
 
     def _step(self, pair: Pair) -> list[Pair]:
-        if self.matched is not None:
-            return [(pair[0], "")]
         self._held.append(pair)
         self.earlier = self.earlier[-max(map(len, self.stops)) :]
         seam, text = len(self.earlier), self.earlier + "".join(piece for _, piece in self._held)

@@ -33,6 +33,14 @@ def test_a_stop_over_several_tokens_is_trimmed():
     assert matched == "END"
 
 
+def test_what_comes_behind_a_stop_is_dropped():
+    """However many tokens one step brings, the answer is what ends with the stop string."""
+    stream = StopFilter(("END",))
+    assert stream.feed([(1, "on"), (2, "END"), (3, " and"), (4, " on")]) == [(1, "on"), (2, "")]
+    assert stream.feed([(5, "more")]) == []
+    assert stream.flush() == []
+
+
 def test_a_stop_string_over_the_seam_counts():
     """It began in what is out already: the rest of it is trimmed. One that is out as a whole does not count."""
     stream = StopFilter(("END",), "what was stopped ended in E")
@@ -70,15 +78,17 @@ def test_any_seam(earlier, pieces, stops):
     st.lists(st.text("abE", min_size=1, max_size=3), max_size=3),
 )
 def test_the_text_ends_before_the_first_stop_string(pieces, stops):
-    """Over any cutting: released text = the text up to the first stop string; every token is released once."""
+    """Over any cutting: released text = the text up to the first stop string; its tokens are released once each."""
     released, matched = run(pieces, tuple(stops))
     whole = "".join(pieces)
     ends = [whole.find(stop) for stop in stops if stop in whole]
     text = "".join(piece for _, piece in released)
-    assert [token for token, _ in released] == list(range(len(pieces)))
+    assert [token for token, _ in released] == list(range(len(released)))
     if matched is None:
-        assert text == whole and not ends
+        assert text == whole and not ends and len(released) == len(pieces)
     else:
+        assert matched in "".join(pieces[: len(released)])
+        assert matched not in "".join(pieces[: len(released) - 1])
         # the text comes piece by piece: it ends at the first stop string of the first piece that completes one
         assert whole.startswith(text) and whole[len(text) :].startswith(matched)
         assert not any(stop in text for stop in stops)

@@ -171,7 +171,7 @@ async def test_a_stop_string_over_the_seam_ends_the_answer(chat, store):
     assert cut.outcome.item.text == kept
     more = await asked(chat, store, **{"continue": cut.id, "max_output_tokens": 24})
     assert (more.status, more.outcome.item.text) == (Status.COMPLETED, kept)
-    assert more.outcome.usage.output > 0  # how much, depends on how many tokens a late tick brought at once
+    assert 0 < more.outcome.usage.output < 6
 
 
 async def test_several_answers_are_siblings(chat, store):
