@@ -1,7 +1,7 @@
 """The scripted engine: the engine contract without a model, for tests and for load.
 
-One task ticks for all requests. At each tick every running request emits what is due by the clock,
-counted from its own start, so paces do not drift; what a late tick missed comes as one longer chunk.
+One task ticks for all requests, as a scheduler steps. At each tick every running request emits what is due by the
+clock, counted from its first tick, so paces do not drift; what a late tick missed comes as one longer chunk.
 Prefixes are cached as in a radix tree, per salt. Standard library only.
 """
 
@@ -35,6 +35,8 @@ from engine.token_contract import Tokenizer
 NAME = "scripted"
 _SHORTEST_TICK = 0.001
 """Seconds. Faster paces give several tokens a tick."""
+_ROUNDING = 1e-6
+"""Of a token: so much may the sum of many ticks miss a whole number."""
 _WINDOWS = 64
 """Full windows that the simulated KV cache holds."""
 
@@ -212,7 +214,7 @@ class ScriptedEngine:
                 self._arrived.clear()
                 await self._arrived.wait()
                 due = loop.time()
-            self._tick(loop.time())
+            self._tick(due)
             # Ticks keep to their grid; those that were missed are not made up for one by one.
             due = max(due + tick, loop.time())
             await asyncio.sleep(due - loop.time())
@@ -228,13 +230,14 @@ class ScriptedEngine:
         """Emit what is due for one request."""
         if not running.prefilled:
             running.prefilled = True
+            running.first_due = now  # all are in step with the ticks: one token each, however late a tick is
             found = self._cache.match(running.salt, running.ids)
             running.cached = found - found % self._card.page
             self._cache.insert(running.salt, running.ids)
         if running.sampling is None:
             self._finish(running, FinishReason.LENGTH)
             return
-        due = min(int((now - running.first_due) * self._pace) + 1, running.sampling.max_tokens)
+        due = min(int((now - running.first_due) * self._pace + _ROUNDING) + 1, running.sampling.max_tokens)
         while running.finish is None and len(running.answer) < due:
             finish = running.write()
             if finish is not None:

@@ -89,8 +89,13 @@ class Turns(Protocol):
         """
         ...
 
-    async def claim(self, engine_id: str, *, lease: float, shard: int | None = None) -> Response | None:
-        """Take the oldest waiting job (of one shard or any) for `lease` seconds, or None. Its claim number grows."""
+    async def claim(
+        self, engine_id: str, *, lease: float, most: int = 1, shard: int | None = None
+    ) -> list[Response]:
+        """Take the oldest waiting jobs (of one shard or any) for `lease` seconds. Their claim numbers grow.
+
+        At most `most`; fewer where others may want some, none only if nothing waits.
+        """
         ...
 
     async def renew(self, engine_id: str, response_ids: Sequence[str], *, lease: float) -> list[str]:

@@ -62,7 +62,7 @@ class FakeEngine:
 
     async def _claim(self) -> Response | None:
         if not isinstance(self.store, MemoryStore):
-            return await self.store.turns.claim("eng_1", lease=60)
+            return next(iter(await self.store.turns.claim("eng_1", lease=60)), None)
         if not self.store.waiting:
             return None
         response_id = self.store.waiting.pop(0)

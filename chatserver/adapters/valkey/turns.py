@@ -13,10 +13,15 @@ from chatserver.adapters.valkey.scripts import Command, script
 from chatserver.domain.ids import SHARDS
 from chatserver.domain.response import Outcome, Response
 from chatserver.domain.tape import Interrupted, Record
+from chatserver.errors import Unavailable
 from chatserver.ports.turns import MAX_RUNNING, Begun, NewTurn
 
 REAP_STEP = 500
 """Jobs that one call of the put-back script takes from a shard when their leases ran out."""
+CLAIM_STEP = 16
+"""Jobs that one claim takes at most: each brings its whole request."""
+CLAIM_SHARE = 8
+"""A claim takes this part of what waits at most, so that the engines beside it get theirs."""
 _INTERRUPTED = frames.encode_body(Interrupted())
 
 
@@ -112,21 +117,34 @@ class ValkeyTurns:
             raise error
         return codec.decode_response(response_id, rest[0])
 
-    async def claim(self, engine_id: str, *, lease: float, shard: int | None = None) -> Response | None:
+    async def claim(
+        self, engine_id: str, *, lease: float, most: int = 1, shard: int | None = None
+    ) -> list[Response]:
         """See `Turns.claim`. Of any shard: lengths first, then the shards that have jobs, in turn.
 
-        A claim whose answer was lost is not sent again: its job comes back when the lease runs out.
+        A claim whose answer was lost is not sent again: its jobs come back when the lease runs out.
         """
-        for candidate in [shard] if shard is not None else await self._busy_shards():
+        found: list[Response] = []
+        shards, waiting = ([shard], most) if shard is not None else await self._busy_shards()
+        most = min(most, CLAIM_STEP, max(1, waiting // CLAIM_SHARE))
+        for candidate in shards:
             names = keys.queue(candidate)
             command = script("claim").command(
-                (names.jobs, names.leases), engine_id, steps.milliseconds(lease), names.responses
+                (names.jobs, names.leases),
+                *(engine_id, steps.milliseconds(lease), names.responses, most - len(found)),
             )
-            taken = await self._client.run(candidate, command, again=False)
-            if taken is not None:
+            try:
+                taken = await self._client.run(candidate, command, again=False)
+            except Unavailable:
+                if not found:
+                    raise
+                break  # those are held; the next claim meets the fault again
+            if taken:
                 self._served = candidate
-                return codec.decode_response(taken[0].decode(), taken[1])
-        return None
+            found += [codec.decode_response(name.decode(), fields) for name, fields in taken]
+            if len(found) >= most:
+                break
+        return found
 
     async def renew(self, engine_id: str, response_ids: Sequence[str], *, lease: float) -> list[str]:
         """See `Turns.renew`."""
@@ -209,10 +227,14 @@ class ValkeyTurns:
     async def _lengths(self) -> list[int]:
         return await self._client.pipeline([(s, ("ZCARD", keys.queue(s).jobs)) for s in range(SHARDS)])
 
-    async def _busy_shards(self) -> list[int]:
-        """Return the shards with waiting jobs, beginning behind the last one served so that none is favoured."""
+    async def _busy_shards(self) -> tuple[list[int], int]:
+        """Return the shards with waiting jobs, and how many jobs wait.
+
+        They begin behind the last one served, so that none is favoured.
+        """
         lengths = await self._lengths()
-        return [shard for i in range(SHARDS) if lengths[shard := (self._served + 1 + i) % SHARDS]]
+        busy = [shard for i in range(SHARDS) if lengths[shard := (self._served + 1 + i) % SHARDS]]
+        return busy, sum(lengths)
 
     async def _put_back(self, engine_id: str) -> list[int]:
         def ask(shard: int) -> tuple[int, Command]:

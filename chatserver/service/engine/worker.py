@@ -150,12 +150,13 @@ class Worker:
             await self._wait_for_work()
 
     async def _claim_all(self) -> None:
-        while self._places > 0 and not self._draining:
-            response = await self._parts.turns.claim(self._engine_id, lease=self._limits.lease)
-            if response is None:
+        while (places := self._places) > 0 and not self._draining:
+            claimed = await self._parts.turns.claim(self._engine_id, lease=self._limits.lease, most=places)
+            if not claimed:
                 self._let_go_on()
                 return
-            self._begin(response)
+            for response in claimed:
+                self._begin(response)
 
     @property
     def _places(self) -> int:

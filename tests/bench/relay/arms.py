@@ -31,7 +31,7 @@ class Ours:
     def __init__(self, folder: Path, rate: float, streams: int, niceness: int) -> None:
         settings = {
             "SCRIPTED_TOKENS_PER_SECOND": str(rate),
-            "SCRIPTED_TTFT_MS": "20",
+            "SCRIPTED_TTFT_MS": "0",  # as stock's stub
             "CHATSERVER_MAX_RUNNING": str(streams),
             "CHATSERVER_QUEUE_BOUND": str(streams),
         }

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from engine.cpu import vision_shim
@@ -34,23 +34,23 @@ class Request:
     id: str
     prompt: int
     tokens: int
-    first: float = field(default_factory=time.monotonic)
+    first: float = 0.0
     sent: int = 0
 
 
 class Stub:
-    """Emits what is due of every request, one batch a step, as a scheduler does."""
+    """Emits what is due of every request, one batch a step and from its first step on, as a scheduler does."""
 
     def __init__(self, rate: float, ids: list[int]) -> None:
         self._rate, self._ids = rate, ids
         self.requests: dict[str, Request] = {}
 
-    def step(self) -> Any:
-        """Return the batch that is due, or None."""
-        now = time.monotonic()
+    def step(self, now: float) -> Any:
+        """Return the batch that is due at `now`, when the step was to be, or None."""
         batch: list[tuple[Request, list[int]]] = []
         for request in list(self.requests.values()):
-            due = min(int((now - request.first) * self._rate) + 1, request.tokens)
+            request.first = request.first or now
+            due = min(int((now - request.first) * self._rate + 1e-6) + 1, request.tokens)
             if due > request.sent:
                 batch.append((request, [self._ids[i % len(self._ids)] for i in range(request.sent, due)]))
                 request.sent = due
@@ -121,7 +121,7 @@ def run_stub(server_args: Any, port_args: Any, *rest: Any) -> None:
                     stub.requests[one.rid] = Request(
                         one.rid, len(one.input_ids), one.sampling_params.max_new_tokens
                     )
-        if (output := stub.step()) is not None:
+        if (output := stub.step(due)) is not None:
             sock_send(detokenizer, output)
         due = max(due + 1 / rate, time.monotonic())
         time.sleep(max(0.0, due - time.monotonic()))

@@ -10,8 +10,9 @@ import pytest
 from chatserver.adapters.valkey import ValkeyStore, keys
 from chatserver.adapters.valkey import turns as turns_module
 from chatserver.adapters.valkey.client import Client
-from chatserver.domain.ids import SHARDS
+from chatserver.domain.ids import SHARDS, shard_of
 from chatserver.domain.response import Status
+from chatserver.errors import Unavailable
 from tests.chatserver.adapters.things import (
     SHARD,
     TENANT,
@@ -30,8 +31,8 @@ async def test_jobs_are_claimed_oldest_first(store: ValkeyStore) -> None:
     first = await claim(store)
     assert first == replace(made[0].response, status=Status.IN_PROGRESS, claim=1, owner="eng-a")
     assert [(await claim(store)).id for _ in range(2)] == [new.response.id for new in made[1:]]
-    assert await store.turns.claim("eng-a", lease=30, shard=SHARD) is None
-    assert await store.turns.claim("eng-a", lease=30) is None
+    assert await store.turns.claim("eng-a", lease=30, shard=SHARD) == []
+    assert await store.turns.claim("eng-a", lease=30) == []
     assert await store.turns.waiting() == 0
 
 
@@ -40,7 +41,7 @@ async def test_a_claim_of_any_shard_finds_all(store: ValkeyStore) -> None:
     for new in made:
         await begin(store, new)
     found = [await store.turns.claim("eng-a", lease=30) for _ in made]
-    assert {response.id for response in found if response} == {new.response.id for new in made}
+    assert {response.id for (response,) in found} == {new.response.id for new in made}
 
 
 async def test_how_many_are_before_a_job_is_what_engines_then_claim(store: ValkeyStore) -> None:
@@ -57,9 +58,47 @@ async def test_how_many_are_before_a_job_is_what_engines_then_claim(store: Valke
 
 
 async def claim_any(store: ValkeyStore):
-    found = await store.turns.claim("eng-a", lease=30)
-    assert found is not None
+    (found,) = await store.turns.claim("eng-a", lease=30)
     return found
+
+
+async def test_one_claim_takes_a_part_of_what_waits(store: ValkeyStore) -> None:
+    """An eighth, so that other engines get theirs; of shards in turn; never more than was asked for."""
+    made = [turn(shard=shard % 3) for shard in range(40)]
+    for new in made:
+        await begin(store, new, 100)
+    taken = [await store.turns.claim("eng-a", lease=30, most=most) for most in (100, 3, 100, 1)]
+    assert [len(found) for found in taken] == [5, 3, 4, 1]
+    while found := await store.turns.claim("eng-a", lease=30, most=100):
+        taken.append(found)
+    assert max(map(len, taken)) == 5 and len(taken[-1]) == 1
+    claimed = [response for found in taken for response in found]
+    assert {(response.claim, response.owner) for response in claimed} == {(1, "eng-a")}
+    for shard in range(3):
+        asked = [new.response.id for new in made if shard_of(new.response.id) == shard]
+        assert [response.id for response in claimed if shard_of(response.id) == shard] == asked
+
+
+async def test_what_was_claimed_before_the_store_went_away_is_kept(
+    store: ValkeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second shard's answer is lost: the first one's jobs are ours, and are not waited out."""
+    for shard in (1, 2):
+        for _ in range(8):
+            await begin(store, turn(shard=shard), 100)
+    run, lost = store.turns._client.run, []
+
+    async def broken(shard, command, **options):
+        if not lost and shard == 2 and options:
+            lost.append(shard)
+            raise Unavailable("lost")
+        return await run(shard, command, **options)
+
+    monkeypatch.setattr(store.turns._client, "run", broken)
+    monkeypatch.setattr(turns_module, "CLAIM_SHARE", 1)
+    assert [shard_of(response.id) for response in await store.turns.claim("a", lease=30, most=16)] == [1] * 8
+    assert lost == [2]
+    assert [shard_of(response.id) for response in await store.turns.claim("a", lease=30, most=16)] == [2] * 8
 
 
 async def test_two_engines_racing_get_disjoint_jobs(store: ValkeyStore, server_url: str) -> None:
@@ -71,9 +110,9 @@ async def test_two_engines_racing_get_disjoint_jobs(store: ValkeyStore, server_u
 
     async def work(own: ValkeyStore, engine: str) -> list[str]:
         taken = []
-        while response := await own.turns.claim(engine, lease=30):
-            assert (response.claim, response.owner) == (1, engine)
-            taken.append(response.id)
+        while claimed := await own.turns.claim(engine, lease=30, most=4):
+            assert {(response.claim, response.owner) for response in claimed} == {(1, engine)}
+            taken += [response.id for response in claimed]
         return taken
 
     shares = await asyncio.gather(*(work(s, f"eng-{i}") for i, s in enumerate([store, other] * 3)))

@@ -23,8 +23,7 @@ async def test_scripts_are_brought_to_a_server_that_lacks_them(store: ValkeyStor
     await client.run(0, ("SCRIPT", "FLUSH"))
     new = turn()
     await store.turns.begin(new, queue_bound=BOUND)
-    claimed = await store.turns.claim("eng-a", lease=30)
-    assert claimed is not None
+    (claimed,) = await store.turns.claim("eng-a", lease=30)
     await client.run(0, ("SCRIPT", "FLUSH"))
     watch = script("watch").command(("chat:{s03}:r:x",), "web", 1, 9)
     replies = await client.pipeline([(SHARD, ("INCR", "chat:{s03}:n")), (SHARD, watch), (0, ("PING",))])

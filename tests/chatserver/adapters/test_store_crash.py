@@ -18,8 +18,7 @@ async def test_acknowledged_appends_survive_kill_9() -> None:
         store = await ValkeyStore.open(running.url)
         new = first_turn()
         await store.turns.begin(new, queue_bound=BOUND)
-        claimed = await store.turns.claim("eng-a", lease=0.5)
-        assert claimed is not None
+        (claimed,) = await store.turns.claim("eng-a", lease=0.5)
         await store.tapes.commit([opening(claimed)])
         acknowledged = 4
 
@@ -53,8 +52,8 @@ async def _comes_back(store: ValkeyStore) -> str:
     async with asyncio.timeout(5):
         while not await store.turns.reap():
             await asyncio.sleep(0.02)
-    again = await store.turns.claim("eng-b", lease=30)
-    assert again is not None and again.claim == 2
+    (again,) = await store.turns.claim("eng-b", lease=30)
+    assert again.claim == 2
     return again.id
 
 

@@ -106,12 +106,13 @@ class Jobs(RuleBasedStateMachine):
     @rule(engine=st.sampled_from(ENGINES), anywhere=st.booleans())
     def claim(self, engine: str, anywhere: bool) -> None:
         shard = None if anywhere else SHARD
-        claimed = self.run(self.store.turns.claim(engine, lease=60, shard=shard))
+        found = self.run(self.store.turns.claim(engine, lease=60, shard=shard))
         if not self.waiting:
-            assert claimed is None
+            assert found == []
             return
         job = self.waiting[0]
-        assert claimed is not None and claimed.id == job.new.response.id
+        (claimed,) = found
+        assert claimed.id == job.new.response.id
         job.claim += 1
         job.owner, job.status = engine, Status.IN_PROGRESS
         assert (claimed.claim, claimed.owner, claimed.stop_asked) == (job.claim, engine, job.stop_asked)

@@ -31,8 +31,7 @@ def cluster() -> Iterator[RunningCluster]:
 async def running(store: ValkeyStore) -> Response:
     """A response that an engine has claimed and begun to write."""
     await store.turns.begin(turn(shard=SHARD), queue_bound=BOUND)
-    claimed = await store.turns.claim("eng-a", lease=60, shard=SHARD)
-    assert claimed is not None
+    (claimed,) = await store.turns.claim("eng-a", lease=60, shard=SHARD)
     assert (await store.tapes.commit([opening(claimed)]))[0].ok
     return claimed
 

@@ -37,7 +37,7 @@ async def test_a_waiting_job_is_cancelled_at_once(store: ValkeyStore) -> None:
     assert await store.turns.stop(TENANT, new.response.id, NOW + 9) == stopped
     assert await store.turns.get(TENANT, new.response.id) == stopped
     assert (await store.tapes.read(new.response.id, 1)) == [Record(2, Ended(expected))]
-    assert await store.turns.claim("eng-a", lease=30) is None
+    assert await store.turns.claim("eng-a", lease=30) == []
     assert await texts(store, new.response.conversation) == ["hello"]
     await begin(store, turn(new.response.conversation, parent=new.items[0].id, exclusive=True))
 

@@ -32,8 +32,7 @@ REFUSED = Appended(ok=False, stop_asked=False)
 async def running(store: ValkeyStore, shard: int = SHARD) -> Response:
     """A response that an engine has just claimed."""
     await store.turns.begin(turn(shard=shard), queue_bound=1000)
-    claimed = await store.turns.claim("eng-a", lease=30, shard=shard)
-    assert claimed is not None
+    (claimed,) = await store.turns.claim("eng-a", lease=30, shard=shard)
     return claimed
 
 
@@ -103,8 +102,8 @@ async def test_an_old_claim_is_fenced_off(store: ValkeyStore) -> None:
     old = await running(store)
     await store.tapes.commit([opening(old)])
     assert await store.turns.release("eng-a") == 1
-    new = await store.turns.claim("eng-b", lease=30, shard=SHARD)
-    assert new is not None and (new.id, new.claim) == (old.id, 2)
+    (new,) = await store.turns.claim("eng-b", lease=30, shard=SHARD)
+    assert (new.id, new.claim) == (old.id, 2)
     results = await store.tapes.commit([delta(old, 5, "stale"), delta(new, 6, "fresh")])
     assert results == [REFUSED, OK]
     assert await store.tapes.commit([opening(old)]) == [REFUSED]

@@ -93,8 +93,8 @@ def delta(response: Response, first: int, *pieces: str) -> Append:
 async def answered(store: ValkeyStore, new: NewTurn, text: str = "hi") -> Response:
     """Begin a turn, have it claimed and finished; return the response as it is then."""
     await store.turns.begin(new, queue_bound=BOUND)
-    claimed = await store.turns.claim("eng-a", lease=30, shard=SHARD)
-    assert claimed is not None and claimed.id == new.response.id
+    (claimed,) = await store.turns.claim("eng-a", lease=30, shard=SHARD)
+    assert claimed.id == new.response.id
     outcome = outcome_of(claimed, text)
     assert (await store.tapes.commit([opening(claimed)]))[0].ok
     ids = {new.items[0].id: (1, 2), claimed.item_id: (3, 4)} if new.items else {}
@@ -107,8 +107,7 @@ async def begin(store: ValkeyStore, new: NewTurn, bound: int = BOUND) -> Begun:
 
 
 async def claim(store: ValkeyStore, engine: str = "eng-a", lease: float = 30.0) -> Response:
-    claimed = await store.turns.claim(engine, lease=lease, shard=SHARD)
-    assert claimed is not None
+    (claimed,) = await store.turns.claim(engine, lease=lease, shard=SHARD)
     return claimed
 
 

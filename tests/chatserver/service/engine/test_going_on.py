@@ -197,7 +197,7 @@ async def test_a_slow_first_answer_still_gets_the_head(store):
             while not await store.registry.models():
                 await asyncio.sleep(0.005)
         first, _ = await chat.respond(TENANT, parse({"input": "Hi", **ASK, "n": 2}), watch=False)
-        held = await store.turns.claim("eng_of_nobody", lease=1.5)
+        (held,) = await store.turns.claim("eng_of_nobody", lease=1.5)
         assert held.id == first.id
         async with worker(store, engine, lease=0.3):
             (sibling,) = first.siblings
