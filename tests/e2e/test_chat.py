@@ -51,6 +51,8 @@ def terminal(environment):
             dimensions=(24, 80),
             encoding="utf-8",
             timeout=20,
+            # it is inherited as ignored where the tests run under nohup
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
         opened.append(chat)
         chat.expect("/help")
