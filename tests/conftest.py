@@ -24,6 +24,7 @@ GROUPS = {
         "tests/e2e/test_reuse.py",
         "tests/e2e/test_scheduler_killed.py",
         "tests/e2e/test_starts.py",
+        "tests/web/test_page_sglang.py",
     ),
     "programs": ("tests/e2e/",),
     "stores": ("tests/chatserver/adapters/",),
