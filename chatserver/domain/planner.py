@@ -180,12 +180,14 @@ def plan_next(
 
 
 def expected_message(segments: Sequence[Segment], room: int) -> int:
-    """Return how many tokens the next user message may well have: the longest of the newest ones.
+    """Return how many tokens the next user message may well have: half as many again as the longest of the newest ones.
 
-    At most a quarter of `room`, so that one pasted file does not empty the window for the turns after it.
+    One in nine is longer than the eight before it, and at the end of the window it would cut in its own turn. At most
+    a quarter of `room`, so that one pasted file does not empty the window for the turns after it.
     """
     lengths = [segment.length for segment in segments if segment.role is Role.USER]
-    return min(max(lengths[-EXPECTED_FROM:], default=0), max(room, 0) // 4)
+    longest = max(lengths[-EXPECTED_FROM:], default=0)
+    return min(longest + longest // 2, max(room, 0) // 4)
 
 
 def prompt_limit(window: Window, policy: Policy, base: int) -> int:

@@ -176,7 +176,7 @@ async def test_it_is_listed_and_goes_with_what_it_covers(role, store):
 async def test_a_fork_takes_it_along(role, store):
     """Its next turn is sent the same summary behind the head, to the id, whatever becomes of the original."""
     chat, engine, parts = role
-    turns = await talk(chat, store, parts, 8)
+    turns = await talk(chat, store, parts, 9)
     conversation, summary = turns[0].conversation, turns[-1].outcome.ledger.summary
     kept = await store.conversations.some(TENANT, conversation, [summary])
     fork = await chat.tree.fork(TENANT, conversation, None, None)

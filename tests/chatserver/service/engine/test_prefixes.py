@@ -198,7 +198,7 @@ async def test_no_turn_pays_for_a_truncation(store):
 async def test_in_company_a_cut_is_made_turns_before_it_moves(store, company):
     """Bit by bit, none of it twice; alone nothing is made that may turn out to be in vain."""
     auto = {"truncation": Truncation.AUTO}
-    async with scripted(context=1024) as engine, worker(store, engine) as role:
+    async with scripted(context=2048) as engine, worker(store, engine) as role:
         response = await run_turn(store, first_turn("x " * 20, **auto))
         told, made = None, []
         while response.outcome.ledger.next_cut is None:
