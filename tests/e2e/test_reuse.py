@@ -103,7 +103,8 @@ def test_what_is_told_of_the_cache_is_so(web):
     assert gone["freed_tokens"] > 0 and held > 30
     assert cache_of(web, fork)["warm_tokens"] == held, "the fork still holds what they share"
     assert web.get(f"/conversations/{made}/cache").status_code == 404
-    assert web.delete(f"/conversations/{fork}").json()["freed_tokens"] > 100
+    # all but the head, which other conversations share
+    assert web.delete(f"/conversations/{fork}").json()["freed_tokens"] > held - 30
 
 
 @pytest.mark.parametrize("sign", ["typing", "opening"])

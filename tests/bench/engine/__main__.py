@@ -46,8 +46,9 @@ class Arm:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            # For every arm: where other programs want the cores too, threads that spin cost most of the speed.
-            env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
+            # Where other programs want the cores too, threads that spin cost most of the speed; llama.cpp, whose
+            # server ends with its question, loses most of its own when they sleep.
+            env=dict(os.environ) if name == goals.LLAMA else {"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
         )
         self._answer()
         self.start_seconds = time.perf_counter() - begin
