@@ -1,4 +1,4 @@
-"""Starts a private store for tests: `with running_store() as store: … await ValkeyStore.open(store.url)`."""
+"""Starts a private store for tests: `async with empty_store() as store:`, or the process alone with `running_store`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from chatserver.adapters.embedded import EmbeddedStore, prepare
+from chatserver.adapters.valkey import ValkeyStore
 
 READY_WITHIN = 20.0
 
@@ -88,6 +89,17 @@ def running_store(binary: Path | None = None) -> Iterator[RunningStore]:
             yield store
         finally:
             store.close()
+
+
+@asynccontextmanager
+async def empty_store() -> AsyncIterator[ValkeyStore]:
+    """A private store and the adapter on it, until the block ends."""
+    with running_store() as running:
+        store = await ValkeyStore.open(running.url)
+        try:
+            yield store
+        finally:
+            await store.close()
 
 
 def _answers(path: Path) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import signal
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,6 @@ import uvloop
 
 from chatserver.app import loading
 from chatserver.app import store as stores
-from chatserver.domain.ids import ENTROPY_BYTES, new_id
 from chatserver.errors import StartupError, Unavailable
 from chatserver.service.engine.abandoned import Abandoned
 from chatserver.service.engine.compaction import Compactor
@@ -23,6 +21,7 @@ from chatserver.service.engine.salt import salts
 from chatserver.service.engine.tape_writer import TapeWriter
 from chatserver.service.engine.turn import TurnParts
 from chatserver.service.engine.worker import Worker, WorkerLimits
+from chatserver.service.fresh import fresh_id
 from chatserver.service.supervision import profiles
 from chatserver.service.supervision.child import START_REFUSED
 from chatserver.settings import Settings
@@ -53,7 +52,7 @@ def run(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings, ranks: Ranks | None) -> None:
-    engine_id = settings.engine_id or new_id("eng", 0, secrets.token_bytes(ENTROPY_BYTES))
+    engine_id = settings.engine_id or fresh_id("eng", 0)
     async with stores.opened(settings) as store:
         try:
             engine = await loading.load(settings, store.registry, engine_id, ranks)

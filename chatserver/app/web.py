@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import signal
 from collections.abc import Iterator
 
@@ -13,7 +12,7 @@ import uvloop
 
 from chatserver.adapters.valkey import ValkeyStore
 from chatserver.app import store as stores
-from chatserver.domain.ids import ENTROPY_BYTES, new_id
+from chatserver.service.fresh import fresh_id
 from chatserver.service.supervision.listening import listen
 from chatserver.service.web.chat import Chat
 from chatserver.service.web.feeds import Feeds
@@ -34,7 +33,7 @@ def run(settings: Settings) -> None:
 async def _serve(settings: Settings) -> None:
     prices = Prices.read(settings.prices)
     async with stores.opened(settings) as store:
-        hub = Hub(store.tapes, store.signals, new_id("web", 0, secrets.token_bytes(ENTROPY_BYTES)))
+        hub = Hub(store.tapes, store.signals, fresh_id("web", 0))
         chat = chat_on(store, hub, settings, prices)
         app = create_app(chat, hub, store.registry, settings, access=store.access, accounts=store.accounts)
         listener = listen(settings, stored_keys=await store.access.any())

@@ -125,8 +125,10 @@ class ValkeyTurns:
         A claim whose answer was lost is not sent again: its jobs come back when the lease runs out.
         """
         found: list[Response] = []
-        shards, waiting = ([shard], most) if shard is not None else await self._busy_shards()
-        most = min(most, CLAIM_STEP, max(1, waiting // CLAIM_SHARE))
+        most, shards = min(most, CLAIM_STEP), [shard]
+        if shard is None:
+            shards, waiting = await self._busy_shards()
+            most = min(most, max(1, waiting // CLAIM_SHARE))
         for candidate in shards:
             names = keys.queue(candidate)
             command = script("claim").command(

@@ -7,17 +7,17 @@ the id, what was sent the first time. Greedy and seeded answers must then be the
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from dataclasses import dataclass, replace
 
-from chatserver.domain.ids import ENTROPY_BYTES, new_id, shard_of
+from chatserver.domain.ids import shard_of
 from chatserver.domain.response import Params, Response
 from chatserver.domain.tape import Delta
 from chatserver.errors import ChatServerError, NotFound, Unavailable
 from chatserver.ports.conversations import Conversations
 from chatserver.ports.tapes import Tapes
 from chatserver.ports.turns import NewTurn, Turns
+from chatserver.service.fresh import fresh_id
 from chatserver.wire.errors import from_failure
 
 TIMEOUT = 600.0
@@ -71,12 +71,12 @@ def _job(original: Response, tokens: int) -> Response:
     shard = shard_of(original.id) or 0
     now = time.time()
     return Response(
-        id=new_id("resp", shard, secrets.token_bytes(ENTROPY_BYTES)),
+        id=fresh_id("resp", shard),
         tenant=original.tenant,
         params=replace(original.params, replay_of=original.id, max_output_tokens=tokens),
         created_at=int(now),
         accepted_at=now,
-        item_id=new_id("msg", shard, secrets.token_bytes(ENTROPY_BYTES)),
+        item_id=fresh_id("msg", shard),
         stored=False,
     )
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import secrets
 import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
-from chatserver.domain.ids import ENTROPY_BYTES, new_id
 from chatserver.ports.registry import EngineReport, EngineState
+from chatserver.service.fresh import fresh_id
 from chatserver.service.supervision.child import Death, Launch, Progress, Role
 from chatserver.service.supervision.listening import reachable
 from chatserver.settings import Settings, environment
@@ -55,7 +54,7 @@ def engine_role(
     """
 
     def launch() -> Launch:
-        identity = new_id("eng", 0, secrets.token_bytes(ENTROPY_BYTES))
+        identity = fresh_id("eng", 0)
         return replace(_launch("engine", replace(settings, engine_id=identity)), identity=identity)
 
     async def probe(identity: str) -> Progress:

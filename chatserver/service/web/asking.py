@@ -25,8 +25,8 @@ from chatserver.errors import (
 )
 from chatserver.ports.registry import ServedModel
 from chatserver.ports.turns import NewTurn, Turns
+from chatserver.service.fresh import fresh_id
 from chatserver.service.web.admission import Payer, estimate
-from chatserver.service.web.fresh import fresh_id
 from chatserver.service.web.models import Models, with_defaults
 from chatserver.service.web.places import Spot, Spots, chain, title_of
 from chatserver.service.web.prices import Prices

@@ -21,11 +21,11 @@ from chatserver.ports.conversations import Conversations
 from chatserver.ports.registry import Registry
 from chatserver.ports.tapes import Tapes
 from chatserver.ports.turns import Turns
+from chatserver.service.fresh import fresh_id
 from chatserver.service.web.admission import NOBODY, Payer
 from chatserver.service.web.asking import Asking
 from chatserver.service.web.counting import Counting
 from chatserver.service.web.feeds import Feeds
-from chatserver.service.web.fresh import fresh_id
 from chatserver.service.web.hub import Hub
 from chatserver.service.web.listing import Listing
 from chatserver.service.web.models import Models

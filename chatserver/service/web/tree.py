@@ -10,7 +10,7 @@ from chatserver.domain.ids import answer_of, shard_of, summary_id
 from chatserver.domain.item import Conversation, Item, StoredItem
 from chatserver.errors import NotFound
 from chatserver.ports.conversations import Conversations
-from chatserver.service.web.fresh import fresh_id
+from chatserver.service.fresh import fresh_id
 from chatserver.wire.commands import Page
 
 

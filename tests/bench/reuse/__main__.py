@@ -29,10 +29,11 @@ from tests.bench.report import keep, table
 from tests.bench.reuse.amid import amid
 from tests.bench.reuse.arms import Arm, Scene, chosen
 from tests.bench.reuse.driver import Conversing
-from tests.bench.reuse.engines import CONTEXT, DATA, MODEL, empty_store, started
+from tests.bench.reuse.engines import CONTEXT, DATA, MODEL, started
 from tests.bench.reuse.figures import HEADER, TIMES, Figures, Goal, amid_goals, goals
 from tests.bench.reuse.recording import Recording
 from tests.bench.reuse.talk import Step, from_file, seeded, write_file
+from tests.stores import empty_store
 
 THINK = 4.0
 SEED = 20_261_122

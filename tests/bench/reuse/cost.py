@@ -23,10 +23,11 @@ from chatserver.domain.response import Truncation
 from chatserver.service.engine.prefixes import Prefixes
 from tests.bench.foreign import Foreign
 from tests.bench.report import keep, percentile, table
-from tests.bench.reuse.engines import CONTEXT, DATA, MODEL, empty_store, started
+from tests.bench.reuse.engines import CONTEXT, DATA, MODEL, started
 from tests.bench.reuse.figures import MAX_IDLE_COST
 from tests.bench.reuse.talk import WORDS, seeded
 from tests.chatserver.service.engine_role import ended, first_turn, next_turn, worker
+from tests.stores import empty_store
 
 BLOCK, SETTLED = 15.0, 3.0
 """Seconds of a block, and those at its beginning whose turns do not count: they may owe something to the last one."""

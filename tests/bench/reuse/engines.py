@@ -7,9 +7,6 @@ import contextlib
 import os
 from pathlib import Path
 
-from chatserver.adapters.valkey import ValkeyStore
-from tests.stores import running_store
-
 DATA = Path(os.environ.get("CHATSERVER_TEST_DATA") or Path(__file__).parents[3] / ".data")
 MODEL = "smollm2-135m-instruct"
 CONTEXT = 1024
@@ -43,14 +40,3 @@ async def started(model: str, data_dir: Path, context: int, page: int, conversat
         yield engine
     finally:
         await engine.close()
-
-
-@contextlib.asynccontextmanager
-async def empty_store():
-    """Start a store of its own."""
-    with running_store() as running:
-        store = await ValkeyStore.open(running.url)
-        try:
-            yield store
-        finally:
-            await store.close()

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 from chatserver.domain.ids import ENTROPY_BYTES, TIME_BYTES, new_id, shard_of, time_of, timed
-from chatserver.service.web.fresh import fresh_id
+from chatserver.service.fresh import fresh_id
 
 
 def test_ids_sort_by_when_they_were_made():

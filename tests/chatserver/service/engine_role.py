@@ -143,6 +143,21 @@ async def run_turn(store: ValkeyStore, turn: NewTurn) -> Response:
     return await ended(store, begun.response_id)
 
 
+async def outlived(store: ValkeyStore, turn: NewTurn, *, fail_after: int) -> Response:
+    """Begin a turn and wait for its end, which three engines do not live to see: each fails after so many tokens."""
+    await store.turns.begin(turn, queue_bound=100)
+    for _ in range(3):
+        async with (
+            scripted(fail_after=fail_after) as engine,
+            worker(store, engine, lease=0.3),
+            asyncio.timeout(20),
+        ):
+            while not engine._lost:
+                await asyncio.sleep(0.01)
+    async with scripted() as engine, worker(store, engine):
+        return await ended(store, turn.response.id)
+
+
 async def at_rest(role: Worker, timeout: float = 60.0) -> None:
     """Wait until no turn is under way (one wants idle work after its end is stored) and no idle work is left."""
     async with asyncio.timeout(timeout):

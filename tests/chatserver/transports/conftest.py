@@ -21,6 +21,7 @@ from chatserver.transports.connections import ServerConfig
 from chatserver.transports.http import create_app
 from tests.chatserver.transports.keyed import PRICES
 from tests.fakes import MODEL, FakeEngine, MemoryStore
+from tests.stores import empty_store
 
 
 @dataclass
@@ -92,15 +93,8 @@ async def opened_store(kind: str):
     if kind == "memory":
         yield MemoryStore()
         return
-    from chatserver.adapters.valkey import ValkeyStore
-    from tests.stores import running_store
-
-    with running_store() as running:
-        store = await ValkeyStore.open(running.url)
-        try:
-            yield store
-        finally:
-            await store.close()
+    async with empty_store() as store:
+        yield store
 
 
 @pytest.fixture

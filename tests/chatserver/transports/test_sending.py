@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from chatserver.errors import ChatServerError
+from chatserver.transports import sse
 from chatserver.transports.sending import SLICE, Sending
 
 
@@ -110,3 +112,27 @@ async def test_the_task_can_be_cancelled_from_outside():
     sending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sending
+
+
+class Source:
+    """A reader that keeps whether it was closed."""
+
+    closed = False
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+    def dismiss(self, error: ChatServerError) -> None:
+        raise AssertionError("nobody's key ends here")
+
+
+async def test_an_answer_that_cannot_begin_is_given_up(monkeypatch):
+    """A client that sent two requests and reads nothing of the first one's answer holds no reader for the second."""
+    monkeypatch.setattr(sse, "SEND_TIMEOUT", 0.05)
+    client, source = Client(), Source()
+    client.reads.clear()
+    stream = sse.EventStream(source, parts(b"one"), ticket=None)
+    begun = asyncio.create_task(stream({"type": "http", sse.CONNECTION: client}, None, client.send))
+    await asyncio.wait({begun}, timeout=5)
+    assert isinstance(begun.exception(), TimeoutError)
+    assert source.closed and not client.bodies

@@ -18,7 +18,7 @@ from engine.contract import TokenLogprob
 from engine.scripted_tokenizer import END, ScriptedTokenizer
 from tests.chatserver.service.engine.test_going_on import asked, web_of
 from tests.chatserver.service.engine.test_reasoning import THINKING, events_of
-from tests.chatserver.service.engine_role import ended, run_turn, scripted, stateless, worker
+from tests.chatserver.service.engine_role import outlived, run_turn, scripted, stateless, worker
 
 EMOJI = "🙂".encode().decode("latin-1")
 
@@ -75,13 +75,7 @@ async def test_an_engine_that_dies_loses_none(store):
     async with scripted() as engine, worker(store, engine):
         whole = await run_turn(store, stateless("Hi", **ask))
     turn = stateless("Hi", **ask)
-    await store.turns.begin(turn, queue_bound=100)
-    for _ in range(3):
-        async with scripted(fail_after=17) as engine, worker(store, engine, lease=0.3), asyncio.timeout(20):
-            while not engine._lost:
-                await asyncio.sleep(0.01)
-    async with scripted() as engine, worker(store, engine):
-        response = await ended(store, turn.response.id)
+    response = await outlived(store, turn, fail_after=17)
     assert response.claim > 2
     assert response.outcome.logprobs == whole.outcome.logprobs
     assert on_tape(await store.tapes.read(response.id, -1)) == list(whole.outcome.logprobs[-1])

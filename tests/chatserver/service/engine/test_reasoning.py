@@ -12,7 +12,14 @@ from chatserver.service.engine.written import Written
 from chatserver.service.web.replay import replay
 from chatserver.wire.response_events import ResponseEvents
 from tests.chatserver.service.engine.test_going_on import asked, web_of
-from tests.chatserver.service.engine_role import ended, first_turn, run_turn, scripted, stateless, worker
+from tests.chatserver.service.engine_role import (
+    first_turn,
+    outlived,
+    run_turn,
+    scripted,
+    stateless,
+    worker,
+)
 
 THINKING = {"thinking": True, "ignore_end": False, "max_output_tokens": 400}
 
@@ -91,13 +98,7 @@ async def test_an_answer_goes_on_in_the_middle_of_its_reasoning(store):
     async with scripted() as engine, worker(store, engine):
         whole = await run_turn(store, stateless("Hi", **THINKING))
     turn = stateless("Hi", **THINKING)
-    await store.turns.begin(turn, queue_bound=100)
-    for _ in range(3):
-        async with scripted(fail_after=7) as engine, worker(store, engine, lease=0.3), asyncio.timeout(20):
-            while not engine._lost:
-                await asyncio.sleep(0.01)
-    async with scripted() as engine, worker(store, engine):
-        response = await ended(store, turn.response.id)
+    response = await outlived(store, turn, fail_after=7)
     assert response.outcome.item.parts == whole.outcome.item.parts
     assert response.outcome.usage.reasoning == whole.outcome.usage.reasoning
     assert response.outcome.usage.output == whole.outcome.usage.output
