@@ -125,10 +125,12 @@ class ValkeyTurns:
         A claim whose answer was lost is not sent again: its jobs come back when the lease runs out.
         """
         found: list[Response] = []
-        most, shards = min(most, CLAIM_STEP), [shard]
+        most = min(most, CLAIM_STEP)
         if shard is None:
             shards, waiting = await self._busy_shards()
             most = min(most, max(1, waiting // CLAIM_SHARE))
+        else:
+            shards = [shard]
         for candidate in shards:
             names = keys.queue(candidate)
             command = script("claim").command(
