@@ -1,7 +1,8 @@
 """Limits and accounts of API keys (port `Accounts`).
 
 A bill lies in the shard of its response, because it is written by the step that ends it; the account lies in
-the shard of its tenant. Between the two, settling is made once by a mark: see `settle.lua`.
+the shard of its tenant. Between the two, settling is made once by a mark, which outlives the bill for longer than
+anybody who has read it may still settle it: see `settle.lua`.
 """
 
 from __future__ import annotations
@@ -34,8 +35,11 @@ KEEP = USAGE_MONTHS * 31 * 86400
 """Seconds for which usage and spending are kept."""
 MARK = 7 * 86400
 """Seconds for which a bill that is still there is known to be settled: until the store can be reached again."""
-MARK_AFTER = 600
-"""Seconds for which that is known when the bill is gone, for whoever read it before."""
+SETTLE_WITHIN = 30
+"""Seconds after a bill was read in which it can be settled, by the store's clock; after that it must be read again."""
+MARK_AFTER = 2 * SETTLE_WITHIN
+"""Seconds for which that is known when the bill is gone, for whoever read it before; the servers of a cluster may
+differ by half of them. There is a mark for each answer of that time, so it is short."""
 _COST = "cost:"
 """Prefix of the sums of money; the currency follows."""
 _NOTHING = ("", "", "", "0", "0", "0")
@@ -71,19 +75,21 @@ class ValkeyAccounts:
 
     async def settle(self, key_id: str | None = None) -> int:
         """See `Accounts.settle`."""
-        return await self._settle(await (self._all_bills() if key_id is None else self._bills_of(key_id)))
+        now = await self._now()
+        written = await (self._all_bills() if key_id is None else self._bills_of(key_id))
+        return await self._settle(written, now)
 
     async def review(self, *, early: float = 0.0) -> int:
         """See `Accounts.review`."""
-        now = await self._client.run(keys.REGISTRY_SHARD, ("TIME",))
-        late = int((int(now[0]) + early) * 1000)
+        now = await self._now()
+        late = int((now + early) * 1000)
         asked = [
             (s, ("ZRANGEBYSCORE", keys.payer("", s).holds, "-inf", late, "LIMIT", 0, STEP))
             for s in range(SHARDS)
         ]
         replies = await self._client.pipeline(asked)
         overdue = [(shard, member) for shard, members in enumerate(replies) for member in members]
-        return await self._look_at(overdue, late + int(HOLD * 1000)) if overdue else 0
+        return await self._look_at(overdue, now, late + int(HOLD * 1000)) if overdue else 0
 
     async def used(self, tenant: str, first: str, last: str) -> list[Used]:
         """See `Accounts.used`; in order of day, key, model."""
@@ -111,6 +117,10 @@ class ValkeyAccounts:
         )
         return [int(reply or 0) for reply in replies]
 
+    async def _now(self) -> int:
+        seconds, _ = await self._client.run(keys.REGISTRY_SHARD, ("TIME",))
+        return int(seconds)
+
     async def _all_bills(self) -> list[tuple[str, bytes]]:
         asked: list[tuple[int, Command]] = [
             (s, ("HRANDFIELD", keys.due(s), STEP, "WITHVALUES")) for s in range(SHARDS)
@@ -126,23 +136,26 @@ class ValkeyAccounts:
         replies = await self._client.pipeline([_bill(name) for name in names])
         return [(name, bill) for name, bill in zip(names, replies, strict=True) if bill]
 
-    async def _settle(self, written: Sequence[tuple[str, bytes]]) -> int:
+    async def _settle(self, written: Sequence[tuple[str, bytes]], read_at: int) -> int:
         """Count, then tear up the bills: cut off in between, they are found settled the next time."""
         if not written:
             return 0
+        until = read_at + SETTLE_WITHIN
         read = [(name, *bills.decode(bill)) for name, bill in written]
-        await self._client.pipeline([_settled(*one) for one in read])
+        done = await self._client.pipeline([_settled(*one, until=until) for one in read])
         torn: list[tuple[int, Command]] = []
         marks: list[tuple[int, Command]] = []
-        for name, payer, _ in read:
+        for (name, payer, _), result in zip(read, done, strict=True):
+            if result < 0:
+                continue
             own, shard = shard_of(name) or 0, shard_for(payer.tenant)
             torn.append((own, ("HDEL", keys.due(own), name)))
             marks.append((shard, ("EXPIRE", keys.settled(shard, name), MARK_AFTER)))
         await self._client.pipeline(torn)
         await self._client.pipeline(marks)
-        return len(written)
+        return len(torn)
 
-    async def _look_at(self, overdue: Sequence[tuple[int, bytes]], again_at: int) -> int:
+    async def _look_at(self, overdue: Sequence[tuple[int, bytes]], now: int, again_at: int) -> int:
         """Settle, keep or release each overdue hold: (shard of the key, «key response»)."""
         pairs = [(shard, member, *member.decode().split(" ")) for shard, member in overdue]
         asked: list[tuple[int, Command]] = []
@@ -160,7 +173,7 @@ class ValkeyAccounts:
             else:
                 steps.append((shard, _release(key_id, shard, name, month)))
         await self._client.pipeline(steps)
-        return await self._settle(written) + sum(step[1][0] == "EVALSHA" for step in steps)
+        return await self._settle(written, now) + sum(step[1][0] == "EVALSHA" for step in steps)
 
 
 def _bill(response_id: str) -> tuple[int, Command]:
@@ -173,7 +186,7 @@ def _wanted(key_id: str, hold: Hold) -> tuple[str, int, str | int, str]:
     return hold.response_id, hold.tokens, cost, _member(key_id, hold.response_id, hold.month)
 
 
-def _settled(response_id: str, payer: Bill, usage: Usage) -> tuple[int, Command]:
+def _settled(response_id: str, payer: Bill, usage: Usage, *, until: int) -> tuple[int, Command]:
     shard, day = shard_for(payer.tenant), datetime.fromtimestamp(payer.created_at, UTC)
     place, month = keys.payer(payer.key, shard), day.strftime("%Y-%m")
     names = [place.fields, place.buckets, place.held, place.holds, place.spent + month, place.usage + month]
@@ -183,7 +196,7 @@ def _settled(response_id: str, payer: Bill, usage: Usage) -> tuple[int, Command]
         names,
         *(response_id, _member(payer.key, response_id, month), usage.prompt + usage.output, cost, payer.key),
         *(day.strftime("%Y-%m-%d"), payer.model, usage.prompt, usage.cached, usage.output),
-        *(KEEP, MARK, payer.tenant, payer.price.currency if payer.price else ""),
+        *(KEEP, MARK, payer.tenant, payer.price.currency if payer.price else "", until),
     )
 
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from chatserver.adapters.valkey import keys
+from chatserver.adapters.valkey import accounts, keys
+from chatserver.adapters.valkey.scripts import title
 from chatserver.domain.access import ApiKey, Limits, Scope, digest, key_shard, matches, new_token, parse_token
 from chatserver.domain.money import MAX_AMOUNT, Price
 from chatserver.domain.response import Usage
@@ -255,10 +256,42 @@ async def test_a_settler_that_dies_in_between_changes_nothing(store, client):
     bill = await client.run(shard, ("HGET", keys.due(shard), new.response.id))
     await store.accounts.settle()
     home = key_shard(key.id)
-    assert 0 < await client.run(home, ("TTL", keys.settled(home, new.response.id))) <= 600
+    assert 0 < await client.run(home, ("TTL", keys.settled(home, new.response.id))) <= 60
     await client.run(shard, ("HSET", keys.due(shard), new.response.id, bill))
     assert await store.accounts.settle() == 1
     assert (await store.accounts.used("acme", DAY, DAY))[0].answers == 1
+
+
+async def test_a_settler_that_stood_still_for_minutes_changes_nothing(store, client, monkeypatch):
+    """It has read the bill; meanwhile others settled it, and even the mark that says so is gone."""
+    key = await stored(store)
+    new = paid_turn(key)
+    await begin(store, new)
+    await answer_it(store, new)
+    pipeline = client.pipeline
+
+    async def stood_still(commands, **options):
+        if "settle" in map(title, (command for _, command in commands)):
+            monkeypatch.setattr(client, "pipeline", pipeline)
+            assert await store.accounts.settle() == 1
+            home = key_shard(key.id)
+            assert await client.run(home, ("DEL", keys.settled(home, new.response.id))) == 1
+        return await pipeline(commands, **options)
+
+    monkeypatch.setattr(client, "pipeline", stood_still)
+    monkeypatch.setattr(accounts.ValkeyAccounts, "_now", long_ago(store.accounts))
+    assert await store.accounts.settle() == 0
+    assert (await store.accounts.used("acme", DAY, DAY))[0].answers == 1
+
+
+def long_ago(settler):
+    """A clock whose first look was a minute before the later ones."""
+    now, late = settler._now, iter((2 * accounts.SETTLE_WITHIN,))
+
+    async def look(_self) -> int:
+        return await now() - next(late, 0)
+
+    return look
 
 
 async def test_overdue_holds(store):

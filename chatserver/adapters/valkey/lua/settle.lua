@@ -4,10 +4,13 @@
 -- ARGV   1 response id, 2 member of the shard's holds, 3 tokens used, 4 picos ('' = no price)
 --        5 key id ('' = the answer never began: only give back)
 --        6 day, 7 model, 8 prompt, 9 cached, 10 output tokens, 11 seconds to keep usage, 12 seconds to keep the mark, 13 tenant, 14 currency
--- Result 1 · 0 (nothing was held, or the answer was settled before)
--- One step, and once: the mark and the hold say what has been done. Money is added as whole numbers of 64 bits.
+--        15 the time until which this may be done, server seconds
+-- Result 1 · 0 (nothing was held, or the answer was settled before) · -1 (too late: read the bill again)
+-- One step, and once: the mark and the hold say what has been done. Whoever read the bill so long ago that the mark
+-- may be gone does nothing. Money is added as whole numbers of 64 bits.
 local UNIT, MEMORY = 60000000, 600000000
 local counting = ARGV[5] ~= ''
+if counting and tonumber(redis.call('TIME')[1]) > tonumber(ARGV[15]) then return -1 end
 if counting and not redis.call('SET', KEYS[9], '1', 'NX', 'EX', ARGV[12]) then return 0 end
 
 local hold = redis.call('HGET', KEYS[3], ARGV[1])
