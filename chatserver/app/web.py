@@ -17,6 +17,7 @@ from chatserver.service.supervision.listening import listen
 from chatserver.service.web.chat import Chat
 from chatserver.service.web.feeds import Feeds
 from chatserver.service.web.hub import Hub
+from chatserver.service.web.lookout import Lookout
 from chatserver.service.web.prices import Prices
 from chatserver.settings import Settings
 from chatserver.transports.connections import ServerConfig
@@ -37,7 +38,14 @@ async def _serve(settings: Settings) -> None:
         chat = chat_on(store, hub, settings, prices)
         app = create_app(chat, hub, store.registry, settings, access=store.access, accounts=store.accounts)
         listener = listen(settings, stored_keys=await store.access.any())
-        await _Server(ServerConfig(app, settings), hub).serve(sockets=[listener])
+        lookout = asyncio.create_task(
+            Lookout(store.registry, store.signals, store.turns).run(), name="lookout"
+        )
+        try:
+            await _Server(ServerConfig(app, settings), hub).serve(sockets=[listener])
+        finally:
+            lookout.cancel()
+            await asyncio.gather(lookout, return_exceptions=True)
 
 
 def chat_on(store: ValkeyStore, hub: Hub, settings: Settings, prices: Prices | None = None) -> Chat:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -94,4 +94,11 @@ class Signals(Protocol):
 
     def commands(self, engine_id: str) -> AsyncIterator[Command | None]:
         """Yield wake-ups and questions for all engines, and stops for this one."""
+        ...
+
+    async def listening(self, engine_ids: Sequence[str]) -> Set[str]:
+        """Return which of these engines have a subscription to commands at this moment; a process that died has none.
+
+        Raises Unavailable, also if only a part of the store could be asked.
+        """
         ...

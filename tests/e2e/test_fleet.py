@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 
 import httpx
 import pytest
@@ -18,6 +19,8 @@ ANSWERS = 24
 PLACES = 4
 """So few that both engines have to take their half of the answers."""
 TOKENS = 240
+SOON = 2.0
+"""Seconds within which readers are told that their engine is gone."""
 ASK = {
     "model": "scripted",
     "temperature": 0,
@@ -86,7 +89,7 @@ async def test_a_rolling_restart_under_load_loses_no_token(fleet):
 
 
 async def test_a_killed_engine_is_taken_over_by_another_one(fleet):
-    """No supervisor releases its jobs: the lease runs out, and the other engine goes on with the same numbers."""
+    """No supervisor sees it die: a web process does, readers are told, and the other engine goes on."""
     web = fleet.start("web")
     first, second = (fleet.start("engine", CHATSERVER_MAX_RUNNING=str(PLACES)) for _ in range(2))
     await asyncio.to_thread(fleet.wait_ready, web, 2)
@@ -94,7 +97,10 @@ async def test_a_killed_engine_is_taken_over_by_another_one(fleet):
     ids = [await ask(web.url, "Tell me about tides.") for _ in range(2 * PLACES)]
     reading = [asyncio.create_task(Follower(web.url, one).run()) for one in ids]
     await asyncio.sleep(1)
+    killed_at = time.monotonic()
     first.kill()
     followers = await asyncio.gather(*reading)
     assert {follower.text for follower in followers} == {expected}
-    assert any(follower.interrupted_at for follower in followers) and second.process.poll() is None
+    told = [follower.interrupted_at - killed_at for follower in followers if follower.interrupted_at]
+    assert told and all(0 < after < SOON for after in told), told
+    assert second.process.poll() is None

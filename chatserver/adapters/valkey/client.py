@@ -92,6 +92,14 @@ class Client:
             todo = {i: self._next(error, *commands[i]) for i, error in refused.items()}
         raise self._unreachable("the cluster did not settle")
 
+    async def everywhere(self, command: Command) -> list[Reply]:
+        """Ask each server that was ever known, and return the replies. Raises Unavailable unless all answer."""
+        results = await asyncio.gather(*(_exchange(link, [command]) for link in self._links.values()))
+        replies = [result if isinstance(result, LinkLost) else result[0] for result in results]
+        if lost := [reply for reply in replies if isinstance(reply, LinkLost | ResponseError)]:
+            raise Unavailable(f"a part of the store does not answer: {lost[0]}", retry_after=RETRY_AFTER)
+        return replies
+
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """Send messages to channels, any server of a cluster being as good. Raises Unavailable."""
         await self.pipeline([(keys.REGISTRY_SHARD, ("PUBLISH", channel, data)) for channel, data in messages])

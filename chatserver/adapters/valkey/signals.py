@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence, Set
 from contextlib import aclosing
 
 from chatserver.adapters.valkey import frames, keys
@@ -44,3 +44,11 @@ class ValkeySignals:
                     yield read_command(message[1])
                 else:
                     yield Wake(int(message[1]))
+
+    async def listening(self, engine_ids: Sequence[str]) -> Set[str]:
+        """See `Signals.listening`. A subscription is known to the one server that holds it."""
+        channels = [keys.ENGINE_CHANNELS + engine_id for engine_id in engine_ids]
+        found: set[str] = set()
+        for reply in await self._client.everywhere(("PUBSUB", "NUMSUB", *channels)):
+            found.update(one for one, count in zip(engine_ids, reply[1::2], strict=True) if count)
+        return found

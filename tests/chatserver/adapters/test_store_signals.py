@@ -48,6 +48,26 @@ async def test_a_stop_goes_to_the_engine_that_holds_the_job(store: ValkeyStore) 
         assert await anext(other) == Wake(SHARD)
 
 
+async def test_who_listens_is_known_until_it_stops(store: ValkeyStore) -> None:
+    assert await store.signals.listening(["eng-a", "eng-b"]) == set()
+    async with aclosing(store.signals.commands("eng-a")) as listening:  # type: ignore[type-var]
+        assert await anext(listening) is None
+        assert await store.signals.listening(["eng-a", "eng-b"]) == {"eng-a"}
+    async with asyncio.timeout(5):
+        while await store.signals.listening(["eng-a"]):
+            await asyncio.sleep(0.01)
+
+
+async def test_who_listens_is_not_guessed() -> None:
+    """A store that does not answer has not said that nobody listens."""
+    with running_store() as running:
+        own = await ValkeyStore.open(running.url)
+        running.kill()
+        with pytest.raises(Unavailable):
+            await own.signals.listening(["eng-a"])
+        await own.close()
+
+
 async def test_a_lost_connection_ends_a_subscription_and_a_new_one_can_follow() -> None:
     with running_store() as running:
         own = await ValkeyStore.open(running.url)
