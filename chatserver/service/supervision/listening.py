@@ -17,6 +17,10 @@ SEND_BUFFER = 48 * 1024
 it grows to megabytes, and a thousand stalled readers to gigabytes. With 32 KiB the loopback interface, whose packets
 are as large, waits 40 ms for each acknowledgement: 1.6 MB/s in place of 30."""
 
+RECEIVE_BUFFER = 128 * 1024
+"""Bytes that the kernel keeps of what a client sends and nobody reads yet; it doubles them, too. By default it grows
+to megabytes, for each client that sends much and is then read slowly. Bodies come in at this much a round trip."""
+
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 
@@ -71,6 +75,7 @@ def url(listener: socket.socket) -> str:
 def _narrow(listener: socket.socket) -> socket.socket:
     """Bound what the kernel buffers for each connection that is accepted from now on."""
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
     return listener
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import kosoku
@@ -12,7 +13,7 @@ import pytest
 import uvicorn
 from websockets.exceptions import ConnectionClosed
 
-from chatserver.service.supervision.listening import SEND_BUFFER, listen
+from chatserver.service.supervision.listening import RECEIVE_BUFFER, SEND_BUFFER, listen
 from chatserver.settings import Settings
 from chatserver.transports import connections
 from chatserver.transports.connections import ServerConfig
@@ -236,13 +237,20 @@ async def test_an_idle_socket_is_closed_and_a_busy_one_is_not():
     assert closed.value.rcvd.code == 4408
 
 
-def test_the_kernel_keeps_little_for_a_client_that_does_not_read():
-    """Accepted sockets inherit the bound."""
-    with listen(Settings(port=0)) as listener, socket.socket() as client:
+def test_the_kernel_keeps_little_for_a_client_that_does_not_read_or_is_not_read():
+    """Accepted sockets inherit the bounds, and keep them however much was sent before."""
+    much = bytes(2**26)
+    with listen(Settings(port=0)) as listener, socket.socket() as client, ThreadPoolExecutor(1) as beside:
         client.connect(listener.getsockname())
         accepted, _ = listener.accept()
         with accepted:
+            sending = beside.submit(client.sendall, much)
+            read = 0
+            while read < len(much):
+                read += len(accepted.recv(2**20))
+            sending.result()
             assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * SEND_BUFFER
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) <= 2 * RECEIVE_BUFFER
 
 
 async def test_what_is_no_utf_8_ends_the_connection_in_one_line_of_the_log(web, caplog):
