@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import httpx
 import httpx_sse
 import pytest
+from playwright.async_api import Page, async_playwright, expect
 from websockets.exceptions import ConnectionClosedError
 
 from tests.chatserver.transports.test_websocket import send, socket_to
+from tests.javascript import run
+from tests.web.conftest import CHROMIUM, FLAGS, PATIENCE_MS, Watch
 
 PIECE = "word " * 6000
 TEXT = PIECE * 40
@@ -57,3 +61,57 @@ async def test_a_client_with_a_bound_of_its_own_is_told_by_itself(long_answer):
                 assert closed and error.sent is not None and error.sent.code == 1009
             else:
                 assert not closed
+
+
+async def test_the_sdk_for_javascript(long_answer, javascript):
+    """It sets no bound, over SSE or WebSocket."""
+    told = await asyncio.to_thread(run, "large.mjs", long_answer.url, str(len(TEXT)), timeout=60)
+    assert told.split() == ["sse:", "ok", "socket:", "ok"]
+
+
+CLOSING = {
+    "EventSource": """id => new Promise((resolve, reject) => {
+        const source = new EventSource(`/v1/responses/${id}?stream=true`);
+        source.onerror = () => reject(new Error('broken off'));
+        source.addEventListener('response.completed', event => { source.close(); resolve(event.data); });
+    })""",
+    "WebSocket": """id => new Promise((resolve, reject) => {
+        const socket = new WebSocket(`ws://${location.host}/v1/responses`);
+        socket.onopen = () => socket.send(JSON.stringify({ type: 'response.attach', response_id: id }));
+        socket.onclose = () => reject(new Error('broken off'));
+        socket.onmessage = ({ data }) => data.includes('"response.completed"') && resolve(data);
+    })""",
+}
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
+async def test_a_browser(long_answer):
+    """The page shows all of it, while it comes and after a reload; so do EventSource and WebSocket bring it."""
+    watch = Watch(long_answer.url)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        context = await browser.new_context()
+        context.set_default_timeout(PATIENCE_MS)
+        watch.watch(context)
+        page = await context.new_page()
+        await page.goto(long_answer.url)
+        await expect(page.locator("#model-name")).not_to_be_empty()
+        await page.get_by_role("textbox", name="Message").fill("Hello")
+        await page.keyboard.press("Enter")
+        await shows_all(page)
+        await page.reload()
+        await shows_all(page)
+        (response_id,) = long_answer.engine.started
+        for door in CLOSING.values():
+            event = json.loads(await page.evaluate(door, response_id))
+            assert event["response"]["output"][0]["content"][0]["text"] == TEXT
+        await browser.close()
+    watch.check()
+
+
+async def shows_all(page: Page) -> None:
+    """Wait for the end; compare every word."""
+    answer = page.locator(".answer")
+    await expect(answer).to_have_attribute("data-phase", "completed", timeout=PATIENCE_MS)
+    assert (await answer.locator(".markdown").text_content() or "").split() == TEXT.split()
