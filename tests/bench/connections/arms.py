@@ -111,23 +111,17 @@ async def stall(web: Process, count: int, request: bytes, long: bytes) -> list[S
     return stuck + await open_all(lambda: Stalled(over_websocket, 2), count // 2, web.port, narrow=True)
 
 
-async def crowd(web: Process, load: Load, stalled: int = 0, long: bytes = b"") -> Figures:
-    """Run streams to their end; return how late the tokens of those that read were.
-
-    Of the stalled ones half stop reading an answer in progress, half the answer `long`, which has ended.
-    """
+async def crowd(web: Process, load: Load) -> Figures:
+    """Run streams to their end; return how late their tokens were, and what each takes."""
     tokens = int(load.rate * (load.streams / RAMP + load.seconds + 4))
     before = memory(web.pid)
-    request, _ = SSE.request(web.port, tokens)
-    stuck = await stall(web, stalled, request, long)
-    opened = await open_all(lambda: Socket((request, b""), SSE.ends), load.streams - stalled, web.port)
+    opened = await open_all(lambda: Socket(SSE.request(web.port, tokens), SSE.ends), load.streams, web.port)
     await asyncio.sleep(1)
     cpu, since = cpu_seconds(web.pid), time.perf_counter()
     await asyncio.sleep(load.seconds)
     until = time.perf_counter()
-    figures = {"CPU share": (cpu_seconds(web.pid) - cpu) / (until - since)}
-    if not stalled:
-        figures["KiB each"] = (memory(web.pid) - before) / load.streams / 1024
+    share = (cpu_seconds(web.pid) - cpu) / (until - since)
+    each = (memory(web.pid) - before) / load.streams / 1024
     async with asyncio.timeout(client.READ_WITHIN):
         await asyncio.gather(*(one.ended for one in opened))
     late = []
@@ -135,9 +129,12 @@ async def crowd(web: Process, load: Load, stalled: int = 0, long: bytes = b"") -
         read = client.parse(SSE, one.arrivals)
         assert read.tokens == tokens, (read.tokens, tokens)
         late += lateness(read, load.rate, since, until)
-    for one in stuck:
-        one.close()
-    return {"p50 ms": median(late), "p99 ms": percentile(late, 0.99), **figures}
+    return {
+        "p50 ms": median(late),
+        "p99 ms": percentile(late, 0.99),
+        "CPU share": share,
+        "KiB each": each,
+    }
 
 
 async def storm(webs: Sequence[Process], load: Load) -> Figures:

@@ -3,7 +3,8 @@
 Each client asks, follows, is cut, comes back, until the answer is whole, and asks again. Half of them delete the
 conversation at once, half some time after the tape is gone by itself, whose time to live is short here. Memory of
 every process is taken every few seconds; the slope is a line fitted through what comes after the warm-up: until then
-caches fill that have a bound.
+caches fill that have a bound, and what is kept for a minute (marks of settled bills) or half a one (tapes) comes to
+as much as it will be.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ SETTINGS = {
     "CHATSERVER_CONTEXT": "512",  # and with it a small cache of the scripted engine, which is full soon
 }
 Taken = dict[str, list[float]]
-"""MiB of each process over time, and the number of the store's keys."""
+"""MiB of each process over time, what the store says that it holds, and the number of its keys."""
 
 
 class Soak:
@@ -86,6 +87,8 @@ async def run(program: Program, soak: Soak, clients: int) -> Taken:
             pids = {"supervisor": program.process.pid, **{role: program.pid(role) for role in ROLES}}
             for role, pid in pids.items():
                 taken.setdefault(role, []).append(memory(pid) / 2**20)
+            kept = (await store.info("memory"))["used_memory"] / 2**20
+            taken.setdefault("what the store holds", []).append(kept)
             taken.setdefault("keys in the store", []).append(float(await store.dbsize()))
             await asyncio.wait([working], timeout=EVERY)
     await working
@@ -101,8 +104,8 @@ def slope(values: list[float], warm: int) -> float:
 def main() -> None:
     """Print the table, keep the figures."""
     parser = argparse.ArgumentParser(prog="tests.bench.soak", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--warm", type=float, default=30.0, help="seconds of them that the slope leaves out")
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--warm", type=float, default=120.0, help="seconds of them that the slope leaves out")
     parser.add_argument("--clients", type=int, default=24)
     parser.add_argument("--tokens", type=int, default=120, help="of each answer")
     parser.add_argument("--cut-every", type=float, default=15.0, help="events between two cuts, on average")

@@ -1,0 +1,98 @@
+"""Do readers that stall make the others wait? Short blocks in one run, without and with them, in random order.
+
+    the streams    ────────────────────────────────────────────────>    the same ones all the time
+    who stalls     none   some   none │ some   none   none │ none …     rows of three blocks
+
+Whatever else the machine does strikes all kinds of blocks alike. What is left of that is told by an interval, from
+drawing the rows again and again, and by the control: the one block of a row without stalled readers to the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from tests.bench.connections.arms import Figures, Load, stall
+from tests.bench.connections.readers import RAMP, follow, open_all
+from tests.bench.relay import client
+from tests.bench.relay.client import SSE, Socket, Stream
+from tests.bench.relay.processes import cpu_seconds
+from tests.bench.report import percentile
+from tests.fleet import Process
+
+ALONE, STALLED, AGAIN = "alone", "10 % stalled", "alone again"
+SETTLE = 0.8
+"""Seconds between the last reader that stalls, or none, and what is measured: their buffers are full then."""
+DRAWS = 2000
+"""How often the rows are drawn for the interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What was measured from `since` to `until`, and the CPU that the web process took."""
+
+    since: float
+    until: float
+    cpu: float
+
+
+async def blocks(web: Process, load: Load, rows: int, long: bytes) -> list[dict[str, Figures]]:
+    """Run the streams through `rows` times three blocks of `load.seconds`; return p50, p99 and CPU of each.
+
+    One in ten readers stalls in the answer `long`, half of them over SSE, half over WebSocket.
+    """
+    stalled = load.streams // 10
+    each = stalled / RAMP + SETTLE + load.seconds + SETTLE
+    tokens = int(load.rate * (load.streams / RAMP + 3 * rows * each + 4))
+    opened = await open_all(lambda: Socket(SSE.request(web.port, tokens), SSE.ends), load.streams, web.port)
+    taken = [await _row(web, load.seconds, stalled, long) for _ in range(rows)]
+    async with asyncio.timeout(client.READ_WITHIN):
+        await asyncio.gather(*(one.ended for one in opened))
+    read = [client.parse(SSE, one.arrivals) for one in opened]
+    assert {one.tokens for one in read} == {tokens}
+    return [{name: _figures(block, read, load.rate) for name, block in row.items()} for row in taken]
+
+
+async def _row(web: Process, seconds: float, stalled: int, long: bytes) -> dict[str, Block]:
+    """Measure the three kinds once, in a random order."""
+    found = {}
+    for name in random.sample((ALONE, STALLED, AGAIN), 3):
+        count = stalled if name == STALLED else 0
+        stuck = await stall(web, count, follow(long), long)
+        await asyncio.sleep(SETTLE + (0 if count else stalled / RAMP))
+        cpu, since = cpu_seconds(web.pid), time.perf_counter()
+        await asyncio.sleep(seconds)
+        found[name] = Block(since, time.perf_counter(), cpu_seconds(web.pid) - cpu)
+        for one in stuck:
+            one.close()
+        await asyncio.sleep(SETTLE)
+    return found
+
+
+def _figures(block: Block, read: Sequence[Stream], rate: float) -> Figures:
+    """How late tokens were, in ms, behind the earliest schedule that each stream kept in the block."""
+    late: list[float] = []
+    for stream in read:
+        number, dues = 0, []
+        for at, _, count in stream.pieces:
+            number += count
+            if block.since <= at < block.until:
+                dues.append(at - number / rate)
+        start = min(dues)
+        late += [(due - start) * 1000 for due in dues]
+    return {
+        "p50 ms": median(late),
+        "p99 ms": percentile(late, 0.99),
+        "CPU share": block.cpu / (block.until - block.since),
+    }
+
+
+def to_alone(rows: Sequence[dict[str, Figures]], name: str, figure: str) -> tuple[float, float, float]:
+    """Return the median over the rows of a figure's ratio to `ALONE`, and the ends of its 95 % interval."""
+    found = [row[name][figure] / row[ALONE][figure] for row in rows]
+    draws = sorted(median(random.choices(found, k=len(found))) for _ in range(DRAWS))
+    return median(found), draws[int(0.025 * DRAWS)], draws[int(0.975 * DRAWS)]
