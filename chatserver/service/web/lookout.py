@@ -70,4 +70,5 @@ class Lookout:
             put_back = await self._turns.release(engine_id)
             await self._registry.drop(engine_id)
             self._heard.discard(engine_id)
-            log.warning("the engine %s is gone; %d answers wait for another one", engine_id, put_back)
+            if put_back:
+                log.warning("the engine %s is gone; %d answers wait for another one", engine_id, put_back)
