@@ -14,7 +14,7 @@ const LIVE = new Set(['sending', 'queued', 'reading', 'answering', 'resuming']);
 export function answer(fields) {
   return {
     kind: 'answer', id: null, parent: undefined, siblings: [], children: [], responseId: null, asked: null, carried: '', model: '',
-    phase: 'sending', seq: -1, parts: {}, reasoning: '', thinkingSince: 0, thoughtMs: 0, recovery: '', place: 0,
+    phase: 'sending', seq: -1, parts: {}, calls: {}, reasoning: '', thinkingSince: 0, thoughtMs: 0, recovery: '', place: 0,
     stopAsked: false, failure: null, usage: null, timing: null, context: null, ...fields,
   };
 }
@@ -61,6 +61,11 @@ const STEPS = {
     phase: 'answering', recovery: '', reasoning: it.reasoning + event.delta, thinkingSince: it.thinkingSince || thinking(it, event),
   }),
   'response.reasoning_text.done': (it, event) => ({ reasoning: event.text, thoughtMs: elapsed(it, event) }),
+  'response.output_item.added': called,
+  'response.function_call_arguments.delta': (it, { item_id: id, delta }) => ({
+    phase: 'answering', recovery: '', calls: { ...it.calls, [id]: { ...it.calls[id], arguments: it.calls[id]?.arguments + delta } },
+  }),
+  'response.output_item.done': called,
   'response.completed': (it, event) => ended(it, event.response, 'completed'),
   'response.incomplete': (it, event) =>
     ended(it, event.response, event.response.status === 'cancelled' ? 'stopped' : 'incomplete'),
@@ -93,9 +98,18 @@ function ended(it, response, phase) {
     responseId: response.id ?? it.responseId,
     carried: '',
     parts: output.length ? wholeText(output) : it.parts,
+    calls: { ...it.calls, ...callsOf(output) },
     reasoning: output.map(reasoningOf).join('') || it.reasoning,
     ...figuresOf(response),
   };
+}
+
+/** The tool calls among items, by id. @param {any[]} items @returns {Answer['calls']} */
+export const callsOf = (items) => Object.fromEntries(items.filter(({ type }) => type === 'function_call').map((item) => [item.id, item]));
+
+/** @param {Answer} it @param {Event} event @returns {Partial<Answer>} */
+function called(it, { item }) {
+  return { calls: { ...it.calls, ...callsOf([item]) } };
 }
 
 /** What a response says of itself beside its answer. @param {any} response */

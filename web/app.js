@@ -9,7 +9,6 @@ import { LANGUAGES, speaker } from './text.js';
 import { DRAFT } from './resume.js';
 import { liveHere } from './state.js';
 import { endOf } from './transcript.js';
-import { Dialogs } from './view/dialogs.js';
 import { Follow } from './view/scroll.js';
 import { Sidebar } from './view/sidebar.js';
 import { StatusView } from './view/status.js';
@@ -17,9 +16,14 @@ import { TranscriptView } from './view/transcript.js';
 
 /** How long a notice stays. Milliseconds. */
 const NOTICE_MS = 8_000;
+/** What only some need is fetched this long after the page stands, so that it is there when the server is not. Milliseconds. */
+const REST_MS = 1_000;
 
 let t = await spoken;
 let drawing = false;
+let signingIn = false;
+/** @type {Promise<import('./later/dialogs.js').Dialogs> | undefined} */
+let dialogs;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let noticeTimer;
 /** @type {import('./types.d.ts').State['notice']} */
@@ -29,12 +33,11 @@ let address = location.hash;
 
 const chat = new Chat({ onChange: drawSoon });
 const composer = new Composer({ onSend: send, onStop: () => chat.stop(), onTyping: () => chat.typing() });
-const dialogs = new Dialogs({ onKey: (key, remember) => chat.signIn(key, remember) });
 const follow = new Follow();
 const status = new StatusView(() => chat.reconnect());
 const sidebar = new Sidebar({
   onRename: (id, title) => void chat.rename(id, title),
-  onRemove: (it) => dialogs.askFirst(t('removeAsk'), t('removeWarn', { title: it.title || t('untitled') }), () => void chat.remove(it.id)),
+  onRemove: (it) => askFirst(t('removeAsk'), t('removeWarn', { title: it.title || t('untitled') }), () => void chat.remove(it.id)),
   onSearch: (query) => chat.dispatch({ type: 'local.query', query }),
   onMore: () => chat.more(),
 });
@@ -45,7 +48,7 @@ const transcript = new TranscriptView({
   onContinue: (key) => asking(() => chat.talk.goOn(key)),
   onEdit: (key, text) => asking(() => chat.talk.edit(key, text)),
   onFork: (key) => void chat.talk.fork(key),
-  onDelete: (key) => dialogs.askFirst(t('cutAsk'), t('cutWarn'), () => void chat.talk.remove(key)),
+  onDelete: (key) => askFirst(t('cutAsk'), t('cutWarn'), () => void chat.talk.remove(key)),
   onSibling: (id) => {
     follow.letGo();
     chat.choose(id);
@@ -57,6 +60,16 @@ const transcript = new TranscriptView({
     byId('announcer', HTMLElement).textContent = copied ? t('copied') : '';
   },
 });
+
+/** @param {(it: import('./later/dialogs.js').Dialogs) => void} then */
+function withDialogs(then) {
+  dialogs ??= import('./later/dialogs.js').then((it) => new it.Dialogs({ onKey: (key, remember) => chat.signIn(key, remember) }));
+  void dialogs.then(then);
+}
+
+/** @param {string} what @param {string} why @param {() => void} onYes */
+const askFirst = (what, why, onYes) => withDialogs((it) => it.askFirst(what, why, onYes));
+const showKeys = () => withDialogs((it) => it.showKeys());
 
 /** @param {string} text */
 function send(text) {
@@ -87,7 +100,8 @@ function draw() {
   if (transcript.render(state, t)) follow.jump();
   sidebar.render(state, t);
   status.render(state, t);
-  dialogs.render(state.signIn, t);
+  if (state.signIn !== null || signingIn) withDialogs((it) => it.render(chat.state.signIn, t));
+  signingIn = state.signIn !== null;
   composer.render({ running: live !== null, stopping: live?.stopAsked ?? false, able: state.model !== '' }, t);
   drawHeader(state);
   follow.settle();
@@ -155,7 +169,7 @@ function newConversation() {
 
 /** @param {KeyboardEvent} event */
 function onKey(event) {
-  if (dialogs.open || event.isComposing || composer.composing || event.keyCode === 229) return;
+  if (document.querySelector('dialog[open]') || event.isComposing || composer.composing || event.keyCode === 229) return;
   const typing = event.target instanceof Element && event.target.matches('input, textarea, select');
   if (event.key === 'Escape') {
     if (sidebar.covering) sidebar.setOpen(false);
@@ -165,7 +179,7 @@ function onKey(event) {
     newConversation();
   } else if (event.key === '?' && !typing) {
     event.preventDefault();
-    dialogs.keys.showModal();
+    showKeys();
   }
 }
 
@@ -192,7 +206,7 @@ function listen() {
     event.preventDefault();
     newConversation();
   });
-  byId('help', HTMLButtonElement).addEventListener('click', () => dialogs.keys.showModal());
+  byId('help', HTMLButtonElement).addEventListener('click', showKeys);
   byId('model', HTMLSelectElement).addEventListener('change', (event) => {
     if (event.target instanceof HTMLSelectElement) chat.dispatch({ type: 'local.model', model: event.target.value });
   });
@@ -215,3 +229,7 @@ const { conversation, leaf } = routed();
 void chat.start(conversation, leaf);
 draw();
 composer.focus();
+setTimeout(() => {
+  // What fails is asked for again when it is needed.
+  for (const part of ['details', 'dialogs', 'edit', 'rename']) import(`./later/${part}.js`).catch(() => {});
+}, REST_MS);

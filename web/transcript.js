@@ -3,34 +3,36 @@
 //   stored items ── up to where ours begin ──┐
 //   local: a question on its way, running and failed answers ──┴──> entries
 
-import { answer, isLive, reasoningOf, textOf } from './answer.js';
+import { answer, callsOf, isLive, reasoningOf, textOf } from './answer.js';
 
-/** @import { Answer, Entry, Question, Running, Transcript, Turn } from './types.d.ts' */
+/** @import { Answer, Entry, Output, Question, Running, Transcript, Turn } from './types.d.ts' */
 
 /** @type {Transcript} */
 export const EMPTY = { phase: 'loading', entries: [], more: false, oldest: null, sent: 0, leaf: null, running: [] };
 
-/** Stored items as entries: reasoning goes with the answer that it precedes. @param {any[]} items oldest first @returns {Entry[]} */
+/** Stored items as entries: reasoning and calls go with their answer. @param {any[]} items oldest first @returns {Entry[]} */
 export function entriesOf(items) {
   /** @type {Entry[]} */
   const entries = [];
+  const names = Object.fromEntries(items.map((item) => [item.name && item.call_id, item.name]));
   for (const item of items) {
     const last = entries.at(-1);
-    // The parts of one answer carry the id of their response.
-    const joins = last?.kind === 'answer' && item.response_id && last.responseId === item.response_id;
+    const joins = last?.kind === 'answer' && last.id === itemId(item.id);
     if (joins) entries[entries.length - 1] = joined(last, item);
-    else entries.push(...entryOf(item));
+    else entries.push(...entryOf(item, names));
   }
   return entries;
 }
 
-/** @param {any} item @returns {Entry[]} none for what has no face here */
-function entryOf(item) {
+/** @param {any} item @param {Record<string, string>} names of tools, by call @returns {Entry[]} none for what has no face here */
+function entryOf(item, names) {
   const { id: key, parent = null, siblings = [], children = [] } = item;
-  const place = { key, id: itemId(key), parent, siblings, children };
+  // Above it may stand the last part of an answer.
+  const place = { key, id: itemId(key), parent: parent && itemId(parent), siblings, children };
   if (item.type === 'compaction') return [{ kind: 'summary', ...place, id: item.id, text: item.summary?.[0]?.text ?? '' }];
   if (item.type === 'message' && item.role === 'user') return [{ kind: 'user', ...place, text: textIn(item) }];
-  if (item.role !== 'assistant' && item.type !== 'reasoning') return [];
+  if (item.type === 'function_call_output') return [{ kind: 'output', ...place, text: item.output, name: names[item.call_id] ?? '' }];
+  if (item.role !== 'assistant' && !['reasoning', 'function_call'].includes(item.type)) return [];
   return [joined(answer({ ...place, responseId: item.response_id ?? null, phase: 'completed' }), item)];
 }
 
@@ -39,7 +41,7 @@ function joined(it, item) {
   const text = item.type === 'message' ? textIn(item) : '';
   const phase = item.status === 'incomplete' ? 'stopped' : it.phase;
   const parts = text ? { ...it.parts, [`${Object.keys(it.parts).length}.0`]: text } : it.parts;
-  return { ...it, phase, parts, reasoning: it.reasoning + reasoningOf(item) };
+  return { ...it, phase, parts, calls: { ...it.calls, ...callsOf([item]) }, reasoning: it.reasoning + reasoningOf(item) };
 }
 
 /** @param {any} item @returns {string} */
@@ -175,11 +177,11 @@ export function liveAnswer(transcript) {
   return entry?.kind === 'answer' ? entry : null;
 }
 
-/** The question that an answer answers. @param {Transcript} transcript @param {string} key @returns {Question | null} */
+/** What an answer answers: a question, or what a tool gave. @param {Transcript} transcript @param {string} key @returns {Question | Output | null} */
 export function questionOf(transcript, key) {
   const index = transcript.entries.findIndex((entry) => entry.key === key);
   const entry = transcript.entries[index - 1];
-  return entry?.kind === 'user' ? entry : null;
+  return entry?.kind === 'user' || entry?.kind === 'output' ? entry : null;
 }
 
 /** The item that a new question goes under: the last one that the server has. @param {Transcript | undefined} transcript */

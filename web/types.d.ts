@@ -79,6 +79,8 @@ export interface Answer extends Placed {
   seq: number;
   /** Text by "output.content" index. */
   parts: Readonly<Record<string, string>>;
+  /** Calls of tools by item id, in order. */
+  calls: Readonly<Record<string, Call>>;
   reasoning: string;
   /** When the first of it came, milliseconds of any clock, and how long it took; 0 if that is not known. */
   thinkingSince: number;
@@ -105,7 +107,23 @@ export interface Summary extends Placed {
   text: string;
 }
 
-export type Entry = Question | Answer | Summary;
+/** A call of a tool. */
+export interface Call {
+  status: string;
+  name: string;
+  /** JSON, as far as it was written. */
+  arguments: string;
+}
+
+/** What a tool gave. */
+export interface Output extends Placed {
+  kind: 'output';
+  /** The tool's, '' if the call was not read. */
+  name: string;
+  text: string;
+}
+
+export type Entry = Question | Answer | Summary | Output;
 
 /** A response that has not ended. */
 export interface Running {

@@ -24,7 +24,7 @@ function tape(end = {}) {
     ...pieces.map((delta) => ({ type: 'response.output_text.delta', output_index: 0, content_index: 0, delta })),
     { type: 'response.output_text.done', output_index: 0, content_index: 0, text: TEXT },
     { type: 'response.content_part.done', output_index: 0, content_index: 0 },
-    { type: 'response.output_item.done', output_index: 0 },
+    { type: 'response.output_item.done', output_index: 0, item: { id: 'msg_1', type: 'message' } },
     {
       type: 'response.completed',
       response: {

@@ -157,6 +157,7 @@ def test_lists_renames_and_deletes(page: Page, fake: Fake, context: BrowserConte
     page.keyboard.press("Enter")
     expect(page.get_by_role("link", name="Hà Nội", exact=True)).to_be_visible()
     expect(page.locator("#title")).to_have_text("Hà Nội")
+    expect(page.get_by_role("button", name="Rename “Hà Nội”")).to_be_focused()
 
     page.get_by_role("button", name="Delete “Hà Nội”").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()

@@ -41,10 +41,10 @@ test('an answer with reasoning is one entry, whatever it is listed as', () => {
   assert.deepEqual([it.id, it.parent, it.reasoning, textOf(it), it.siblings], ['msg_a', 'msg_q', 'Hm', 'Because.', ['msg_a', 'msg_b']]);
 });
 
-test('summaries, system messages and tools: the first are shown, the others have no face', () => {
+test('summaries are shown, system messages have no face', () => {
   const summary = { id: 'cmp_1', type: 'compaction', parent: 'msg_a', summary: [{ type: 'summary_text', text: 'In short' }] };
   const system = { ...Q, id: 'msg_s', role: 'system' };
-  const entries = entriesOf([system, Q, A, summary, { id: 'fc_1', type: 'function_call', name: 'f' }]);
+  const entries = entriesOf([system, Q, A, summary]);
   assert.deepEqual(entries.map(({ kind }) => kind), ['user', 'answer', 'summary']);
   assert.equal(endOf({ ...EMPTY, entries }), 'msg_a');
 });

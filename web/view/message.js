@@ -12,11 +12,10 @@ import { failureOf, figuresOf, reasoningTitle, stateOf } from './tell.js';
  * @import { Speaker } from '../text.js'
  */
 
-const VIEWS = { user: questionView, answer: answerView, summary: summaryView };
-
 /** @param {Entry} entry @param {Speaker} t @returns {MessageView} */
 export function messageView(entry, t) {
-  const view = VIEWS[entry.kind](t);
+  const { kind } = entry;
+  const view = kind === 'user' ? questionView(t) : kind === 'answer' ? answerView(t) : rareView(kind, t);
   view.node.dataset.key = entry.key;
   view.update(entry);
   return view;
@@ -45,14 +44,17 @@ function answerView(t) {
   const title = el('summary');
   const reasoning = el('details', { class: 'folded' }, title, thoughts);
   const body = el('div', { class: 'markdown', dir: 'auto' });
+  const calls = el('div');
   const state = el('p', { class: 'state' });
   const acts = actsView(t, ['redo', 'goOn', 'fork', 'remove']);
   const figures = el('summary', { class: 'figures' });
   const details = el('details', { class: 'details' }, figures);
-  const node = el('article', { class: 'message answer', 'aria-label': t('assistant') }, reasoning, body, state, details, acts.node);
+  const node = el('article', { class: 'message answer', 'aria-label': t('assistant') }, reasoning, body, calls, state, details, acts.node);
   const markdown = new MarkdownView(body, { copyCode: t('copyCode'), table: t('table') });
   /** @type {unknown[]} */
   let shown = [];
+  /** @type {MessageView | undefined} */
+  let called;
 
   return {
     node,
@@ -64,6 +66,7 @@ function answerView(t) {
       reasoning.hidden = entry.reasoning === '';
       setText(title, reasoningTitle(entry, t));
       grow(thoughts, entry.reasoning);
+      if (Object.keys(entry.calls).length) (called ??= rareView('calls', t, calls)).update(entry);
       showState(state, entry, t);
       node.dataset.phase = entry.phase;
       node.setAttribute('aria-busy', String(live));
@@ -82,24 +85,24 @@ function answerView(t) {
   };
 }
 
-/** @param {Speaker} t @returns {MessageView} */
-function summaryView(t) {
-  const text = el('div', { class: 'thoughts', dir: 'auto' });
-  const node = el('article', { class: 'message', 'aria-label': t('summary') },
-    el('details', { class: 'folded' }, el('summary', {}, t('summary')), text));
+/**
+ * What few conversations have: what draws it is loaded then.
+ * @param {'calls' | 'output' | 'summary'} what @param {Speaker} t @param {HTMLElement} [node] @returns {MessageView}
+ */
+function rareView(what, t, node = el('article', { class: 'message' })) {
+  /** @type {Promise<MessageView>} */
+  const view = import(`../later/${what}.js`).then((it) => it.view(node, t));
   return {
     node,
-    update(entry) {
-      if (entry.kind === 'summary') setText(text, entry.text);
-    },
-    place() {},
+    update: (entry) => void view.then((it) => it.update(entry)),
+    place: (entry, place) => void view.then((it) => it.place(entry, place)),
   };
 }
 
 const ICONS = /** @type {const} */ ({ edit: 'pencil', redo: 'redo', goOn: 'goOn', fork: 'fork', remove: 'bin' });
 
 /** What can be done with an entry, and the way to those beside it. @param {Speaker} t @param {(keyof typeof ICONS)[]} names */
-function actsView(t, names) {
+export function actsView(t, names) {
   const count = el('span', { class: 'count' });
   const before = iconButton('left', t('earlierVersion'), { 'data-act': 'before' });
   const after = iconButton('right', t('laterVersion'), { 'data-act': 'after' });
@@ -125,12 +128,12 @@ function actsView(t, names) {
 }
 
 /** @param {HTMLElement} node @param {string} text */
-function setText(node, text) {
+export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
 /** Add what is new, so that a selection in the rest stays. @param {HTMLElement} node @param {string} text */
-function grow(node, text) {
+export function grow(node, text) {
   const shown = node.textContent ?? '';
   if (text.startsWith(shown)) node.append(text.slice(shown.length));
   else node.textContent = text;

@@ -7,9 +7,6 @@ import { byId, el, iconButton } from '../dom.js';
  * @import { Speaker } from '../text.js'
  */
 
-/** The longest title. UTF-16 units. */
-export const MAX_TITLE = 200;
-
 const NARROW = '(max-width: 799px)';
 
 export class Sidebar {
@@ -23,8 +20,6 @@ export class Sidebar {
     this.toggle = byId('show-list', HTMLButtonElement);
     this.shade = byId('shade', HTMLElement);
     this.narrow = matchMedia(NARROW);
-    /** @type {string | null} id of the conversation whose name is being changed */
-    this.renaming = null;
     this.drawn = '';
     this.#listen();
     this.setOpen(false);
@@ -50,9 +45,9 @@ export class Sidebar {
   /** @param {State} state @param {Speaker} t */
   render(state, t) {
     const { list } = state;
-    const drawn = JSON.stringify([list, state.open, this.renaming, t.language, Object.values(state.live)]);
+    const drawn = JSON.stringify([list, state.open, t.language, Object.values(state.live)]);
     // A name that is being typed is left in peace: the list is drawn when it is done.
-    if (drawn === this.drawn || (this.renaming !== null && this.list.querySelector('input'))) return;
+    if (drawn === this.drawn || this.list.querySelector('input')) return;
     this.drawn = drawn;
     const focused = document.activeElement instanceof HTMLElement ? document.activeElement.dataset.focus : undefined;
     const found = list.conversations.filter(({ title }) => folded(title).includes(folded(list.query)));
@@ -66,54 +61,44 @@ export class Sidebar {
 
   /** A button that was drawn anew keeps the focus. @param {string} name */
   #focus(name) {
-    const node = this.list.querySelector(`[data-focus="${CSS.escape(name)}"]`);
-    if (node instanceof HTMLElement) node.focus();
+    this.#named(name)?.focus();
+  }
+
+  /** @param {string} name @returns {HTMLElement | null} */
+  #named(name) {
+    return this.list.querySelector(`[data-focus="${CSS.escape(name)}"]`);
   }
 
   /** @param {Conversation} it @param {State} state @param {Speaker} t */
   #row(it, state, t) {
     const title = it.title || t('untitled');
-    if (this.renaming === it.id) return el('li', {}, this.#nameField(it, title, t));
     const here = state.open === it.id;
     const link = el('a', { href: `#/c/${it.id}`, dir: 'auto', title, 'data-focus': `open ${it.id}`, ...(here ? { 'aria-current': 'page' } : {}) }, title);
     const busy = Object.values(state.live).includes(it.id);
     const rename = iconButton('pencil', t('rename', { title }), { 'data-focus': `rename ${it.id}` });
     const remove = iconButton('bin', t('remove', { title }), { 'data-focus': `remove ${it.id}` });
-    rename.addEventListener('click', () => this.#startRenaming(it.id));
+    rename.addEventListener('click', () => void this.#rename(it, title, t));
     remove.addEventListener('click', () => this.listener.onRemove(it));
     return el('li', busy ? { 'data-busy': '' } : {}, link, el('span', { class: 'row-actions' }, rename, remove));
   }
 
-  /** @param {string} id */
-  #startRenaming(id) {
-    this.renaming = id;
-    this.onChange();
-    this.list.querySelector('input')?.select();
+  /** @param {Conversation} it @param {string} title @param {Speaker} t */
+  async #rename({ id }, title, t) {
+    const { nameField } = await import('../later/rename.js');
+    const name = `rename ${id}`;
+    const field = nameField(title, t, (fresh, focused) => {
+      field.remove();
+      this.drawn = '';
+      if (fresh) this.listener.onRename(id, fresh);
+      this.onChange();
+      if (focused) this.#focus(name);
+    });
+    this.#named(name)?.closest('li')?.replaceChildren(field);
+    field.select();
   }
 
   /** Asks the page to draw again; set by it. */
   onChange = () => {};
-
-  /** @param {Conversation} it @param {string} title @param {Speaker} t */
-  #nameField(it, title, t) {
-    const field = el('input', { type: 'text', value: title, maxlength: String(MAX_TITLE), 'aria-label': t('newName'), dir: 'auto' });
-    const done = (/** @type {boolean} */ keep) => {
-      if (this.renaming !== it.id) return;
-      this.renaming = null;
-      const name = field.value.trim();
-      if (keep && name && name !== title) this.listener.onRename(it.id, name);
-      this.onChange();
-    };
-    field.addEventListener('keydown', (event) => {
-      if (event.isComposing || event.keyCode === 229) return;
-      if (event.key === 'Enter') done(true);
-      if (event.key !== 'Escape') return;
-      event.stopPropagation();
-      done(false);
-    });
-    field.addEventListener('blur', () => field.isConnected && done(true));
-    return field;
-  }
 
   #listen() {
     this.toggle.addEventListener('click', () => this.setOpen(this.root.inert));

@@ -109,4 +109,11 @@ export const WORDS = {
   ofWindow: '{n} of {window} tokens ({share})',
   notSent: 'Not sent to the model',
   messages: '{n} messages',
+  callArguments: 'Arguments',
+  calling: 'Calling {name}…',
+  called: 'Called {name}',
+  toolOutput: 'Output of a tool',
+  outputOf: 'Output of {name}',
+  showAll: 'Show all {n} characters',
+  copyAll: 'Copy',
 };

@@ -109,4 +109,11 @@ export const WORDS = {
   ofWindow: '{window} 중 {n} 토큰 ({share})',
   notSent: '모델에 보내지 않음',
   messages: '메시지 {n}개',
+  callArguments: '인수',
+  calling: '{name} 호출 중…',
+  called: '{name} 호출함',
+  toolOutput: '도구 출력',
+  outputOf: '{name} 출력',
+  showAll: '전체 {n}자 보기',
+  copyAll: '복사',
 };

@@ -109,4 +109,11 @@ export const WORDS = {
   ofWindow: '{n} trên {window} token ({share})',
   notSent: 'Không gửi cho mô hình',
   messages: '{n} tin nhắn',
+  callArguments: 'Tham số',
+  calling: 'Đang gọi {name}…',
+  called: 'Đã gọi {name}',
+  toolOutput: 'Kết quả của công cụ',
+  outputOf: 'Kết quả của {name}',
+  showAll: 'Hiện cả {n} ký tự',
+  copyAll: 'Sao chép',
 };

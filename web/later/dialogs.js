@@ -1,4 +1,5 @@
-// The dialogs: sign-in, "delete?", keyboard shortcuts. `<dialog>` brings focus, Esc and inertness by itself.
+// The dialogs: sign-in, "delete?", keyboard shortcuts. `<dialog>` brings focus, Esc and inertness by itself. Loaded once the
+// page stands, or when one is asked for before.
 
 import { byId } from '../dom.js';
 
@@ -13,11 +14,6 @@ export class Dialogs {
     this.#listen(listener);
   }
 
-  /** Whether one of them is open: the shortcuts of the page then rest. */
-  get open() {
-    return this.signIn.open || this.ask.open || this.keys.open;
-  }
-
   /** @param {import('../types.d.ts').State['signIn']} signIn @param {import('../text.js').Speaker} t */
   render(signIn, t) {
     byId('sign-in-why', HTMLElement).textContent = t(signIn === 'refused' ? 'badKey' : 'signInWhy');
@@ -30,7 +26,11 @@ export class Dialogs {
     byId('ask-title', HTMLElement).textContent = what;
     byId('ask-why', HTMLElement).textContent = why;
     this.onYes = onYes;
-    this.ask.showModal();
+    if (!this.ask.open) this.ask.showModal();
+  }
+
+  showKeys() {
+    if (!this.keys.open) this.keys.showModal();
   }
 
   /** @param {{onKey: (key: string, remember: boolean) => void}} listener */
