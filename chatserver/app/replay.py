@@ -16,7 +16,7 @@ def run(settings: Settings, response_id: str) -> None:
 
 
 async def _replay(settings: Settings, response_id: str) -> None:
-    async with stores.opened(settings) as store:
+    async with stores.borrowed(settings) as store:
         tenant = await store.turns.tenant_of(response_id)
         if not await store.registry.engines():
             raise Unavailable("No engine runs: start the server, then replay.")

@@ -9,8 +9,8 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 
-from chatserver.client import Answer, ClientError, KeyRefused, Options, connect
-from chatserver.terminal.command import Wish
+from chatserver.client import Answer, ClientError, KeyRefused, Options, Unreachable, connect
+from chatserver.terminal.command import URL, Wish
 from chatserver.terminal.keyboard import Lines, listening
 from chatserver.terminal.memory import Memory, default_folder
 from chatserver.terminal.screens import Plain, Screen
@@ -37,8 +37,7 @@ def run(wish: Wish) -> int:
 
 
 async def _run(wish: Wish) -> int:
-    async with connect(wish.url, wish.key, FIRST) as client:
-        models = await client.models()
+    models = await _served(wish)
     memory = Memory(default_folder())
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     screen, typing = _terminal(memory) if on_terminal and not wish.message else _pipe()
@@ -52,6 +51,16 @@ async def _run(wish: Wish) -> int:
         if memory.problem:
             screen.note(memory.problem)
         return await program.talk(wish)
+
+
+async def _served(wish: Wish) -> list[str]:
+    """Return the models of the server. Raises ClientError: that there is none, too, and what to do then."""
+    try:
+        async with connect(wish.url, wish.key, FIRST) as client:
+            return await client.models()
+    except Unreachable as error:
+        advice = f"start one with `chatserver serve`, or name it with --url or {URL}"
+        raise Unreachable(f"no server at {wish.url}: {error}; {advice}") from error
 
 
 class Program:

@@ -54,6 +54,8 @@ def _prepare(model: str, data_dir: Path, report: Report) -> Path:
     path = Path(model).expanduser()
     if not path.is_dir():
         names = ", ".join(known_models())
-        raise ModelUnusable(f"model {model!r} is neither a folder nor a known name; known names: {names}")
+        raise ModelUnusable(
+            f"model {model!r} is neither a folder nor a known name; known names: {names}, scripted"
+        )
     folder.check(path)
     return path.resolve()
