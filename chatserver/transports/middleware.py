@@ -11,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatserver.errors import BadRequest, ChatServerError, NotFound, TooLarge
@@ -160,16 +161,24 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     """Answer Starlette's own refusals: unknown route, unknown method, broken request."""
     assert isinstance(error, HTTPException)
     place = f"{request.method} {request.url.path[:200]}"
-    if error.status_code == NotFound.status:
-        problem: ChatServerError = NotFound(f"Unknown request URL: {place}.", code="unknown_url")
-    elif error.status_code == 405:
-        problem = BadRequest(f"Not allowed here: {place}.", code="method_not_allowed")
+    allowed = _allowed(request) if error.status_code == 405 else ""
+    if error.status_code == 404 or (error.status_code == 405 and not allowed):
+        return error_response(NotFound(f"Unknown request URL: {place}.", code="unknown_url"))
+    if allowed:
+        problem = BadRequest(f"Not allowed here: {place}; expected {allowed}.", code="method_not_allowed")
     else:
         problem = BadRequest(f"{place}: {error.detail}")
     response = error_response(problem)
     response.status_code = error.status_code
-    response.headers.update(error.headers or {})
+    response.headers.update({**(error.headers or {}), **({"allow": allowed} if allowed else {})})
     return response
+
+
+def _allowed(request: Request) -> str:
+    """Return the methods that this path has, on all of its routes; "": there is no such path but perhaps a file."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    here = [route for route in routes if route.path_regex.match(request.url.path)]
+    return ", ".join(sorted({method for route in here for method in route.methods or ()}))
 
 
 def new_request_id() -> str:

@@ -22,7 +22,7 @@ def parse_create(body: dict[str, Any]) -> tuple[dict[str, str], tuple[Message, .
     pairs = metadata(fields.take("metadata"))
     items = fields.items("items", [], most=MAX_ADDED)
     fields.done()
-    return pairs, input_messages(items, "items", most=MAX_ADDED)
+    return pairs, input_messages(items, "items", most=MAX_ADDED, first=True)
 
 
 def parse_update(body: dict[str, Any]) -> tuple[str | None, dict[str, str] | None]:

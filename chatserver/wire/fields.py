@@ -3,7 +3,7 @@
     fields = Fields(body)
     model = fields.text("model")              # "model: expected a string, got 5"
     fields.inert("tools", None, [])           # sent by clients by default, means nothing here
-    fields.done()                             # "Unknown parameter: 'modle'."
+    fields.done()                             # "Unknown parameter: 'modle'. Did you mean 'model'?"
 
 Every check raises BadRequest with `param` set to the path of the field, like `input[2].content[0].text`.
 """
@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import orjson
@@ -68,6 +69,15 @@ def load(body: bytes) -> dict[str, Any]:
     return value
 
 
+def unknown(name: str, known: Iterable[str], path: str = "") -> BadRequest:
+    """Return the error for a field that there is not; `known`: those that there are, `path`: where it stands."""
+    before = f"{path}." if path else ""
+    shown = before + (name if len(name) <= 60 else name[:57] + "...")
+    meant = get_close_matches(name[:60], known, 1, 0.7)
+    hint = f" Did you mean '{before}{meant[0]}'?" if meant else ""
+    return BadRequest(f"Unknown parameter: '{shown}'.{hint}", param=shown, code="unknown_parameter")
+
+
 def metadata(value: object, path: str = "metadata") -> dict[str, str]:
     """Check metadata: at most 16 pairs of short strings; null means none."""
     if value is None:
@@ -90,13 +100,14 @@ def metadata(value: object, path: str = "metadata") -> dict[str, str]:
 class Fields:
     """The fields of one JSON object that have not been taken yet."""
 
-    __slots__ = ("_left", "_path")
+    __slots__ = ("_known", "_left", "_path")
 
     def __init__(self, value: object, path: str = "") -> None:
         """Raises BadRequest if `value` is no object."""
         if not isinstance(value, Mapping):
             raise wrong(path or "body", "an object", value, code="invalid_type")
         self._left: dict[str, Any] = dict(value)
+        self._known: list[str] = []
         self._path = path
 
     def path(self, name: str) -> str:
@@ -113,6 +124,7 @@ class Fields:
 
     def take(self, name: str, default: object = None) -> Any:
         """Take a field as it is."""
+        self._known.append(name)
         value = self._left.pop(name, default)
         if value is REQUIRED:
             path = self.path(name)
@@ -190,6 +202,7 @@ class Fields:
 
     def inert(self, name: str, *harmless: object, why: str = "is not supported") -> Any:
         """Take a field that may only have a value which changes nothing here; refuse any other."""
+        self._known.append(name)
         if name not in self._left:
             return None
         value = self._left.pop(name)
@@ -212,7 +225,7 @@ class Fields:
                 continue
             if why:
                 raise BadRequest(f"{path}: {why}", param=path, code="unsupported_parameter")
-            raise BadRequest(f"Unknown parameter: '{path}'.", param=path, code="unknown_parameter")
+            raise unknown(name, self._known, self._path)
 
     def _checked(self, name: str, default: Any, check: Callable[[object, str], Any]) -> Any:
         value = self.take(name, default)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from chatserver.errors import BadRequest
 from chatserver.wire import responses
 from chatserver.wire.commands import CreateResponse
+from chatserver.wire.fields import unknown
 
 FIELDS = frozenset(
     (
@@ -29,7 +29,7 @@ def parse(body: dict[str, Any]) -> CreateResponse:
     """Check the body. Raises BadRequest, which names the field."""
     for name in body:
         if name not in FIELDS:
-            raise BadRequest(f"Unknown parameter: {name[:60]!r}.", param=name[:60], code="unknown_parameter")
+            raise unknown(name, FIELDS)
     return responses.parse(body)
 
 

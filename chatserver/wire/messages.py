@@ -7,7 +7,7 @@ from typing import Any
 
 from chatserver.domain.item import Message, Part, PartKind, Role
 from chatserver.errors import BadRequest
-from chatserver.wire.fields import Fields, describe, wrong
+from chatserver.wire.fields import REQUIRED, Fields, describe, wrong
 
 MAX_MESSAGES = 10_000
 MAX_TEXT = 1_000_000
@@ -46,7 +46,7 @@ def message_text(
 
 def role(fields: Fields) -> str:
     """Take the `role` of a message."""
-    value = fields.take("role")
+    value = fields.take("role", REQUIRED)
     if value == "function":
         raise BadRequest(
             f"{fields.path('role')}: 'function' messages are not supported; send role tool",
@@ -64,11 +64,7 @@ def chat_messages(values: list[Any], path: str = "messages") -> tuple[Message, .
     called: set[str] = set()
     for index, value in enumerate(values):
         message = chat_message(value, f"{path}[{index}]")
-        ids = {part.call_id for part in message.parts}
-        if message.role == Role.TOOL and not ids <= called:
-            field = f"{path}[{index}].tool_call_id"
-            raise BadRequest(f"{field}: expected the id of a call before it, got {ids.pop()!r}", param=field)
-        called |= ids
+        _check_called(message, called, f"{path}[{index}].tool_call_id")
         found.append(message)
     return tuple(found)
 
@@ -79,7 +75,10 @@ def chat_message(value: object, path: str) -> Message:
     if isinstance(value, dict) and value.get("role") == Role.TOOL:
         return _tool_message(fields)
     who = role(fields)
-    text = message_text(fields.take("content"), fields.path("content"), empty=who == Role.ASSISTANT)
+    silent = who == Role.ASSISTANT
+    text = message_text(
+        fields.take("content", None if silent else REQUIRED), fields.path("content"), empty=silent
+    )
     fields.inert("name", why="is not supported: the template has no names")
     parts: list[Part] = []
     if who == Role.ASSISTANT:
@@ -104,7 +103,7 @@ def chat_message(value: object, path: str) -> Message:
 
 def _tool_message(fields: Fields) -> Message:
     fields.take("role")
-    text = message_text(fields.take("content"), fields.path("content"))
+    text = message_text(fields.take("content", REQUIRED), fields.path("content"))
     call_id = fields.text("tool_call_id", longest=MAX_CALL_ID, shortest=1)
     fields.take("name")  # some clients repeat the tool's name; the id says which call it was
     fields.done()
@@ -117,7 +116,7 @@ def _call(value: object, path: str) -> Part:
     if fields.take("type", "function") != "function":
         raise BadRequest(f"{path}.type: expected function", param=f"{path}.type", code="unsupported_value")
     fields.take("index")  # of a streamed delta, when clients give back what they put together
-    function = Fields(fields.take("function"), f"{path}.function")
+    function = Fields(fields.take("function", REQUIRED), f"{path}.function")
     name = function.text("name", longest=MAX_NAME, shortest=1)
     arguments = function.text("arguments", longest=MAX_TEXT)
     function.done()
@@ -125,10 +124,21 @@ def _call(value: object, path: str) -> Part:
     return Part(PartKind.CALL, arguments, call_id, name)
 
 
-def input_messages(value: object, path: str, *, most: int = MAX_MESSAGES) -> tuple[Message, ...]:
+def _check_called(message: Message, called: set[str], field: str) -> None:
+    """Refuse what a tool gave unless its call is among `called`; add the calls of the message."""
+    ids = {part.call_id for part in message.parts}
+    if message.role == Role.TOOL and not ids <= called:
+        raise BadRequest(f"{field}: expected the id of a call before it, got {ids.pop()!r}", param=field)
+    called |= ids
+
+
+def input_messages(
+    value: object, path: str, *, most: int = MAX_MESSAGES, first: bool = False
+) -> tuple[Message, ...]:
     """Check the `input` of a response: a string, which is one user message, or a list of items.
 
-    Items that are parts of one answer (reasoning, message, calls) become one message again.
+    Items that are parts of one answer (reasoning, message, calls) become one message again. `first`: nothing was said
+    before, so what a tool gave needs its call here.
     """
     if isinstance(value, str):
         if not value:
@@ -144,8 +154,11 @@ def input_messages(value: object, path: str, *, most: int = MAX_MESSAGES) -> tup
         )
     found: list[Message] = []
     answer: list[Part] = []
+    called: set[str] = set()
     for index, item in enumerate(value):
         message = _input_item(item, f"{path}[{index}]")
+        if first:
+            _check_called(message, called, f"{path}[{index}].call_id")
         parts = message.parts or (Part(PartKind.TEXT, message.text),)
         if message.role != Role.ASSISTANT:
             found += [*_answer(answer), message]
@@ -196,7 +209,7 @@ def _input_item(value: object, path: str) -> Message:
 
 def _message_item(fields: Fields) -> Message:
     who = role(fields)
-    return Message(who, message_text(fields.take("content"), fields.path("content")))
+    return Message(who, message_text(fields.take("content", REQUIRED), fields.path("content")))
 
 
 def _reasoning_item(fields: Fields) -> Message:
@@ -218,7 +231,7 @@ def _call_item(fields: Fields) -> Message:
 
 def _output_item(fields: Fields) -> Message:
     call_id = fields.text("call_id", longest=MAX_CALL_ID, shortest=1)
-    text = message_text(fields.take("output"), fields.path("output"))
+    text = message_text(fields.take("output", REQUIRED), fields.path("output"))
     return Message(Role.TOOL.value, text, (Part(PartKind.OUTPUT, text, call_id),))
 
 

@@ -110,11 +110,12 @@ def _parse_continue(fields: Fields) -> CreateResponse:
 
 def check_include(values: list[Any], path: str = "include", *, logprobs: bool = False) -> None:
     """Refuse an `include` value that asks for something that is not kept. `logprobs`: whether they may be asked for."""
+    offered = sorted(HARMLESS_INCLUDES) + ([INCLUDE] if logprobs else [])
     for index, value in enumerate(values):
-        known = isinstance(value, str) and (value in HARMLESS_INCLUDES or (logprobs and value == INCLUDE))
-        if not known:
+        if value not in offered:
+            advice = f"leave it out, or send one of: {', '.join(offered)}"
             raise BadRequest(
-                f"{path}[{index}]: {str(value)[:60]!r} is not supported",
+                f"{path}[{index}]: {str(value)[:60]!r} is not supported; {advice}",
                 param=f"{path}[{index}]",
                 code="unsupported_value",
             )
@@ -128,7 +129,7 @@ def _input(fields: Fields, continues: bool) -> tuple[Message, ...]:
         raise BadRequest(
             "Missing required parameter: 'input'.", param="input", code="missing_required_parameter"
         )
-    messages = input_messages(value, "input")
+    messages = input_messages(value, "input", first=not continues)
     if not messages and not continues:
         raise wrong("input", "at least one message", value)
     return messages
@@ -141,6 +142,8 @@ def _conversation(fields: Fields) -> tuple[str | None, str | Place | None]:
         return None, Place.HEAD
     if isinstance(value, str):
         value = {"id": value}
+    if not isinstance(value, dict):
+        raise wrong("conversation", "an id or an object with one", value, code="invalid_type")
     inner = Fields(value, "conversation")
     identifier = inner.text("id", longest=MAX_ID)
     parent: str | Place | None = Place.HEAD

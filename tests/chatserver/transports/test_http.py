@@ -141,6 +141,12 @@ async def test_errors_have_openais_form(memory):
     wrong = await http.put("/v1/responses", json={})
     assert wrong.status_code == 405 and "POST" in wrong.headers["allow"]
     assert error_of(wrong)["code"] == "method_not_allowed"
+    other = await http.put("/v1/responses/resp_x", json={})
+    assert other.status_code == 405 and other.headers["allow"] == "DELETE, GET, HEAD"
+    assert error_of(other)["message"].endswith("expected DELETE, GET, HEAD.")
+    for method, path in (("POST", "/v1/embeddings"), ("POST", "/app.js"), ("DELETE", "/v1/nothing")):
+        unknown = await http.request(method, path, json={})
+        assert unknown.status_code == 404 and error_of(unknown)["code"] == "unknown_url"
     for path in ("/v1/responses", "/v1/chat/completions", "/v1/conversations"):
         broken = await http.post(path, content=b"{")
         assert broken.status_code == 400 and error_of(broken)["code"] == "invalid_json"

@@ -89,7 +89,19 @@ def refusal(parse, body) -> BadRequest:
         ({"logit_bias": {"7": 101}}, "logit_bias.7", None),
         ({"min_p": 2}, "min_p", None),
         ({"thinking": {"type": "enabled"}, "reasoning_effort": "none"}, "reasoning_effort", None),
-        ({"modle": 1}, "modle", "Unknown parameter: 'modle'."),
+        ({"modle": 1}, "modle", "Unknown parameter: 'modle'. Did you mean 'model'?"),
+        ({"temprature": 1}, "temprature", "Unknown parameter: 'temprature'. Did you mean 'temperature'?"),
+        ({"wings": 2}, "wings", "Unknown parameter: 'wings'."),
+        (
+            {"messages": [{"role": "user"}]},
+            "messages[0].content",
+            "Missing required parameter: 'messages[0].content'.",
+        ),
+        (
+            {"messages": [{"content": "Hi"}]},
+            "messages[0].role",
+            "Missing required parameter: 'messages[0].role'.",
+        ),
     ],
 )
 def test_chat_completions_name_the_field(change, param, message):
@@ -109,6 +121,8 @@ def test_chat_completions_name_the_field(change, param, message):
         ({"input": [{"role": "user", "content": 5}]}, "input[0].content"),
         ({"input": [MESSAGES[0], {"type": "function_call"}]}, "input[1].call_id"),
         ({"input": [{"type": "web_search_call"}]}, "input[0].type"),
+        ({"input": [{"type": "function_call_output", "call_id": "c", "output": "5"}]}, "input[0].call_id"),
+        ({"input": [MESSAGES[0], {"type": "function_call_output", "call_id": "c"}]}, "input[1].output"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": ""}]}]},
             "input[0].content[0].type",
