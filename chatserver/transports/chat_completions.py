@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions and GET /v1/models, with and without /v1."""
+"""POST /v1/chat/completions and GET /v1/models, with and without /v1, and under DeepSeek's /beta."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from chatserver.wire.errors import from_failure
 from chatserver.wire.fields import load
 from chatserver.wire.lists import list_object
 
+PREFIXES = ("/v1", "", "/beta")
+"""The base URLs of the clients: OpenAI's, DeepSeek's, and DeepSeek's for what it calls beta."""
 CONVERSATION = "x-conversation-id"
 """The header that ties a request to a conversation, in which it is stored; the answer has it, too."""
 
@@ -30,7 +32,7 @@ def routes(door: Door) -> list[Route]:
     endpoints = _Endpoints(door)
     return [
         route
-        for prefix in ("/v1", "")
+        for prefix in PREFIXES
         for route in (
             Route(f"{prefix}/chat/completions", endpoints.create, methods=["POST"]),
             Route(f"{prefix}/models", endpoints.models, methods=["GET"]),

@@ -23,6 +23,7 @@ _TICKET = "chatserver.ticket"
 _GENERATE = (
     "/chat/completions",
     "/v1/chat/completions",
+    "/beta/chat/completions",
     "/v1/responses",
     "/v1/responses/input_tokens",
     "/v1/responses/{response_id}/cancel",
@@ -57,7 +58,7 @@ def guarded(route: Route, door: Door) -> Route:
 
 def permissions(method: str, path: str) -> tuple[Permission, ...]:
     """Return the scopes of which a key needs one for a route; none for the list of models."""
-    if path.removeprefix("/v1").startswith("/models"):
+    if path.removeprefix("/v1").removeprefix("/beta").startswith("/models"):
         return ()
     if path in ("/v1/usage", "/metrics"):
         return (Permission.USAGE,)

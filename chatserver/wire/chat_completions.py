@@ -18,6 +18,7 @@ from chatserver.wire.fields import Fields, metadata, wrong
 from chatserver.wire.form import chat_form
 from chatserver.wire.logprobs import chat_logprobs, choice_logprobs
 from chatserver.wire.messages import MAX_MESSAGES, chat_messages
+from chatserver.wire.prefix import prefixed, split_prefix
 from chatserver.wire.response_objects import timing_object
 from chatserver.wire.sampling import (
     MAX_MODEL,
@@ -40,6 +41,7 @@ def parse(body: dict[str, Any]) -> CompleteChat:
     listed = fields.items("messages", most=MAX_MESSAGES)
     if not listed:
         raise wrong("messages", "at least one message", listed)
+    listed, prefix = split_prefix(listed)
     messages = chat_messages(listed)
     params = Params(
         model=fields.text("model", longest=MAX_MODEL),
@@ -51,6 +53,7 @@ def parse(body: dict[str, Any]) -> CompleteChat:
         **sampling(fields),
         **chat_form(fields),
     )
+    params = prefixed(params, prefix, len(listed))
     params.echo.update(labels(fields))
     stream = fields.flag("stream")
     if params.progress and not stream:
@@ -72,6 +75,12 @@ def in_conversation(ask: CompleteChat, conversation: str | None) -> CompleteChat
                 param="truncation.compaction",
             )
         return ask
+    if ask.params.prefix:
+        field = f"messages[{len(ask.messages)}].prefix"
+        raise BadRequest(
+            f"{field}: expected no X-Conversation-Id with it: the answer that is kept would lack its beginning",
+            param=field,
+        )
     if not 0 < len(conversation) <= MAX_ID:
         raise BadRequest(
             f"X-Conversation-Id: expected an id, or {NEW}, got {conversation[:60]!r}",

@@ -120,6 +120,15 @@ def test_a_named_call_on_responses(client, door):
     assert after.usage.input_tokens_details.cached_tokens >= last.usage.total_tokens - 1
 
 
+def test_an_answer_goes_on_from_a_prefix(client):
+    """Greedy: behind the beginning of an answer comes its rest."""
+    whole = client.chat.completions.create(**CHAT).choices[0].message.content
+    at = whole.index(" ", len(whole) // 2)
+    begun = [*CHAT["messages"], {"role": "assistant", "content": whole[:at], "prefix": True}]
+    rest = client.chat.completions.create(**CHAT | {"messages": begun}).choices[0].message.content
+    assert rest.startswith(whole[at:])
+
+
 def test_a_schema_is_kept_on_chat_completions(client):
     kept = {"type": "json_schema", "json_schema": {"name": "city", "schema": CITY, "strict": True}}
     answer = client.chat.completions.create(**CHAT, response_format=kept).choices[0]

@@ -35,11 +35,13 @@ class Encoder:
         instructions, body = _instructions(params, stored)
         tools = params.tools if params.tool_choice != "none" else ""
         head = await _off_loop(len(instructions or ""), lambda: self._tokenizer.head(instructions, tools))
+        prefix = params.prefix
+        begun = await _off_loop(len(prefix), lambda: self._tokenizer.encode(prefix)) if prefix else ()
         encoded = await self._encode([s.item for s in body if not self._current(s)])
         ids = tuple(encoded.get(s.item.id) or s.ids or () for s in body)
         layout = Layout(
             head=head,
-            cue=self._tokenizer.cue(params.thinking),
+            cue=(*self._tokenizer.cue(params.thinking), *begun),
             leading=tuple(s.item.id for s in stored[: len(stored) - len(body)]),
             segments=tuple(Segment(s.item.id, s.item.role, len(i)) for s, i in zip(body, ids, strict=True)),
             ids=ids,

@@ -153,7 +153,7 @@ class Asking:
         """Begin once the payer has set aside what it may take; give that back if it turns out not to begin."""
         response, params = turn.response, turn.response.params
         texts = [*(item.text for item in turn.items), *(message.text for message in params.messages)]
-        prompt = known + estimate([*texts, params.instructions or "", params.tools])
+        prompt = known + estimate([*texts, params.instructions or "", params.tools, params.prefix])
         output = params.max_output_tokens or self._settings.max_output_tokens
         all_of_it = (response, *turn.siblings)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from chatserver.domain.logprob import LEAST, MOST
 from chatserver.wire.documents.pieces import (
+    FLAG,
     ROLE,
     TEXT,
     WHOLE,
@@ -47,6 +48,7 @@ def _sent() -> dict[str, Schema]:
             content=or_null(content),
             reasoning_content=or_null({**_LONG, "description": "of an answer that is given back"}),
             tool_calls=or_null(calls),
+            prefix={**FLAG, "description": "of the last message, an assistant's: the answer goes on from it"},
             tool_call_id={**_CALL_ID, "description": "of a tool's message: the call that it answers"},
         ),
         "InputItem": {

@@ -166,7 +166,7 @@ def paths() -> dict[str, Schema]:
         },
         **_public(),
     }
-    for prefix in ("/v1", ""):
+    for prefix in ("/v1", "", "/beta"):
         found |= {
             f"{prefix}/chat/completions": completion,
             f"{prefix}/models": models,
@@ -194,7 +194,7 @@ def _finished(path: str, operations: Schema) -> Schema:
 
 
 def _tag(path: str) -> str:
-    return _TAGS.get(path.removeprefix("/v1").strip("/").partition("/")[0], "Server")
+    return _TAGS.get(path.removeprefix("/v1").removeprefix("/beta").strip("/").partition("/")[0], "Server")
 
 
 def _operation(

@@ -111,7 +111,7 @@ async def test_every_route_answers_as_described(web, monkeypatch):
     await api.call("DELETE", conversation)
     await api.call("POST", "/v1/conversations", {"items": [{"role": "user", "content": "Hi"}]})
     chat = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}
-    for prefix in ("", "/v1"):
+    for prefix in ("", "/v1", "/beta"):
         await api.call("POST", f"{prefix}/chat/completions", {**chat, "n": 2})
         await api.call("GET", f"{prefix}/models")
         await api.call("GET", f"{prefix}/models/deepseek-chat")
