@@ -70,7 +70,6 @@ function answerView(t) {
       showState(state, entry, t);
       node.dataset.phase = entry.phase;
       node.setAttribute('aria-busy', String(live));
-      acts.node.hidden = live && text === '';
       acts.show({ copy: text !== '', redo: !live, goOn: canGoOn(entry), fork: entry.id !== null && !live, remove: entry.id !== null && !live });
       details.hidden = live || entry.usage === null;
       if (shown[0] === entry.usage && shown[1] === entry.context) return;
