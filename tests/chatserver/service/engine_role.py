@@ -124,7 +124,7 @@ def next_turn(before: Response, text: str, **params: object) -> NewTurn:
     return NewTurn(response, items=(item,), exclusive=True)
 
 
-async def ended(store: ValkeyStore, response_id: str, timeout: float = 20.0) -> Response:
+async def ended(store: ValkeyStore, response_id: str, timeout: float = 60.0) -> Response:
     """Wait for the end of a response."""
     async with asyncio.timeout(timeout):
         while not (response := await store.turns.get(TENANT, response_id)).status.ended:
@@ -134,7 +134,11 @@ async def ended(store: ValkeyStore, response_id: str, timeout: float = 20.0) -> 
 
 async def tokens_on_tape(store: ValkeyStore, response_id: str) -> int:
     """How many tokens a tape holds."""
-    return sum(len(r.body.ids) for r in await store.tapes.read(response_id, -1) if isinstance(r.body, Delta))
+    count, after = 0, -1
+    while records := await store.tapes.read(response_id, after):
+        count += sum(len(record.body.ids) for record in records if isinstance(record.body, Delta))
+        after = records[-1].last
+    return count
 
 
 async def run_turn(store: ValkeyStore, turn: NewTurn) -> Response:
@@ -150,7 +154,7 @@ async def outlived(store: ValkeyStore, turn: NewTurn, *, fail_after: int) -> Res
         async with (
             scripted(fail_after=fail_after) as engine,
             worker(store, engine, lease=0.3),
-            asyncio.timeout(20),
+            asyncio.timeout(60),
         ):
             while not engine._lost:
                 await asyncio.sleep(0.01)

@@ -24,7 +24,7 @@ from tests.chatserver.service.engine_role import (
     worker,
 )
 
-AFTER = 0.6
+AFTER = 1.0
 WEB = "web_1"
 
 
@@ -66,8 +66,8 @@ async def test_an_answer_that_nobody_watches_is_stopped(store, web):
         assert not (await store.turns.get("tests", response_id)).status.ended
         await reader.aclose()
         left = asyncio.get_running_loop().time()
-        response = await ended(store, response_id, 5)
-        assert asyncio.get_running_loop().time() - left > AFTER * 0.7
+        response = await ended(store, response_id)
+        assert asyncio.get_running_loop().time() - left > AFTER * 0.4
     assert (response.status, response.outcome.finish) == (Status.CANCELLED, Finish.STOPPED)
     assert response.outcome.usage.output == await tokens_on_tape(store, response_id) > 50
 
@@ -78,7 +78,7 @@ async def test_a_watcher_that_died_does_not_count(store):
         response_id = await begin(
             store, stateless("Long", max_output_tokens=2000), watcher=WEB, deserted=False
         )
-        assert (await ended(store, response_id, 5)).outcome.finish is Finish.STOPPED
+        assert (await ended(store, response_id)).outcome.finish is Finish.STOPPED
 
 
 async def test_background_answers_run_on(store):
@@ -91,52 +91,52 @@ async def test_background_answers_run_on(store):
 async def test_an_abandoned_answer_gives_way_and_goes_on_when_there_is_room(store):
     """The one that waits is answered first; then the other goes on to the same text as if nothing had been."""
     async with scripted() as engine, worker(store, engine):
-        expected = await run_turn(store, stateless("Long", max_output_tokens=300))
+        expected = await run_turn(store, stateless("Long", max_output_tokens=500))
     async with role(store, Abandoned.GIVE_WAY, places=1):
-        long = await begin(store, stateless("Long", max_output_tokens=300), watcher=WEB, deserted=False)
-        async with asyncio.timeout(5):
+        long = await begin(store, stateless("Long", max_output_tokens=500), watcher=WEB, deserted=False)
+        async with asyncio.timeout(60):
             while await tokens_on_tape(store, long) < 80:
                 await asyncio.sleep(0.01)
         short = await begin(store, stateless("Short", max_output_tokens=20))
-        assert (await ended(store, short, 5)).outcome.usage.output == 20
+        assert (await ended(store, short)).outcome.usage.output == 20
         assert not (await store.turns.get("tests", long)).status.ended
-        response = await ended(store, long, 15)
+        response = await ended(store, long)
     deltas = [r for r in await store.tapes.read(long, -1) if isinstance(r.body, Delta)]
     assert "".join(record.body.text for record in deltas) == expected.outcome.item.text
     assert response.outcome.item.text == expected.outcome.item.text
-    assert (response.status, response.outcome.usage.output) == (Status.INCOMPLETE, 300)
+    assert (response.status, response.outcome.usage.output) == (Status.INCOMPLETE, 500)
 
 
 async def test_one_that_gave_way_can_still_be_stopped(store):
     """A stop reaches an answer that takes no place in the scheduler."""
     async with role(store, Abandoned.GIVE_WAY, places=1):
-        first = await begin(store, stateless("Long", max_output_tokens=3000), watcher=WEB, deserted=False)
+        first = await begin(store, stateless("Long", max_output_tokens=5000), watcher=WEB, deserted=False)
         await asyncio.sleep(AFTER)
-        second = await begin(store, stateless("Other", max_output_tokens=3000))
-        async with asyncio.timeout(5):
+        second = await begin(store, stateless("Other", max_output_tokens=5000))
+        async with asyncio.timeout(60):
             while not await tokens_on_tape(store, second):
                 await asyncio.sleep(0.01)
         await store.turns.stop("tests", first, 0)
-        assert (await ended(store, first, 3)).status is Status.CANCELLED
+        assert (await ended(store, first)).status is Status.CANCELLED
         await store.turns.stop("tests", second, 0)
-        await ended(store, second, 3)
+        await ended(store, second)
 
 
 async def test_one_that_gave_way_does_not_wait_for_ever(store, monkeypatch):
     """Others that never end do not starve it: after a while it takes its place again."""
-    monkeypatch.setattr(turn_module, "LONGEST_WAIT", 0.3)
+    monkeypatch.setattr(turn_module, "LONGEST_WAIT", 1.5)  # longer than between two looks for jobs
     async with role(store, Abandoned.GIVE_WAY, places=1):
-        first = await begin(store, stateless("Long", max_output_tokens=3000), watcher=WEB, deserted=False)
+        first = await begin(store, stateless("Long", max_output_tokens=5000), watcher=WEB, deserted=False)
         await asyncio.sleep(AFTER)
-        second = await begin(store, stateless("Other", max_output_tokens=3000))
-        async with asyncio.timeout(5):
+        second = await begin(store, stateless("Other", max_output_tokens=5000))
+        async with asyncio.timeout(60):
             while not await tokens_on_tape(store, second):
                 await asyncio.sleep(0.01)
         before = await tokens_on_tape(store, first)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while await tokens_on_tape(store, first) <= before:
                 await asyncio.sleep(0.01)
         assert not (await store.turns.get("tests", second)).status.ended
         for one in (first, second):
             await store.turns.stop("tests", one, 0)
-            await ended(store, one, 3)
+            await ended(store, one)

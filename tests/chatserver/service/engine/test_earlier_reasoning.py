@@ -44,7 +44,7 @@ async def test_reasoning_goes_and_the_next_turn_is_warm(store):
             assert (
                 branch[-1].emitted[THOUGHT:] == branch[-1].ids[len(engine.tokenizer.cue()) :][: 40 - THOUGHT]
             )
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while not (role._parts.prefixes.idle and role._parts.prefixes.counts.computed):
                     await asyncio.sleep(0.01)
             second = await run_turn(store, next_turn(first, "And?"))

@@ -39,11 +39,11 @@ async def test_an_answer_survives_the_death_of_its_primary():
             await store.turns.begin(turn, queue_bound=10)
             reader = hub.follow(turn.response.id)
             reading = asyncio.create_task(_all(reader))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while await tokens_on_tape(store, turn.response.id) < TOKENS // 4:
                     await asyncio.sleep(0.01)
             cluster.kill_holder(key_slot(keys.tag(SHARD).encode()))
-            async with asyncio.timeout(45):
+            async with asyncio.timeout(90):
                 records = await reading
             response = await ended(store, turn.response.id)
         await hub.close()

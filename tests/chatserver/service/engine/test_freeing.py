@@ -6,7 +6,6 @@ import pytest
 
 from chatserver.domain.response import Truncation
 from chatserver.errors import NotFound
-from chatserver.service.web import warmth as module
 from engine.contract import EngineError
 from tests.chatserver.service.engine_role import (
     TENANT,
@@ -139,7 +138,6 @@ async def test_what_a_turn_computed_is_known_before_its_end(store, monkeypatch):
 
 async def test_nobody_can_tell(store, monkeypatch):
     """No engine, an engine that fails, a store that is away: null, and the deletion stands."""
-    monkeypatch.setattr(module, "PATIENCE", 0.1)
     async with scripted() as engine, worker(store, engine) as role:
         await reported(store)
         response = await run_turn(store, first_turn("x"))
@@ -149,6 +147,6 @@ async def test_nobody_can_tell(store, monkeypatch):
 
         monkeypatch.setattr(engine, "release", fail)
         await store.conversations.delete(TENANT, response.conversation)
-        assert await asking(store).released(TENANT, response.conversation) is None
+        assert await asking(store, 0.1).released(TENANT, response.conversation) is None
         await role.drain()
-        assert await asking(store).released(TENANT, response.conversation) is None
+        assert await asking(store, 0.1).released(TENANT, response.conversation) is None

@@ -125,7 +125,7 @@ async def test_a_stopped_answer_goes_on(store):
             await asyncio.sleep(0.005)
         chat = web_of(store)
         response, _ = await chat.respond(
-            TENANT, parse({"input": "Hi", **ASK, "max_output_tokens": 400}), watch=False
+            TENANT, parse({"input": "Hi", **ASK, "max_output_tokens": 4000}), watch=False
         )
         while await tokens_on_tape(store, response.id) < 5:
             await asyncio.sleep(0.005)
@@ -197,12 +197,13 @@ async def test_a_slow_first_answer_still_gets_the_head(store):
             while not await store.registry.models():
                 await asyncio.sleep(0.005)
         first, _ = await chat.respond(TENANT, parse({"input": "Hi", **ASK, "n": 2}), watch=False)
-        (held,) = await store.turns.claim("eng_of_nobody", lease=1.5)
+        (held,) = await store.turns.claim("eng_of_nobody", lease=600)
         assert held.id == first.id
         async with worker(store, engine, lease=0.3):
             (sibling,) = first.siblings
             await ended(store, sibling)
             assert (await chat.conversation(TENANT, first.conversation)).head == first.inputs[-1]
+            await store.turns.release("eng_of_nobody")
             done = await ended(store, first.id)
     assert (await chat.conversation(TENANT, first.conversation)).head == done.outcome.item.id
 

@@ -167,7 +167,7 @@ async def test_a_crash_between_answer_and_storing_loses_and_doubles_nothing(stor
                 broken.setattr(role._parts.turns, "finish", dies)
                 turn = first_turn("Tell me.", max_output_tokens=40, **options)
                 await store.turns.begin(turn, queue_bound=9)
-                await asyncio.wait_for(died.wait(), 10)
+                await asyncio.wait_for(died.wait(), 60)
                 tokens = await tokens_on_tape(store, turn.response.id)
             after = await ended(store, turn.response.id)
         assert after.claim >= 2

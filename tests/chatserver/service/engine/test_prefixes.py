@@ -20,6 +20,7 @@ from tests.chatserver.service.engine_role import (
     run_turn,
     scripted,
     stateless,
+    tokens_on_tape,
     worker,
 )
 
@@ -39,14 +40,14 @@ async def idle():
 
 
 async def settled(made: Prefixes) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not made.idle:
             await asyncio.sleep(0.005)
 
 
 async def begun(made: Prefixes) -> None:
     """Wait until a chunk of a prefill is under way."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while made._running is None or not made._running.request_id:
             await asyncio.sleep(0.001)
 
@@ -81,7 +82,7 @@ async def test_a_turn_of_another_conversation_stops_it_within_a_step(idle):
     await begun(made)
     chunk = made._running.request_id
     made.hold("turn of other", "other")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while made._running is not None:
             await asyncio.sleep(0)
     assert dropped == [chunk]
@@ -103,7 +104,7 @@ async def test_a_turn_that_needs_it_waits_for_it(idle):
     waiting = asyncio.create_task(made.wait_for("c", SALT, (*IDS, 1, 2), asyncio.Event()))
     await asyncio.sleep(0)
     made.hold("turn of other", "other")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await waiting
     assert await cached(engine, IDS) == len(IDS) - 1
     assert made.counts.waited_for == 1
@@ -119,7 +120,7 @@ async def test_a_stop_ends_the_wait(idle):
     waiting = asyncio.create_task(made.wait_for("c", SALT, (*IDS, 1), over))
     await asyncio.sleep(0.005)
     over.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await waiting
         while made._running is not None:
             await asyncio.sleep(0)
@@ -156,7 +157,7 @@ async def test_an_engine_that_is_lost_ends_the_work():
         await begun(made)
         await engine.close()
         with pytest.raises(EngineLost):
-            await asyncio.wait_for(task, 5)
+            await asyncio.wait_for(task, 60)
 
 
 async def test_a_prefill_without_an_answer_is_given_up(idle, monkeypatch):
@@ -269,9 +270,11 @@ async def test_real_work_goes_first(store):
 async def test_what_may_never_be_needed_waits_for_a_quiet_engine(store):
     """While an answer is being written nothing is made for somebody who only opened a conversation."""
     async with scripted(tokens_per_second=100) as engine, worker(store, engine) as role:
-        turn = stateless(max_output_tokens=30)
+        turn = stateless(max_output_tokens=200)
         response_id = (await store.turns.begin(turn, queue_bound=9)).response_id
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(60):
+            while not await tokens_on_tape(store, response_id):
+                await asyncio.sleep(0.005)
         role._parts.prefixes.want(Prefix("c", SALT, IDS))
         most = 0
         while not (await store.turns.get("tests", response_id)).status.ended:
