@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -62,6 +63,13 @@ async def web(store):
     await web.close()
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what other tasks do."""
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
 async def read(reader) -> str:
     text = ""
     while not reader.ended:
@@ -102,7 +110,7 @@ def test_any_position_any_moment(after, written):
             tape.write(1)
             await asyncio.sleep(0)
         tape.end()
-        assert await asyncio.wait_for(reading, 10) == tape.text(max(after, 1))
+        assert await asyncio.wait_for(reading, 60) == tape.text(max(after, 1))
         await web.close()
 
     asyncio.run(run())
@@ -122,11 +130,12 @@ async def test_lost_announcements_only_cost_time(store, web, monkeypatch):
     store.lose = True
     tape.write(1)
     tape.end()
-    assert await asyncio.wait_for(reading, 10) == tape.text()
+    assert await asyncio.wait_for(reading, 60) == tape.text()
 
 
 async def test_lost_subscription_is_made_again_and_everybody_reads(store, web, monkeypatch):
     monkeypatch.setattr(patience, "BACK_OFF", (0.001, 0.01))
+    monkeypatch.setattr(follower, "IDLE", 600.0)
     tapes = [Tape(store, n) for n in range(3)]
     for tape in tapes:
         await tape.begin()
@@ -140,7 +149,7 @@ async def test_lost_subscription_is_made_again_and_everybody_reads(store, web, m
         tape.end()
     store.watchers.clear()  # and the store has forgotten who watched
     store.down = False
-    texts = await asyncio.wait_for(asyncio.gather(*reading), 3)
+    texts = await asyncio.wait_for(asyncio.gather(*reading), 60)
     assert texts == [tape.text() for tape in tapes]
 
 
@@ -212,6 +221,7 @@ async def test_empty_tokens_are_bounded_too(store, web, monkeypatch):
 async def test_what_comes_while_a_lagging_reader_reads_is_not_lost(store, web, monkeypatch):
     """The bound is passed again in the middle of the read that makes up for the first time."""
     monkeypatch.setattr(follower, "MAX_TOKENS", 10)
+    monkeypatch.setattr(follower, "IDLE", 600.0)
     tape = Tape(store)
     await tape.begin()
     reader = web.follow(tape.response.id)
@@ -232,7 +242,7 @@ async def test_what_comes_while_a_lagging_reader_reads_is_not_lost(store, web, m
     text = "".join(r.body.text for r in await reader.batch())
     monkeypatch.setattr(store.tapes, "read", real)
     tape.end()
-    async with asyncio.timeout(2):  # well before silence makes it look
+    async with asyncio.timeout(60):
         assert text + await read(reader) == tape.text()
 
 
@@ -297,8 +307,8 @@ async def test_last_reader_unwatches_and_an_early_return_does_not(store, web, mo
     await asyncio.sleep(0.05)
     assert store.watchers[tape.response.id] == {"web_1"}
     await back.aclose()
-    await asyncio.sleep(0.05)
-    assert store.watchers[tape.response.id] == set() and web.following == 0
+    await until(lambda: store.watchers[tape.response.id] == set())
+    assert web.following == 0
 
 
 async def test_watched_turn_that_nobody_reads_is_unwatched(store, web, monkeypatch):
@@ -306,16 +316,15 @@ async def test_watched_turn_that_nobody_reads_is_unwatched(store, web, monkeypat
     await asyncio.sleep(0.01)
     tape = Tape(store)
     await tape.begin("web_1")
-    await asyncio.sleep(0.05)
-    assert store.watchers[tape.response.id] == set()
+    await until(lambda: store.watchers[tape.response.id] == set())
 
 
 async def test_lingering_is_bounded(store, web, monkeypatch):
     monkeypatch.setattr(hub, "MAX_LINGERING", 2)
+    monkeypatch.setattr(hub, "LINGER", 600.0)
     for number in range(5):
         await web.follow(response(number).id).aclose()
-    await asyncio.sleep(0.01)
-    assert len(web._lingering) == 2
+    await until(lambda: len(web._lingering) == 2)
 
 
 async def test_dismissed_readers_come_back_elsewhere_but_whole_answers_stay(store, web):

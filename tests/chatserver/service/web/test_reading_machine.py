@@ -200,7 +200,7 @@ class Reading(RuleBasedStateMachine):
             reader.got += [part for part in parts_of(record) if part[0] > reader.began]
 
     async def _read_all(self, reader: Reader) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not reader.follower.ended:
                 await self._read(reader)
         await reader.follower.aclose()
