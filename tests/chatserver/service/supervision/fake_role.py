@@ -47,9 +47,9 @@ if behaviour == "refused" or (behaviour == "refused once" and len(lives()) == 2)
 if behaviour == "family":
     grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     (folder / "grandchild").write_text(str(grandchild.pid))
+print(f"WARNING: hello from {name}", flush=True)
 if behaviour != "never ready":
     (folder / f"{name}.ready").write_text(os.environ["FAKE_IDENTITY"])
-print(f"WARNING: hello from {name}", flush=True)
 if behaviour == "answering":
     listener = socket.socket(fileno=int(os.environ["CHATSERVER_LISTEN_FD"]))
     while True:
