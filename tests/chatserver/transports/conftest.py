@@ -39,13 +39,13 @@ class Web:
 
     def sdk(self, **options) -> AsyncOpenAI:
         client = AsyncOpenAI(
-            base_url=f"{self.url}/v1", api_key=self.key, max_retries=0, timeout=20, **options
+            base_url=f"{self.url}/v1", api_key=self.key, max_retries=0, timeout=60, **options
         )
         self.clients.append(client)
         return client
 
     def http(self, **options) -> httpx.AsyncClient:
-        client = httpx.AsyncClient(base_url=self.url, timeout=20, **options)
+        client = httpx.AsyncClient(base_url=self.url, timeout=60, **options)
         self.clients.append(client)
         return client
 

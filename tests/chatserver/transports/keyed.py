@@ -54,7 +54,7 @@ async def socket_of(web, token: str | None):
 
 async def error_on(connection) -> dict:
     while True:
-        event = json.loads(await asyncio.wait_for(connection.recv(), 10))
+        event = json.loads(await asyncio.wait_for(connection.recv(), 60))
         if event["type"] == "error":
             return event
 

@@ -25,7 +25,7 @@ from tests.fakes import FakeEngine
 from tests.stores import running_store
 
 CUTS = 1000
-MOST = 30_000
+MOST = 90_000
 """Tokens that the engine would write."""
 READERS = 24
 JOINERS = 60
@@ -78,7 +78,7 @@ class Reader:
 
     async def _websocket(self, url: str) -> None:
         address = url.replace("http", "ws") + "/v1/responses"
-        async with connect(address, max_size=None, compression=None) as socket:
+        async with connect(address, max_size=None, compression=None, open_timeout=60) as socket:
             attach = {
                 "type": "response.attach",
                 "response_id": self._response_id,
@@ -110,7 +110,7 @@ class Reader:
 async def read_all(urls: list[str], response_id: str, began: list[int], cuts: list[int]) -> list[Reader]:
     """Read an answer from each of these positions on."""
     readers = [Reader(n, urls, response_id, cuts, at) for n, at in enumerate(began)]
-    async with httpx.AsyncClient(timeout=20, limits=httpx.Limits()) as client:
+    async with httpx.AsyncClient(timeout=60, limits=httpx.Limits()) as client:
         return await asyncio.gather(*(reader.run(client) for reader in readers))
 
 
@@ -141,7 +141,6 @@ async def two_webs(tape_ttl: int = RESPONSE_TTL):
         yield store, webs[0].sdk(), [web.url for web in webs]
 
 
-@pytest.mark.timeout(120)
 async def test_a_thousand_cuts_on_two_web_processes_lose_and_double_nothing():
     """Every reader has each token behind where it began once, whatever was cut, wherever and whenever it came back."""
     async with two_webs() as (store, sdk, urls):
@@ -169,16 +168,16 @@ async def test_a_thousand_cuts_on_two_web_processes_lose_and_double_nothing():
 
 async def test_behind_its_tape_an_answer_is_read_from_the_conversation():
     """The time to live is over: each door, at any position, brings the end with the whole text, at the old numbers."""
-    async with two_webs(tape_ttl=1) as (store, sdk, urls):
+    async with two_webs(tape_ttl=3) as (store, sdk, urls):
         created = await sdk.responses.create(input="hi", background=True, max_output_tokens=100)
         (live,) = await read_all(urls, created.id, [-1], [0])
         with pytest.raises(NotFound):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while last := await end_of(store, created.id):
                     tokens = max(await texts_of(store, created.id))
                     await asyncio.sleep(0.05)
         late = await read_all(urls, created.id, [*range(-1, tokens + 1)], [0])
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=60) as http:
             path = f"{urls[1]}/v1/responses/{created.id}?stream=true"
             done = await http.get(path, headers={"Last-Event-ID": str(last)})
             items = (await http.get(f"{urls[1]}/v1/conversations/{created.conversation.id}/items")).json()

@@ -192,7 +192,7 @@ async def test_large_bodies_are_refused_before_they_are_read(memory):
     assert unannounced.status_code == 413
     reader, writer = await asyncio.open_connection("127.0.0.1", int(memory.url.rpartition(":")[2]))
     writer.write(b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n")
-    huge = await asyncio.wait_for(reader.read(), 5)  # nothing of it was waited for
+    huge = await asyncio.wait_for(reader.read(), 20)  # nothing of it was waited for
     writer.close()
     assert huge.startswith(b"HTTP/1.1 413")
     ask = {"input": "y" * 15_000}
@@ -204,7 +204,7 @@ async def test_a_body_that_never_ends_is_given_up(monkeypatch):
     async with running_web(MemoryStore()) as web:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(web.url.rpartition(":")[2]))
         writer.write(b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
-        answer = await asyncio.wait_for(reader.read(), 5)
+        answer = await asyncio.wait_for(reader.read(), 60)
         writer.close()
     assert answer.startswith(b"HTTP/1.1 400") and b"body_timeout" in answer
 
@@ -221,13 +221,13 @@ async def test_an_sse_reader_that_never_reads_is_given_up_and_resumes(memory, mo
     stuck.sendall(
         b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (stored := [r for r in memory.store.all_responses.values() if r.outcome]):
             await asyncio.sleep(0.01)
         while memory.hub.following:
             await asyncio.sleep(0.01)
     seen = b""
-    stuck.settimeout(5)
+    stuck.settimeout(60)
     while chunk := await asyncio.to_thread(stuck.recv, 1_000_000):
         seen += chunk
     stuck.close()
@@ -242,7 +242,7 @@ async def test_restart_lets_streams_go_and_whole_answers_stay(memory):
     memory.engine.write.clear()
     client = memory.sdk()
     whole = asyncio.create_task(client.responses.create(input="Hi"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not memory.hub.following:
             await asyncio.sleep(0.005)
     stream = await client.responses.create(input="Hi", stream=True)
@@ -268,7 +268,7 @@ async def test_restart_lets_streams_go_and_whole_answers_stay(memory):
 async def test_readiness(memory):
     http = memory.http()
     assert (await http.get("/livez")).json() == {"status": "ok"}
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (await http.get("/readyz")).status_code != 200:
             await asyncio.sleep(0.01)
     ready = (await http.get("/readyz")).json()

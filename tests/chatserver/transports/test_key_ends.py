@@ -49,7 +49,7 @@ async def test_an_open_stream_ends_with_its_key(stored, path):
         reading = asyncio.create_task(http.post(path, json=body))
     await under_way(stored)
     await stored.store.access.revoke(key_id_of(token), replace(DEED, at=time.time(), what="revoke"))
-    events = parse_sse((await asyncio.wait_for(reading, 5)).text)
+    events = parse_sse((await asyncio.wait_for(reading, 60)).text)
     assert "invalid_api_key" in events[-1]["data"] and "revoked" in events[-1]["data"]
     assert "w2" in str(events) and "w19" not in str(events)
     if path == "follow":
@@ -131,6 +131,6 @@ async def test_the_socket_tells_the_limits_at_its_start(stored):
     async with websockets.connect(url) as connection:
         assert "x-ratelimit-limit-requests" not in connection.response.headers
         await connection.send(json.dumps({"type": "auth", "token": token}))
-        accepted = json.loads(await asyncio.wait_for(connection.recv(), 5))
+        accepted = json.loads(await asyncio.wait_for(connection.recv(), 60))
         assert accepted["type"] == "auth.accepted"
         assert accepted["headers"]["x-ratelimit-remaining-requests"] == "97"

@@ -41,7 +41,7 @@ async def test_the_sdk_and_httpx_sse_over_sse(long_answer):
     assert events[-1].response.output_text == TEXT
     path = f"{long_answer.url}/v1/responses/{events[-1].response.id}"
     async with (
-        httpx.AsyncClient(timeout=20) as http,
+        httpx.AsyncClient(timeout=60) as http,
         httpx_sse.aconnect_sse(http, "GET", path, params={"stream": "true"}) as source,
     ):
         found = [json.loads(event.data) async for event in source.aiter_sse()]

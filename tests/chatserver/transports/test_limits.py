@@ -54,7 +54,7 @@ async def test_tokens_are_reserved_then_settled(two):
         await two[1].http(headers=bearer(token)).post("/v1/responses", json=HI | {"max_output_tokens": 3000})
     )
     assert refused.status_code == 429 and "TPM" in refused.json()["error"]["message"]
-    assert int(refused.headers["x-ratelimit-remaining-tokens"]) < 2100
+    assert int(refused.headers["x-ratelimit-remaining-tokens"]) < 3000
     web.engine.write.set()
     usage = (await asking).json()["usage"]
     again = await http.post("/v1/responses", json=HI | {"max_output_tokens": 3000})
@@ -206,7 +206,7 @@ async def test_limits_on_the_websocket(two):
         assert int(error["error"]["headers"]["retry-after-ms"]) > 1000
         web.engine.write.set()
         while True:
-            event = json.loads(await asyncio.wait_for(connection.recv(), 10))
+            event = json.loads(await asyncio.wait_for(connection.recv(), 60))
             if event["type"] == "response.completed":
                 break
         assert event["stream_id"] == "a" and event["response"]["usage"]["cost"]["currency"] == "USD"
@@ -243,14 +243,16 @@ async def test_a_web_process_that_dies_leaks_no_place(two, monkeypatch):
     monkeypatch.setattr(settling, "INTERVAL", 0.02)
     web = two[0]
     token = await new_key(web.store, concurrent=1)
-    began = web.store.turns.begin
+    began, died = web.store.turns.begin, asyncio.Event()
 
     async def dies(*_, **__):
+        died.set()
         raise asyncio.CancelledError
 
     web.store.turns.begin = dies
     dead = asyncio.create_task(web.http(headers=bearer(token)).post("/v1/responses", json=HI))
-    await asyncio.wait({dead}, timeout=2)
+    await asyncio.wait_for(died.wait(), 60)
+    await asyncio.wait({dead}, timeout=0.5)
     dead.cancel()
     web.store.turns.begin = began
     http = two[1].http(headers=bearer(token))

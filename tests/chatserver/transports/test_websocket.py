@@ -21,7 +21,7 @@ ANSWER = "".join(f"w{i} " for i in range(20))
 
 @asynccontextmanager
 async def socket_to(web, **options):
-    options = {"max_size": None, "compression": None} | options
+    options = {"max_size": None, "compression": None, "open_timeout": 60} | options
     async with connect(web.url.replace("http", "ws") + "/v1/responses", **options) as socket:
         yield socket
 
@@ -39,7 +39,7 @@ async def send(socket, **frame) -> None:
 
 
 async def receive(socket) -> dict:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return json.loads(await socket.recv())
 
 
