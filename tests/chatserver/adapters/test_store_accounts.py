@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from dataclasses import replace
 
 import pytest
@@ -131,10 +132,11 @@ async def test_a_bucket_fills_with_time(store):
     key = await stored(store, requests=6000)  # a hundred a second
     for _ in range(6000 // 1000):
         await asyncio.gather(*(store.accounts.admit(key.id, request=True) for _ in range(1000)))
+    began = time.monotonic()
     before = (await store.accounts.admit(key.id, request=True)).requests.remaining
     await asyncio.sleep(0.2)
     after = (await store.accounts.admit(key.id, request=True)).requests.remaining
-    assert 15 <= after - before <= 200
+    assert 15 <= after - before <= 100 * (time.monotonic() - began) + 2
 
 
 async def test_exactly_the_limit_whoever_asks(store):
@@ -152,7 +154,7 @@ async def test_tokens_are_reserved_and_settled(store):
     first = await store.accounts.admit(key.id, request=False, hold=reserved)
     assert first.state is State.OK and first.tokens.remaining == 10
     again = await store.accounts.admit(key.id, request=False, hold=reserved)
-    assert again.state is State.OK and again.tokens.remaining == 10  # the same hold, not another one
+    assert again.state is State.OK and again.tokens.remaining >= 10  # the same hold, not another one
     refused = await store.accounts.admit(key.id, request=False, hold=hold(20))
     assert refused.state is State.TOKENS and 0 < refused.retry_ms <= 6000
     large = await store.accounts.admit(key.id, request=False, hold=hold(101))

@@ -38,7 +38,7 @@ async def running(store: ValkeyStore) -> Response:
 
 async def insist(store: ValkeyStore, response: Response, number: int) -> bool:
     """Commit one token, again and again while the store is away, as the tape writer does."""
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(90):
         while True:
             try:
                 return (await store.tapes.commit([delta(response, number, f"{number} ")]))[0].ok
@@ -55,23 +55,26 @@ async def test_a_replica_that_stands_still_is_not_waited_for_twice(
     cluster.signal_replica(SLOT, signal.SIGSTOP)
     began = time.monotonic()
     assert await insist(store, response, FIRST)
-    assert client.FOLLOW_WITHIN <= time.monotonic() - began < 5 * client.FOLLOW_WITHIN
+    assert time.monotonic() - began >= client.FOLLOW_WITHIN
     for number in range(FIRST + 1, FIRST + 20):
         assert await insist(store, response, number)
-    assert time.monotonic() - began < 10 * client.FOLLOW_WITHIN, "twenty waited"
-    assert [r.message for r in caplog.records if "a fail-over may lose" in r.message]
+    waited = [r.message for r in caplog.records if "a fail-over may lose" in r.message]
+    assert 1 <= len(waited) < 5, "twenty waited"
     cluster.signal_replica(SLOT, signal.SIGCONT)
     await store.close()
 
 
-async def test_what_was_acknowledged_is_there_after_a_fail_over(cluster: RunningCluster) -> None:
+async def test_what_was_acknowledged_is_there_after_a_fail_over(
+    cluster: RunningCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The primary is killed while its replica is behind: the commit that only the primary has was not acknowledged."""
+    monkeypatch.setattr(client, "FOLLOW_WITHIN", 5.0)
     store = await ValkeyStore.open(cluster.url)
     response = await running(store)
     assert await insist(store, response, FIRST)
     cluster.signal_replica(SLOT, signal.SIGSTOP)
     late = asyncio.create_task(insist(store, response, FIRST + 1))
-    await asyncio.sleep(client.FOLLOW_WITHIN / 2)
+    await asyncio.sleep(0.5)
     assert not late.done(), "acknowledged, though a fail-over would lose it"
     cluster.kill_holder(SLOT)
     cluster.signal_replica(SLOT, signal.SIGCONT)
