@@ -39,14 +39,17 @@ def failing(monkeypatch):
 
 
 def test_version_is_quick():
-    """`--version` imports nothing heavy: it answers in a fraction of a second."""
-    seconds = []
+    """`--version` imports nothing heavy: it takes little longer than Python itself."""
+    seconds, bare = [], []
     for _ in range(5):
         started = time.perf_counter()
         done = run("--version")
-        seconds.append(time.perf_counter() - started)
+        between = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "pass"], check=True, timeout=60)
+        seconds.append(between - started)
+        bare.append(time.perf_counter() - between)
     assert done.stdout.startswith("chatserver ")
-    assert min(seconds) < 1  # about 0.1 on a quiet machine; importing an engine takes seconds
+    assert min(seconds) < 40 * min(bare)  # 10 times; importing an engine takes hundreds of them
 
 
 def test_importing_the_command_line_is_cheap():

@@ -52,7 +52,8 @@ async def test_an_answer_is_painted():
     screen.begin()
     for line in TEXT.splitlines(keepends=True):
         screen.write(line.replace("end", "end\x1b]0;owned\x07\x9b31m"))
-        await asyncio.sleep(0.12)
+        while screen._due is not None:  # until it is painted
+            await asyncio.sleep(0.01)
     screen.end("7 tokens")
     shown = out.getvalue()
     assert "owned" in shown  # as letters
