@@ -11,8 +11,10 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests import javascript as tools
 
-settings.register_profile("busy machines", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy machines")
+slow = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("searching", **slow)
+settings.register_profile("the same examples each time", **slow, derandomize=True)
+settings.load_profile("the same examples each time")
 
 GROUPS = {
     "engines": (
