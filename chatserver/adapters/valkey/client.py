@@ -60,6 +60,8 @@ class Client:
         self._alone_until: dict[Link, float] = {}
         """Servers whose replica fell behind, and the loop's time until which it is not waited for."""
         self._learnt_at = 0.0
+        self._lost_at = 0.0
+        """The loop's time when a server was found not to answer, 0.0 while all do."""
 
     async def run(self, shard: int, command: Command, *, again: bool = True) -> Reply:
         """Run one command and return its reply. `again`: it may be sent twice if the first answer was lost.
@@ -87,6 +89,8 @@ class Client:
                 raise self._unreachable(lost)
             refused = {i: reply for i in todo if isinstance(reply := replies[i], ResponseError | LinkLost)}
             if not refused:
+                if self._lost_at:
+                    self._found()
                 return replies
             await self._reroute(list(refused.values()))
             todo = {i: self._next(error, *commands[i]) for i, error in refused.items()}
@@ -198,8 +202,14 @@ class Client:
             self._links[address] = self._seed.peer(host, port)
         return self._links[address]
 
+    def _found(self) -> None:
+        away = asyncio.get_running_loop().time() - self._lost_at
+        self._lost_at = 0.0
+        log.warning("the store at %s answers again, after %.1f s", self._seed.address, away)
+
     def _unreachable(self, detail: str) -> Unavailable:
         log.warning("the store at %s does not answer: %s", self._seed.address, detail)
+        self._lost_at = self._lost_at or asyncio.get_running_loop().time()
         return Unavailable("the store does not answer; try again in a moment", retry_after=RETRY_AFTER)
 
 

@@ -68,8 +68,8 @@ async def test_no_server_is_a_startup_error_that_hides_the_password() -> None:
         assert "secret" not in message and "\n" not in message
 
 
-async def test_a_server_that_goes_and_comes_back() -> None:
-    """While it is away every call is Unavailable with a time to retry; then the same client goes on."""
+async def test_a_server_that_goes_and_comes_back(caplog: pytest.LogCaptureFixture) -> None:
+    """While it is away every call is Unavailable with a time to retry; then the same client goes on, which the log tells."""
     with running_store() as running:
         own = await ValkeyStore.open(running.url)
         await own.registry.ping()
@@ -78,7 +78,9 @@ async def test_a_server_that_goes_and_comes_back() -> None:
             await own.registry.ping()
         assert refused.value.retry_after
         running.start()
+        assert "answers again" not in caplog.text
         await asyncio.gather(*(own.registry.ping() for _ in range(50)))
+        assert caplog.text.count("answers again, after") == 1
         running.restart()
         await own.registry.ping()
         await own.turns.claim("eng-a", lease=1, shard=0)  # not repeatable: needs a living one

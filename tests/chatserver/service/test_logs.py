@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from chatserver.service.logs import HIDDEN, Redacting
+from chatserver.service.logs import HIDDEN, MOST, Redacting, Sparing
 
 KEY = "sk-0a0123456789abcd-" + "Zm9v" * 10 + "abc"
 
@@ -36,3 +36,29 @@ def test_tracebacks_too():
 def test_what_is_no_secret_stays():
     text = "GET /v1/responses/resp_00 took 3 ms; see https://example.org/a@b"
     assert text in Redacting().format(logging.LogRecord("n", 20, "p", 1, text, (), None))
+
+
+def record(text: str, at: float, level: int = logging.WARNING, info=None) -> logging.LogRecord:
+    made = logging.LogRecord("n", level, "p", 1, "%s", (text,), info)
+    made.created = at
+    return made
+
+
+def test_what_repeats_itself_is_printed_once_a_minute():
+    """The next line says how many there were; others are printed all the same, and nothing grows."""
+    sparing = Sparing()
+    assert [sparing.filter(record("away", 100.0 + second)) for second in range(60)] == [True, *[False] * 59]
+    assert sparing.filter(record("also", 130.0)) and sparing.filter(record("away", 130.0, logging.INFO))
+    again = record("away", 160.0)
+    assert sparing.filter(again) and again.getMessage() == "away (59 more like this in 60 s)"
+    assert sparing.filter(record("away", 220.5)) and sparing.filter(record("away", 5.0)), (
+        "a clock may be set back"
+    )
+    for number in range(3 * MOST):
+        assert sparing.filter(record(f"{number}", 300.0))
+    assert len(sparing._printed) <= MOST
+
+
+def test_tracebacks_are_never_dropped():
+    sparing, info = Sparing(), (ValueError, ValueError("x"), None)
+    assert all(sparing.filter(record("broken", 1.0, logging.ERROR, info)) for _ in range(3))
