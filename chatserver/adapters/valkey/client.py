@@ -34,6 +34,9 @@ OLDEST = (6, 2)
 ATTEMPTS = 8
 """How often a refused command is sent (slot moved, script unknown, cluster electing); about 3 s in all."""
 RETRY_AFTER = 1.0
+FULL_RETRY_AFTER = 10.0
+CANNOT_WRITE = "MISCONF "
+"""What Valkey says to everything but reading while its file cannot be written."""
 FOLLOW_WITHIN = 1.0
 """Seconds in which a replica must have a write; one that has not is not waited for again for a while."""
 FOLLOW_AGAIN = 5.0
@@ -174,6 +177,8 @@ class Client:
             return self._link(error.host, error.port), (("ASKING",), _sourced(command))
         if self._cluster and isinstance(error, MovedError | ClusterDownError | TryAgainError | ReadOnlyError):
             return home, (command,)
+        if str(error).startswith(CANNOT_WRITE):
+            raise self._full(str(error))
         log.error("the store at %s refused %s: %s", home.address, title(command), error)
         raise Unavailable(f"the store refused a step ({title(command)}); its log and ours say why")
 
@@ -207,7 +212,20 @@ class Client:
         self._lost_at = 0.0
         log.warning("the store at %s answers again, after %.1f s", self._seed.address, away)
 
+    def _full(self, detail: str) -> Unavailable:
+        why = detail.removeprefix(CANNOT_WRITE).partition(" script:")[0].strip()
+        log.error(
+            "the store at %s writes nothing (%s): make room, then it goes on by itself",
+            self._seed.address,
+            why,
+        )
+        return Unavailable(
+            "the store cannot write: its disk is full, or broken", retry_after=FULL_RETRY_AFTER
+        )
+
     def _unreachable(self, detail: str) -> Unavailable:
+        if detail.startswith(CANNOT_WRITE):
+            return self._full(detail)
         log.warning("the store at %s does not answer: %s", self._seed.address, detail)
         self._lost_at = self._lost_at or asyncio.get_running_loop().time()
         return Unavailable("the store does not answer; try again in a moment", retry_after=RETRY_AFTER)

@@ -69,7 +69,7 @@ async def test_no_server_is_a_startup_error_that_hides_the_password() -> None:
 
 
 async def test_a_server_that_goes_and_comes_back(caplog: pytest.LogCaptureFixture) -> None:
-    """While it is away every call is Unavailable with a time to retry; then the same client goes on, which the log tells."""
+    """While it is away every call is Unavailable with a time to retry; then it goes on, which the log tells."""
     with running_store() as running:
         own = await ValkeyStore.open(running.url)
         await own.registry.ping()
@@ -88,6 +88,30 @@ async def test_a_server_that_goes_and_comes_back(caplog: pytest.LogCaptureFixtur
         await own.close()
         with pytest.raises(Unavailable):
             await own.registry.ping()
+
+
+async def test_a_full_disk_is_told_with_what_to_do(
+    client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Valkey refuses all but reading while its file cannot be written: no step was wrong, it is not away."""
+    received = links._reply
+
+    async def refuse(connection: links.AbstractConnection) -> links.Reply:
+        await received(connection)
+        return links.ResponseError(
+            "MISCONF Errors writing to the AOF file: No space left on device script: x:9."
+        )
+
+    monkeypatch.setattr(links, "_reply", refuse)
+    with pytest.raises(Unavailable, match="cannot write: its disk is full") as refused:
+        await ValkeyStore(client).registry.engines()
+    assert refused.value.retry_after
+    monkeypatch.undo()
+    await ValkeyStore(client).registry.engines()
+    assert (
+        "writes nothing (Errors writing to the AOF file: No space left on device): make room" in caplog.text
+    )
+    assert "answers again" not in caplog.text
 
 
 async def test_a_lost_answer_is_asked_for_again_where_that_is_safe(
