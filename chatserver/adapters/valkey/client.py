@@ -131,9 +131,9 @@ class Client:
         batches: dict[Link, list[int]] = {}
         for i, (link, _) in todo.items():
             batches.setdefault(link, []).append(i)
-        results = await asyncio.gather(
-            *(self._step(link, [c for i in batch for c in todo[i][1]]) for link, batch in batches.items())
-        )
+        steps = [self._step(link, [c for i in batch for c in todo[i][1]]) for link, batch in batches.items()]
+        # one server is the rule, and a task for each step costs as much as the step
+        results = [await steps[0]] if len(steps) == 1 else await asyncio.gather(*steps)
         lost = ""
         for batch, result in zip(batches.values(), results, strict=True):
             lost = str(result) if isinstance(result, LinkLost) else lost
@@ -149,7 +149,7 @@ class Client:
         writes = any(command[0] in ("EVALSHA", "EVAL") for command in commands)
         if not writes or link not in self._replicated or now < self._alone_until.get(link, 0.0):
             return await _exchange(link, commands)
-        result = await _exchange(link, [*commands, ("WAIT", 1, int(1000 * FOLLOW_WITHIN))])
+        result = await _exchange(link, [*commands, ("WAIT", 1, int(1000 * FOLLOW_WITHIN))], alone=True)
         if isinstance(result, LinkLost):
             return result
         if result.pop() == 0:
@@ -271,8 +271,10 @@ def _sourced(command: Command) -> Command:
     return with_source(command) if command[0] == "EVALSHA" else command
 
 
-async def _exchange(link: Link, commands: Sequence[Command]) -> list[Reply] | LinkLost:
+async def _exchange(
+    link: Link, commands: Sequence[Command], *, alone: bool = False
+) -> list[Reply] | LinkLost:
     try:
-        return await link.exchange(commands)
+        return await link.exchange(commands, alone=alone)
     except LinkLost as error:
         return error

@@ -1,4 +1,4 @@
-"""One server: a bounded set of connections, pipelines of commands, subscriptions.
+"""One server: a connection that all share, some for steps that wait, subscriptions.
 
 redis-py makes the connections (URL, TLS, authentication); a pipeline is packed by hiredis in one go
 and its replies are read as they are. Error replies are values here, for the client to sort out.
@@ -7,35 +7,27 @@ and its replies are read as they are. Error replies are values here, for the cli
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncGenerator, Sequence
 from urllib.parse import urlsplit
 
 import hiredis
 from redis.asyncio import ConnectionPool
-from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
+from chatserver.adapters.valkey.pipe import LinkLost, Pipe, Reply, Taken
 from chatserver.adapters.valkey.scripts import Command
+from chatserver.adapters.valkey.subscription import Subscription
 from chatserver.errors import BadRequest
 
-Reply = Any
-"""bytes, int, None, a list of replies, or a ResponseError."""
-
 CONNECTIONS = 32
-"""Bound on the connections of one process to one server; callers past it wait, within their time-out."""
+"""Bound on the connections of one process to one server for steps that wait there; callers past it wait, too."""
 CONNECT_TIMEOUT = 3.0
 EXCHANGE_TIMEOUT = 8.0
 """Seconds for a whole pipeline, waiting for a connection included."""
 PING_AFTER = 4.0
 """Seconds of silence on a subscription after which the peer is asked, and then given for its answer."""
-
-
-class LinkLost(Exception):
-    """The server did not answer; whether the commands ran is unknown. `str(error)` says what happened."""
 
 
 class Link:
@@ -45,7 +37,9 @@ class Link:
         self.address = address
         """Where it is, fit to be printed."""
         self._factory = factory
-        self._free: list[AbstractConnection] = []
+        self._shared: Pipe | None = None
+        self._opening: asyncio.Task[Pipe] | None = None
+        self._free: list[Pipe] = []
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._closed = False
 
@@ -68,14 +62,22 @@ class Link:
         return Link(f"{host}:{port}", factory)
 
     async def exchange(
-        self, commands: Sequence[Command], *, timeout: float = EXCHANGE_TIMEOUT
+        self, commands: Sequence[Command], *, alone: bool = False, timeout: float = EXCHANGE_TIMEOUT
     ) -> list[Reply]:
-        """Run commands in one round trip; return their replies, error replies included. Raises LinkLost."""
-        packed = [_packed(command) for command in commands]
+        """Run commands in one round trip; return their replies, error replies included. Raises LinkLost.
+
+        `alone`: they may wait at the server, so nobody else's should stand behind them. A caller may be cancelled.
+        """
+        packed = b"".join([_packed(command) for command in commands])
         try:
-            async with asyncio.timeout(timeout), self._slots, self._connection() as connection:
-                await connection.send_packed_command(packed, check_health=False)
-                return [await _reply(connection) for _ in commands]
+            if alone:
+                async with asyncio.timeout(timeout), self._slots:
+                    return await self._alone(packed, len(commands), timeout)
+            pipe = self._shared
+            if pipe is None or pipe.ended or pipe.full:
+                async with asyncio.timeout(timeout):
+                    pipe = await self._roomy()
+            return await pipe.ask(packed, len(commands), timeout)
         except (TimeoutError, OSError, RedisError) as error:
             raise _lost(error, timeout) from error
 
@@ -84,50 +86,84 @@ class Link:
 
         A peer that is silent for PING_AFTER seconds is asked, and given up after another PING_AFTER.
         """
+        try:
+            taken = await self._connected()
+        except (TimeoutError, OSError, RedisError) as error:
+            raise _lost(error, EXCHANGE_TIMEOUT) from error
+        subscription = Subscription(taken, channels, PING_AFTER)
+        try:
+            await subscription.stands()
+            yield None
+            while True:
+                yield await subscription.next()
+        finally:
+            subscription.close()
+
+    async def close(self) -> None:
+        """Close the connections. Idempotent."""
+        self._closed = True
+        if self._opening is not None:
+            self._opening.cancel()
+        for pipe in (*self._free, *([self._shared] if self._shared else ())):
+            pipe.close()
+        self._free.clear()
+
+    async def _roomy(self) -> Pipe:
+        """Return the shared connection once it takes another exchange; open it if there is none."""
+        while True:
+            pipe = self._shared
+            if pipe is None or pipe.ended:
+                if self._opening is None:
+                    self._opening = asyncio.create_task(self._open())
+                    self._opening.add_done_callback(self._opened)
+                # all wait for the same one, and none of them ends it when it is cancelled
+                await asyncio.shield(self._opening)
+            elif pipe.full:
+                await pipe.room()
+            else:
+                return pipe
+
+    def _opened(self, opening: asyncio.Task[Pipe]) -> None:
+        self._opening = None
+        if not opening.cancelled() and opening.exception() is None:
+            self._shared = opening.result()
+            if self._closed:
+                self._shared.close()
+
+    async def _alone(self, packed: bytes, count: int, timeout: float) -> list[Reply]:
+        while self._free and self._free[-1].ended:
+            self._free.pop()
+        pipe = self._free.pop() if self._free else await self._open()
+        try:
+            replies = await pipe.ask(packed, count, timeout)
+        except BaseException:
+            pipe.close()  # replies may be left on it; also when the caller was cancelled
+            raise
+        if self._closed:
+            pipe.close()
+        else:
+            self._free.append(pipe)
+        return replies
+
+    async def _open(self) -> Pipe:
+        if self._closed:
+            raise OSError("the link is closed")
+        try:
+            return Pipe(await self._connected())
+        except asyncio.CancelledError:
+            if self._closed:  # who waits for it was not cancelled
+                raise OSError("the link was closed") from None
+            raise
+
+    async def _connected(self) -> Taken:
         connection = self._factory.make_connection()
         try:
             async with asyncio.timeout(EXCHANGE_TIMEOUT):
                 await connection.connect()
-                await connection.send_command("SUBSCRIBE", *channels)
-                for _ in channels:
-                    await connection.read_response(disable_decoding=True)
-            yield None
-            while True:
-                message = await _message(connection)
-                if message is not None:
-                    yield message
-        except (TimeoutError, OSError, RedisError) as error:
-            raise _lost(error, PING_AFTER) from error
-        finally:
-            await connection.disconnect(nowait=True)
-
-    async def close(self) -> None:
-        """Close the connections: free ones now, those in use when they are given back. Idempotent."""
-        self._closed = True
-        while self._free:
-            await self._free.pop().disconnect(nowait=True)
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AbstractConnection]:
-        if self._closed:
-            raise OSError("the link is closed")
-        connection = self._free.pop() if self._free else self._factory.make_connection()
-        try:
-            # a server that restarted has closed it: notice here, before a command is lost with it
-            if connection.is_connected and await connection.can_read():
-                await connection.disconnect(nowait=True)
-            if not connection.is_connected:
-                await connection.connect()
-            yield connection
+            return Taken(connection)
         except BaseException:
-            # replies may be left on it; also when the caller was cancelled
             await connection.disconnect(nowait=True)
             raise
-        finally:
-            if self._closed:
-                await connection.disconnect(nowait=True)
-            else:
-                self._free.append(connection)
 
 
 def shown(url: str) -> str:
@@ -141,23 +177,6 @@ def _packed(command: Command) -> bytes:
         return hiredis.pack_command(tuple(command))  # type: ignore[arg-type]
     except UnicodeEncodeError as error:
         raise BadRequest(f"expected text that UTF-8 can carry: {error.reason}") from None
-
-
-async def _reply(connection: AbstractConnection) -> Reply:
-    try:
-        return await connection.read_response(disable_decoding=True)
-    except ResponseError as error:
-        return error
-
-
-async def _message(connection: AbstractConnection) -> tuple[bytes, bytes] | None:
-    received = await connection.read_response(disable_decoding=True, timeout=PING_AFTER)
-    if received is None:
-        await connection.send_command("PING", check_health=False)
-        received = await connection.read_response(disable_decoding=True, timeout=PING_AFTER)
-        if received is None:
-            raise TimeoutError
-    return (received[1], received[2]) if received[0] == b"message" else None
 
 
 def _lost(error: Exception, seconds: float) -> LinkLost:

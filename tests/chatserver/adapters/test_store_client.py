@@ -11,6 +11,7 @@ import pytest
 from chatserver.adapters.valkey import ValkeyStore
 from chatserver.adapters.valkey import connect as links
 from chatserver.adapters.valkey.client import Client, connect
+from chatserver.adapters.valkey.pipe import MAX_ASKED, Pipe
 from chatserver.adapters.valkey.scripts import script
 from chatserver.domain.ids import SHARDS
 from chatserver.errors import StartupError, Unavailable
@@ -119,22 +120,22 @@ async def test_a_lost_answer_is_asked_for_again_where_that_is_safe(
 ) -> None:
     """A repeatable step survives one broken connection, a claim does not try."""
     store = ValkeyStore(client)
-    received = links._reply
+    received = Pipe.data_received
     left = 1
 
-    async def lose(connection: links.AbstractConnection) -> links.Reply:
+    def lose(pipe: Pipe, data: bytes) -> None:
         nonlocal left
-        reply = await received(connection)  # the server did its work
-        if left:
+        if left:  # the server did its work
             left -= 1
-            raise ConnectionResetError("reset")
-        return reply
+            pipe.close()
+        else:
+            received(pipe, data)
 
     def broken(times: int) -> None:
         nonlocal left
         left = times
 
-    monkeypatch.setattr(links, "_reply", lose)
+    monkeypatch.setattr(Pipe, "data_received", lose)
     new = turn()
     await store.turns.begin(new, queue_bound=BOUND)
     assert await store.turns.waiting() == 1
@@ -168,10 +169,39 @@ async def test_a_cancelled_call_leaves_no_answer_behind(client: Client) -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert await client.run(0, ("ECHO", "mine")) == b"mine"
-    assert len(client._seed._free) <= links.CONNECTIONS
 
 
-async def test_connections_are_bounded(client: Client) -> None:
-    """A thousand calls at once share the connections of one process."""
-    await asyncio.gather(*(client.run(i % SHARDS, ("PING",)) for i in range(1000)))
-    assert len(client._seed._free) <= links.CONNECTIONS
+async def test_calls_share_a_connection(client: Client) -> None:
+    """Many calls at once, more than it takes at a time, each get their own answer; none of them opens another one."""
+    before = await _clients(client)
+    calls = 3 * MAX_ASKED
+    said = await asyncio.gather(*(client.run(i % SHARDS, ("ECHO", str(i))) for i in range(calls)))
+    assert said == [str(i).encode() for i in range(calls)]
+    assert await _clients(client) == before
+
+
+async def test_steps_that_wait_at_the_server_are_in_nobodys_way(client: Client) -> None:
+    """They have bounded connections of their own."""
+    link, before = client._homes[0], await _clients(client)
+    waits = [link.exchange([("BLPOP", f"chat:{{s00}}:none{i}", 1)], alone=True) for i in range(40)]
+    waiting = asyncio.gather(*waits)
+    while await _clients(client) < before + links.CONNECTIONS:
+        await asyncio.sleep(0.01)
+    assert await asyncio.wait_for(client.run(0, ("PING",)), 0.5) == b"PONG"
+    assert await waiting == [[None]] * 40
+    assert await _clients(client) == before + links.CONNECTIONS
+
+
+async def test_only_what_is_late_is_given_up(client: Client) -> None:
+    """Who asked with more patience on the same connection gets the answer; the next one asks on another connection."""
+    link = client._homes[0]
+    slow = asyncio.ensure_future(link.exchange([("BLPOP", "chat:{s00}:none", 1)], timeout=0.1))
+    patient = asyncio.ensure_future(link.exchange([("ECHO", "late")]))
+    with pytest.raises(links.LinkLost, match=r"within 0\.1 s"):
+        await slow
+    assert await link.exchange([("ECHO", "at once")], timeout=0.5) == [b"at once"]
+    assert await patient == [b"late"]
+
+
+async def _clients(client: Client) -> int:
+    return len((await client.run(0, ("CLIENT", "LIST"))).splitlines())
