@@ -202,6 +202,10 @@ class Record:
         return self.last - self.body.width + 1
 
 
+OPENING = (Record(0, Accepted()), Record(1, Queued()))
+"""How every tape begins. Whoever begins it knows that, so it is not announced."""
+
+
 class Gap(Exception):
     """A record does not follow the one before it: read again from `after`."""
 

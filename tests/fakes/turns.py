@@ -39,13 +39,13 @@ class MemoryTurns:
             raise Overloaded("too many wait", retry_after=1.0)
         if response.conversation is not None:
             await self._into_conversation(turn)
-        if turn.watcher:
-            self.s.watchers[response.id].add(turn.watcher)
         for one in (response, *turn.siblings):
             self.s.all_responses[one.id] = one
             self.s.all_tapes[one.id] = []
             self.s.add(one.id, [Record(0, Accepted()), Record(1, Queued())])
             self.s.waiting.append(one.id)
+        if turn.watcher:
+            self.s.watchers[response.id].add(turn.watcher)
         if turn.idempotency_key is not None:
             self.s.keys[key] = response.id, turn.fingerprint
         self.s.arrived.set()

@@ -35,7 +35,7 @@ class Subscription(asyncio.Protocol):
         self._timer = self._loop.call_later(ping_after, self._look)
         self._missing = len(channels)
         taken.transport.set_protocol(self)
-        taken.transport.write(hiredis.pack_command(("SUBSCRIBE", *channels)))
+        taken.transport.write(hiredis.pack_command(("SUBSCRIBE", *channels)))  # type: ignore[arg-type]
 
     async def stands(self) -> None:
         """Return once all channels are subscribed to. Raises LinkLost."""

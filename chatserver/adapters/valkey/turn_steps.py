@@ -10,13 +10,13 @@ from chatserver.adapters.valkey.scripts import Argument, Command, script
 from chatserver.adapters.valkey.tapes import encode, entries
 from chatserver.domain.item import Conversation
 from chatserver.domain.response import Finish, Outcome, Response, Status, Usage
-from chatserver.domain.tape import Accepted, Ended, Queued, Record
+from chatserver.domain.tape import OPENING, Ended, Record
 from chatserver.ports.conversations import MAX_BRANCH
 from chatserver.ports.turns import NewTurn, kept_for
 
 IDEMPOTENCY_TTL = 24 * 3600
 """Seconds that an idempotency key is remembered. Its scope is the tenant and the shard (`ids.shard_for`)."""
-_QUEUED = Record(1, Queued())
+_OPENING = [body for _, body in encode(OPENING)]
 
 
 def milliseconds(seconds: float) -> int:
@@ -33,15 +33,13 @@ def begin(turn: NewTurn, queue_bound: int) -> tuple[int, Command]:
     idempotency = keys.idempotency(key.shard, response.tenant, remembered) if remembered else key.fields
     names = [key.fields, key.tape, queue.jobs, queue.next, idempotency, *_conversation_keys(response)]
     names += [name for s in turn.siblings for name in (keys.response(s.id).fields, keys.response(s.id).tape)]
-    opening = encode((Record(0, Accepted()), _QUEUED))
     lists = [_fields(turn, response), _created(turn)]
     lists += [[sibling.id, *_fields(turn, sibling)] for sibling in turn.siblings]
     return key.shard, script("begin").command(
         names,
         *(response.id, response.tenant, response.created_at, queue_bound),
-        *(IDEMPOTENCY_TTL if remembered else 0, turn.fingerprint, opening[0][1], opening[1][1]),
-        *(turn.watcher or "", frames.join([frames.section(response.id, opening)])),
-        *(keys.WEB_CHANNELS + (turn.watcher or ""), keys.ENGINES_CHANNEL, key.shard),
+        *(IDEMPOTENCY_TTL if remembered else 0, turn.fingerprint, *_OPENING),
+        *(turn.watcher or "", keys.ENGINES_CHANNEL, key.shard),
         *(_mode(turn), response.conversation or "", response.parent or "", turn.title, MAX_BRANCH),
         len(turn.siblings),
         *(part for one in lists for part in (len(one), *one)),
@@ -93,8 +91,8 @@ def stop(response: Response, now: int, tape_ttl: int) -> Command:
         names += [own.fields, own.up, own.running, keys.index(key.shard, response.tenant)]
     names.append(keys.due(key.shard))
     outcome = Outcome(Status.CANCELLED, Finish.STOPPED, Usage(), completed_at=now)
-    # never claimed: Queued is the last on its tape
-    closing = encode([Record(_QUEUED.last + 1, Ended(outcome))])
+    # never claimed: there is nothing behind the opening of its tape
+    closing = encode([Record(OPENING[-1].last + 1, Ended(outcome))])
     return script("stop").command(
         names,
         *(response.id, response.tenant, now, kept_for(response, tape_ttl), codec.encode_outcome(outcome)),

@@ -27,6 +27,7 @@ from chatserver.ports.registry import ServedModel
 from chatserver.ports.turns import NewTurn, Turns
 from chatserver.service.fresh import fresh_id
 from chatserver.service.web.admission import Payer, estimate
+from chatserver.service.web.hub import Hub
 from chatserver.service.web.models import Models, with_defaults
 from chatserver.service.web.places import Spot, Spots, chain, title_of
 from chatserver.service.web.prices import Prices
@@ -35,7 +36,7 @@ from chatserver.wire.commands import CompleteChat, CreateResponse
 
 
 class Asking:
-    """Begins responses. `web_id`: this process, which reads the tapes of those that are watched."""
+    """Begins responses. `hub`: of this process, which reads the tapes of those that are watched."""
 
     def __init__(
         self,
@@ -43,7 +44,7 @@ class Asking:
         models: Models,
         spots: Spots,
         *,
-        web_id: str,
+        hub: Hub,
         settings: Settings,
         prices: Prices,
         clock: Callable[[], float],
@@ -51,7 +52,7 @@ class Asking:
         self._turns = turns
         self._models = models
         self._spots = spots
-        self._web_id = web_id
+        self._hub = hub
         self._settings = settings
         self._prices = prices
         self._clock = clock
@@ -145,7 +146,7 @@ class Asking:
             title=title_of(spot.messages),
             idempotency_key=key,
             fingerprint=fingerprint,
-            watcher=self._web_id if watch else None,
+            watcher=self._hub.web_id if watch else None,
             deserted=deserted,
         )
 
@@ -162,15 +163,19 @@ class Asking:
             if earlier := await self._turns.known(turn):  # it has its place already
                 return await self._attached(turn, earlier), False
             raise
+        if turn.watcher:
+            self._hub.expect(response.id)
         try:
             begun = await self._turns.begin(turn, queue_bound=self._settings.queue_bound)
-        except ChatServerError as error:
+        except BaseException as error:
+            self._hub.forget(response.id)
             # away or cut off, it may have begun all the same: then the hold is looked at when it is overdue
-            if not isinstance(error, Unavailable):
+            if isinstance(error, ChatServerError) and not isinstance(error, Unavailable):
                 await payer.release(all_of_it)
             raise
         if begun.fresh:
             return response, True
+        self._hub.forget(response.id)
         await payer.release(all_of_it)
         return await self._attached(turn, begun.response_id), False
 

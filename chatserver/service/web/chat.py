@@ -83,7 +83,7 @@ class Chat:
             turns,
             self.models,
             self._spots,
-            web_id=hub.web_id,
+            hub=hub,
             settings=settings,
             prices=prices or Prices(),
             clock=clock,

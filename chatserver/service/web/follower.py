@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from chatserver.domain.tape import (
+    OPENING,
     Accepted,
     Cursor,
     Delta,
@@ -48,13 +49,15 @@ class Follower:
         web_id: str,
         watched: bool,
         leave: Callable[[Follower], None],
+        begun: list[Record] | None = None,
     ) -> None:
+        """`begun`: all that was announced of a tape that the caller began: then nothing has to be read first."""
         self.response_id = response_id
         self._tapes = tapes
         self._web_id = web_id
         self._leave = leave
         self._cursor = Cursor(after)
-        self._waiting: list[Record] = []
+        self._waiting: list[Record] = [] if begun is None else [*OPENING, *begun]
         self._texts = 0
         self._tokens = 0
         self._over: ChatServerError | None = None
@@ -62,7 +65,7 @@ class Follower:
         self._sleeps_since = 0.0
         self._page = FIRST_PAGE
         self._must_watch = not watched
-        self._must_read = True
+        self._must_read = begun is None
         self._behind = False
         self._closed = False
         self._ahead: int | None = None

@@ -16,6 +16,7 @@ import contextlib
 import logging
 from itertools import islice
 
+from chatserver.domain.tape import Record
 from chatserver.errors import Unavailable
 from chatserver.ports.tapes import Bundle, Signals, Tapes
 from chatserver.service.web.follower import RESTARTING, Follower
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 LINGER = 2.0
 """Seconds between the last follower's leaving and the end of the watch: reloads come back within it."""
 MAX_LINGERING = 1024
+MAX_EARLY = 64
+"""Records of a turn that are kept until it is followed: there are a few, if any. Past that the tape is read."""
 WATCH_ON = 20.0
 """Seconds between saying again what is watched; see `Settings.abandon_after`."""
 WATCH_STEP = 500
@@ -43,6 +46,7 @@ class Hub:
         self._tapes = tapes
         self._signals = signals
         self._followers: dict[str, set[Follower]] = {}
+        self._expected: dict[str, list[Record] | None] = {}
         self._staying: set[Follower] = set()
         self._dismissal: Unavailable | None = None
         self._lingering: dict[str, asyncio.TimerHandle] = {}
@@ -67,6 +71,17 @@ class Hub:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def expect(self, response_id: str) -> None:
+        """Keep what is announced of a turn that is about to begin with this hub as its watcher.
+
+        `follow` takes it, so that nothing has to be read then; otherwise `forget` it.
+        """
+        self._expected[response_id] = []
+
+    def forget(self, response_id: str) -> None:
+        """Expect it no longer: the turn did not begin, or nobody is going to follow it."""
+        self._expected.pop(response_id, None)
+
     def follow(
         self, response_id: str, after: int = -1, *, watched: bool = False, dismissible: bool = True
     ) -> Follower:
@@ -76,7 +91,13 @@ class Hub:
         `dismissible`: the reader can resume elsewhere, so `dismiss` may end it.
         """
         follower = Follower(
-            self._tapes, response_id, after, web_id=self.web_id, watched=watched, leave=self._leave
+            self._tapes,
+            response_id,
+            after,
+            web_id=self.web_id,
+            watched=watched,
+            begun=self._expected.pop(response_id, None),
+            leave=self._leave,
         )
         timer = self._lingering.pop(response_id, None)
         if timer is not None:
@@ -126,7 +147,8 @@ class Hub:
         followers.discard(follower)
         if not followers:
             del self._followers[response_id]
-            self._linger(response_id)
+            if not follower.ended:  # an ended tape announces nothing more
+                self._linger(response_id)
 
     def _linger(self, response_id: str) -> None:
         if response_id in self._lingering or self._listening is None:
@@ -163,6 +185,7 @@ class Hub:
                         # What was announced while nobody listened is in the store.
                         for response_id in list(self._followers):
                             self._resync(response_id)
+                        self._expected = dict.fromkeys(self._expected)
                     else:
                         self._hand_out(bundle)
             except Unavailable as error:
@@ -200,6 +223,14 @@ class Hub:
             if followers:
                 for follower in followers:
                     follower.offer(records)
+            elif response_id in self._expected:
+                self._keep(response_id, records)
             elif response_id not in self._lingering:
                 # A turn that was begun with a watch, and whose client never came to read.
                 self._linger(response_id)
+
+    def _keep(self, response_id: str, records: list[Record]) -> None:
+        kept = self._expected[response_id]
+        if kept is not None:
+            lost = len(kept) + len(records) > MAX_EARLY
+            self._expected[response_id] = None if lost else [*kept, *records]

@@ -4,11 +4,11 @@
 --        at the end: (response, tape)… of the siblings, which answer the same input and move nothing
 -- ARGV   1 response id, 2 tenant, 3 now, 4 bound on the queue
 --        5 seconds to keep the idempotency key (0 = none), 6 its fingerprint
---        7 Accepted, 8 Queued, 9 watcher ('' = none), 10 bundle of both for it, 11 its channel
---        12 channel of all engines, 13 shard
---        14 mode: none (no conversation) · create · exclusive · branch
---        15 conversation id, 16 parent ('' = none), 17 title ('' = none), 18 bound on the depth
---        19 sibling count, then lists, each after its length: (field, value)… of the response, of a conversation
+--        7 Accepted, 8 Queued, 9 watcher ('' = none): it knows them, so they are not announced
+--        10 channel of all engines, 11 shard
+--        12 mode: none (no conversation) · create · exclusive · branch
+--        13 conversation id, 14 parent ('' = none), 15 title ('' = none), 16 bound on the depth
+--        17 sibling count, then lists, each after its length: (field, value)… of the response, of a conversation
 --        that is created, (sibling id, field, value…)… of each sibling; the rest: (item id, item)…
 -- Result ok · known, response id · reused · missing · no_parent · busy · moved, head · full · taken
 --        overloaded, waiting jobs
@@ -25,9 +25,9 @@ if redis.call('EXISTS', KEYS[1]) == 1 then return {'ok'} end
 local known = known_response()
 if known then return known end
 
-local mode, parent = ARGV[14], ARGV[16]
-local siblings = tonumber(ARGV[19])
-local lists, items = {}, 20
+local mode, parent = ARGV[12], ARGV[14]
+local siblings = tonumber(ARGV[17])
+local lists, items = {}, 18
 for i = 1, siblings + 2 do
   lists[i] = {first = items + 1, last = items + tonumber(ARGV[items])}
   items = lists[i].last + 1
@@ -53,7 +53,7 @@ elseif mode ~= 'none' then
   end
 end
 if mode ~= 'none' then
-  if depth + count + 1 > tonumber(ARGV[18]) then return {'full'} end
+  if depth + count + 1 > tonumber(ARGV[16]) then return {'full'} end
   for i = items, #ARGV, 2 do
     if redis.call('HEXISTS', KEYS[8], ARGV[i]) == 1 then return {'taken'} end
   end
@@ -88,13 +88,13 @@ if mode ~= 'none' then
     last = ARGV[i]
   end
   redis.call('HSET', KEYS[6], 'head', last, 'active', ARGV[1], 'updated_at', ARGV[3])
-  if ARGV[17] ~= '' and (redis.call('HGET', KEYS[6], 'title') or '') == '' then
-    redis.call('HSET', KEYS[6], 'title', ARGV[17])
+  if ARGV[15] ~= '' and (redis.call('HGET', KEYS[6], 'title') or '') == '' then
+    redis.call('HSET', KEYS[6], 'title', ARGV[15])
   end
   -- `before` and `rev` let a refused turn take its input back, if nothing was put under it since
   local rev = redis.call('HINCRBY', KEYS[6], 'rev', 1)
   redis.call('HSET', KEYS[1], 'before', head, 'rev', rev)
-  redis.call('ZADD', KEYS[11], ARGV[3], ARGV[15])
+  redis.call('ZADD', KEYS[11], ARGV[3], ARGV[13])
 end
 
 queue(KEYS[1], KEYS[2], ARGV[1])
@@ -104,10 +104,7 @@ for i = 1, siblings do
   queue(key, KEYS[#KEYS - 2 * (siblings - i)], ARGV[list.first])
 end
 if ARGV[5] ~= '0' then redis.call('SET', KEYS[5], ARGV[1] .. ' ' .. ARGV[6], 'EX', ARGV[5]) end
-if ARGV[9] ~= '' then
-  redis.call('HSET', KEYS[1], 'watch', ARGV[9])
-  redis.call('PUBLISH', ARGV[11], ARGV[10])
-end
-redis.call('PUBLISH', ARGV[12], ARGV[13])
-if mode ~= 'none' then redis.call('PUBLISH', 'chat:changes', ARGV[15]) end
+if ARGV[9] ~= '' then redis.call('HSET', KEYS[1], 'watch', ARGV[9]) end
+redis.call('PUBLISH', ARGV[10], ARGV[11])
+if mode ~= 'none' then redis.call('PUBLISH', 'chat:changes', ARGV[13]) end
 return {'ok'}

@@ -316,7 +316,49 @@ async def test_watched_turn_that_nobody_reads_is_unwatched(store, web, monkeypat
     await asyncio.sleep(0.01)
     tape = Tape(store)
     await tape.begin("web_1")
+    tape.write(1)
     await until(lambda: store.watchers[tape.response.id] == set())
+
+
+async def test_an_expected_turn_is_followed_without_a_read(store, web, monkeypatch):
+    """Nothing of what was announced before `follow` is missing, and nothing of it doubled."""
+    await until(lambda: "web_1" in store.subscribers)
+    tape = Tape(store)
+    web.expect(tape.response.id)
+    await tape.begin("web_1")
+    tape.write(3)
+    await until(lambda: web._expected[tape.response.id] != [])
+    with monkeypatch.context() as patch:
+        patch.setattr(store.tapes, "read", None)
+        reader = web.follow(tape.response.id, watched=True)
+        assert [record.last for record in await reader.batch()] == [0, 1, 4]
+        tape.write(2)
+        assert [record.last for record in await reader.batch()] == [6]
+    tape.end()
+    assert [record.last for record in await reader.batch()] == [7]
+    await reader.aclose()
+    assert not web._expected
+
+
+@pytest.mark.parametrize("loss", ["connection", "bound"])
+async def test_what_an_expected_turn_lost_is_read(store, web, monkeypatch, loss):
+    """An early record that nobody heard, and more of them than are kept, are in the store."""
+    monkeypatch.setattr(hub, "MAX_EARLY", 2)
+    monkeypatch.setattr(patience, "BACK_OFF", (0.001, 0.01))
+    await until(lambda: "web_1" in store.subscribers)
+    tape = Tape(store)
+    web.expect(tape.response.id)
+    await tape.begin("web_1")
+    if loss == "connection":
+        store.cut_subscriptions()
+        tape.write(2)
+    else:
+        tape.write(1)
+        tape.write(2)
+    await until(lambda: web._expected[tape.response.id] is None)
+    reader = web.follow(tape.response.id, watched=True)
+    tape.end()
+    assert await read(reader) == tape.text()
 
 
 async def test_lingering_is_bounded(store, web, monkeypatch):
