@@ -26,6 +26,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from chatserver.errors import BadRequest, ChatServerError, TooLarge, Unauthenticated, Unavailable
 from chatserver.service.web.follower import RESTARTING, SLOW_READER
 from chatserver.transports.deadline import SendDeadline
+from chatserver.transports.websocket_connection import FRAMES
 from chatserver.wire.errors import nested_event
 
 SEND_TIMEOUT = 30.0
@@ -84,10 +85,10 @@ class FrameSocket:
             raise TooLarge(f"Frames: expected at most {self._max_frame} bytes, got {len(data)}")
         return data
 
-    async def send(self, data: bytes) -> None:
-        """Send one event. The deadline ends the connection if the client does not read."""
+    async def send(self, *events: bytes) -> None:
+        """Send events, a frame each, in one write. The deadline ends the connection if the client does not read."""
         self._deadline.begin()
-        await self._socket.send({"type": "websocket.send", "text": data.decode()})
+        await self._socket.send({"type": "websocket.send", FRAMES: events})
         self._deadline.end()
 
     def end(self, error: ChatServerError) -> None:

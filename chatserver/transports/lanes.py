@@ -9,9 +9,11 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from chatserver.domain.response import Response
+from chatserver.domain.tape import Record
 from chatserver.errors import ChatServerError, Overloaded, Unavailable
 from chatserver.service.web.reader import Reader
 from chatserver.transports.frame_socket import GOODBYES, FrameSocket, ends_all
+from chatserver.transports.sending import SLICE
 from chatserver.wire import frames
 from chatserver.wire.response_events import ResponseEvents
 
@@ -118,13 +120,25 @@ async def relay(
     events = ResponseEvents(response, stream_id, most=MAX_EVENT)
     try:
         while not reader.ended:
-            # one record as bytes at a time: records take ten times as much, for as long as a client stalls
+            # few records as bytes at a time: records take ten times as much, for as long as a client stalls
             records = deque(await reader.batch())
             while records:
-                for event in events.encode(records.popleft(), after):
-                    await socket.send(event.data)
-                    if beside is not None:
-                        await socket.send(beside)
-                        beside = None
+                together = _encoded(events, records, after)
+                if beside is not None and together:
+                    together.insert(1, beside)
+                    beside = None
+                if together:
+                    await socket.send(*together)
     finally:
         await reader.aclose()
+
+
+def _encoded(events: ResponseEvents, records: deque[Record], after: int) -> list[bytes]:
+    """Return the events of the first records, of all if they are short. Takes them from `records`."""
+    found: list[bytes] = []
+    size = 0
+    while records and size < SLICE:
+        for event in events.encode(records.popleft(), after):
+            found.append(event.data)
+            size += len(event.data)
+    return found
