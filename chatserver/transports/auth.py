@@ -21,6 +21,7 @@ from chatserver.domain.access import ApiKey, matches, parse_token
 from chatserver.errors import Forbidden, Unauthenticated
 from chatserver.ports.access import MAX_KEYS, Access
 from chatserver.service.web.admission import Caller
+from chatserver.service.web.once import Once
 
 LOCAL = "local"
 MAX_KEY = 512
@@ -52,14 +53,14 @@ class Keys:
         self._known: dict[str, ApiKey] = {}
         self._any_stored = False
         self._looked_at = float("-inf")
+        self._look_at_stored = Once(self._look)
 
     async def required(self) -> bool:
         """Whether a key must be sent: once there is one. Raises Unavailable."""
         if self._hashed or self._any_stored or self._access is None:
             return bool(self._hashed) or self._any_stored
         if self._clock() - self._looked_at > FRESH:
-            self._any_stored = await self._access.any()
-            self._looked_at = self._clock()
+            await self._look_at_stored()
         return self._any_stored
 
     async def caller(self, headers: Mapping[str, str]) -> Caller:
@@ -110,6 +111,11 @@ class Keys:
             f"Origin: expected this server's own or one of CHATSERVER_CORS_ORIGINS, got {origin[:80]!r}.",
             code="origin_not_allowed",
         )
+
+    async def _look(self) -> None:
+        assert self._access is not None
+        self._any_stored = await self._access.any()
+        self._looked_at = self._clock()
 
     def _static(self, token: str) -> Caller | None:
         digest = _digest(token[:MAX_KEY])

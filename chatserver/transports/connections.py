@@ -92,6 +92,16 @@ class HttpConnection(HttpToolsProtocol):
         if self._on_lost is not None:
             self._on_lost()
 
+    @property
+    def clogged(self) -> bool:
+        """See `lasting.Connection`."""
+        return self.flow.write_paused
+
+    @property
+    def heard(self) -> bool:
+        """See `lasting.Connection`."""
+        return not self.cycle.more_body
+
     def when_lost(self, call: Callable[[], object] | None) -> None:
         """See `lasting.Connection`."""
         self._on_lost = call

@@ -5,12 +5,15 @@ Every route has one unless it is public on purpose: see `http.routes`.
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+import inspect
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from chatserver.domain.access import Scope as Permission
 from chatserver.service.web.admission import Ticket
@@ -34,8 +37,8 @@ _FOLLOW = "/v1/responses/{response_id}"
 class Gate:
     """Serves a route to those who may use it. Raises what the client is told."""
 
-    def __init__(self, app: ASGIApp, door: Door, path: str) -> None:
-        self._app = app
+    def __init__(self, endpoint: Callable[[Request], Awaitable[Response]], door: Door, path: str) -> None:
+        self._endpoint = endpoint
         self._door = door
         self._path = path
 
@@ -47,12 +50,15 @@ class Gate:
             caller.check(*allowed)
         ticket = scope[_TICKET] = self._door.admission.ticket(caller)
         await ticket.enter()
-        await self._app(scope, receive, send)
+        # not through the route's own layers: what an endpoint raises is answered by the application's
+        answer = await self._endpoint(Request(scope, receive, send))
+        await answer(scope, receive, send)
 
 
 def guarded(route: Route, door: Door) -> Route:
     """Return a route behind a gate. Modifies it."""
-    route.app = Gate(route.app, door, route.path)
+    assert inspect.iscoroutinefunction(route.endpoint), route.path
+    route.app = Gate(route.endpoint, door, route.path)
     return route
 
 

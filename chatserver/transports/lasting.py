@@ -31,6 +31,16 @@ Run = Callable[[Receive, Send], Awaitable[None]]
 class Connection(Protocol):
     """The TCP connection of a request."""
 
+    @property
+    def clogged(self) -> bool:
+        """Whether a send would have to wait for the client to read."""
+        ...
+
+    @property
+    def heard(self) -> bool:
+        """Whether the whole body of the newest request has come."""
+        ...
+
     def when_lost(self, call: Callable[[], object] | None) -> None:
         """Have `call` called when the client has gone, now if it has already; None: nobody any more."""
         ...

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chatserver.errors import BadRequest, ChatServerError, NotFound, TooLarge
 from chatserver.service.web.follower import RESTARTING
 from chatserver.transports.gate import headers_of
-from chatserver.transports.lasting import REQUEST_ID
+from chatserver.transports.lasting import CONNECTION, REQUEST_ID, Connection
 from chatserver.wire import errors
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = _Body(receive, self._limit, self._timeout)
+        body = _Body(receive, self._limit, self._timeout, scope.get(CONNECTION))
         headers = Headers(scope=scope)
         announced = headers.get("content-length", "")
         if announced.isdigit() and int(announced[:20]) > self._limit:
@@ -103,8 +103,9 @@ class BodyLimit:
 class _Body:
     """The body of one request as it arrives."""
 
-    def __init__(self, receive: Receive, limit: int, timeout: float) -> None:
+    def __init__(self, receive: Receive, limit: int, timeout: float, connection: Connection | None) -> None:
         self._receive = receive
+        self._connection = connection
         self._limit = limit
         self._timeout = timeout
         self._deadline = asyncio.get_running_loop().time() + timeout
@@ -131,16 +132,22 @@ class _Body:
         return TooLarge(f"The body: expected at most {self._limit} bytes, got more")
 
     async def _next(self) -> Message:
+        if self._connection is not None and self._connection.heard:
+            message = await self._receive()  # it waits for nothing: the rule for what fits into a packet
+        else:
+            message = await self._in_time()
+        self._received += len(message.get("body", b""))
+        self._complete = not message.get("more_body", False)
+        return message
+
+    async def _in_time(self) -> Message:
         try:
             async with asyncio.timeout_at(self._deadline):
-                message = await self._receive()
+                return await self._receive()
         except TimeoutError:
             raise BadRequest(
                 f"The body: expected all of it within {self._timeout:g} s", code="body_timeout"
             ) from None
-        self._received += len(message.get("body", b""))
-        self._complete = not message.get("more_body", False)
-        return message
 
 
 def error_response(error: ChatServerError) -> Response:

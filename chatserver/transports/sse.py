@@ -53,8 +53,12 @@ class EventStream(EventSourceResponse):
         """Begin the answer, and leave the rest to last; in place of the library's own way, see `Sending`."""
         start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         try:
-            # what an earlier answer left in the connection's buffer is read first
-            async with asyncio.timeout(SEND_TIMEOUT):
+            if scope[
+                CONNECTION
+            ].clogged:  # what an earlier answer left in the connection's buffer is read first
+                async with asyncio.timeout(SEND_TIMEOUT):
+                    await send(start)
+            else:
                 await send(start)
         except BaseException:
             await self._reader.aclose()

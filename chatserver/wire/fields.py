@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -135,70 +135,67 @@ class Fields:
 
     def text(self, name: str, default: Any = REQUIRED, *, longest: int = 512, shortest: int = 0) -> Any:
         """Take a string of `shortest` to `longest` characters; null counts as not sent."""
-
-        def check(value: object, path: str) -> str:
-            if not isinstance(value, str):
-                raise wrong(path, "a string", value, code="invalid_type")
-            if not shortest <= len(value) <= longest:
-                raise BadRequest(
-                    f"{path}: expected {shortest} to {longest} characters, got {len(value)}",
-                    param=path,
-                    code="string_above_max_length" if len(value) > longest else "invalid_value",
-                )
-            return value
-
-        return self._checked(name, default, check)
+        value = self._sent(name, default)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            raise wrong(self.path(name), "a string", value, code="invalid_type")
+        if not shortest <= len(value) <= longest:
+            path = self.path(name)
+            raise BadRequest(
+                f"{path}: expected {shortest} to {longest} characters, got {len(value)}",
+                param=path,
+                code="string_above_max_length" if len(value) > longest else "invalid_value",
+            )
+        return value
 
     def flag(self, name: str, default: bool = False) -> bool:
         """Take true or false; null counts as not sent."""
-
-        def check(value: object, path: str) -> bool:
-            if not isinstance(value, bool):
-                raise wrong(path, "true or false", value, code="invalid_type")
-            return value
-
-        return self._checked(name, default, check)
+        value = self._sent(name, default)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise wrong(self.path(name), "true or false", value, code="invalid_type")
+        return value
 
     def whole(self, name: str, default: Any, low: int, high: int) -> Any:
         """Take a whole number in [low, high]; null counts as not sent."""
-
-        def check(value: object, path: str) -> int:
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise wrong(path, "a whole number", value, code="invalid_type")
-            if not low <= value <= high:
-                raise wrong(path, f"a whole number from {low} to {high}", value)
-            return value
-
-        return self._checked(name, default, check)
+        value = self._sent(name, default)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise wrong(self.path(name), "a whole number", value, code="invalid_type")
+        if not low <= value <= high:
+            raise wrong(self.path(name), f"a whole number from {low} to {high}", value)
+        return value
 
     def number(self, name: str, default: Any, low: float, high: float) -> Any:
         """Take a finite number in [low, high]; null counts as not sent."""
-
-        def check(value: object, path: str) -> float:
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise wrong(path, "a number", value, code="invalid_type")
-            # Compared before converting: a JSON integer may be too large for a float.
-            if not low <= value <= high or not math.isfinite(value):
-                raise wrong(path, f"a number from {low:g} to {high:g}", value)
-            return float(value)
-
-        return self._checked(name, default, check)
+        value = self._sent(name, default)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise wrong(self.path(name), "a number", value, code="invalid_type")
+        # Compared before converting: a JSON integer may be too large for a float.
+        if not low <= value <= high or not math.isfinite(value):
+            raise wrong(self.path(name), f"a number from {low:g} to {high:g}", value)
+        return float(value)
 
     def items(self, name: str, default: Any = REQUIRED, *, most: int) -> Any:
         """Take a list of at most `most` elements; null counts as not sent."""
-
-        def check(value: object, path: str) -> list[Any]:
-            if not isinstance(value, list):
-                raise wrong(path, "a list", value, code="invalid_type")
-            if len(value) > most:
-                raise BadRequest(
-                    f"{path}: expected at most {most} elements, got {len(value)}",
-                    param=path,
-                    code="array_above_max_length",
-                )
-            return value
-
-        return self._checked(name, default, check)
+        value = self._sent(name, default)
+        if value is None:
+            return default
+        path = self.path(name)
+        if not isinstance(value, list):
+            raise wrong(path, "a list", value, code="invalid_type")
+        if len(value) > most:
+            raise BadRequest(
+                f"{path}: expected at most {most} elements, got {len(value)}",
+                param=path,
+                code="array_above_max_length",
+            )
+        return value
 
     def inert(self, name: str, *harmless: object, why: str = "is not supported") -> Any:
         """Take a field that may only have a value which changes nothing here; refuse any other."""
@@ -227,13 +224,12 @@ class Fields:
                 raise BadRequest(f"{path}: {why}", param=path, code="unsupported_parameter")
             raise unknown(name, self._known, self._path)
 
-    def _checked(self, name: str, default: Any, check: Callable[[object, str], Any]) -> Any:
-        value = self.take(name, default)
+    def _sent(self, name: str, default: object) -> Any:
+        """Take a field as it is; None: it was not sent, and has a default. Raises BadRequest if it has none."""
+        value = self._left.pop(name, None) if default is not REQUIRED else self.take(name, REQUIRED)
         if value is None and default is REQUIRED:
             raise wrong(self.path(name), "a value", None, code="missing_required_parameter")
-        if value is None or value is default:
-            return default
-        return check(value, self.path(name))
+        return value
 
 
 def _surrogate_in(body: bytes) -> str | None:

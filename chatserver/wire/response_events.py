@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from chatserver.domain.ids import part_id
-from chatserver.domain.item import ItemStatus, Part, PartKind
+from chatserver.domain.item import PartKind
 from chatserver.domain.response import Outcome, Response, Status
 from chatserver.domain.tape import (
     Accepted,
@@ -45,8 +45,8 @@ from chatserver.domain.tape import (
     Started,
     Waiting,
 )
-from chatserver.wire.items import content_part, part_object
 from chatserver.wire.logprobs import logprob_objects
+from chatserver.wire.part_events import closed, opened, place
 from chatserver.wire.response_objects import response_object
 
 _END_TYPES = {Status.COMPLETED: "response.completed", Status.FAILED: "response.failed"}
@@ -56,10 +56,11 @@ _DELTAS = {
     PartKind.REASONING: "response.reasoning_text.delta",
     PartKind.CALL: "response.function_call_arguments.delta",
 }
-_DONES = {
-    PartKind.TEXT: "response.output_text.done",
-    PartKind.REASONING: "response.reasoning_text.done",
-    PartKind.CALL: "response.function_call_arguments.done",
+_STATES = {
+    Accepted: (b"response.created", Status.QUEUED),
+    Queued: (b"response.queued", Status.QUEUED),
+    Started: (b"response.in_progress", Status.IN_PROGRESS),
+    Interrupted: (b"response.in_progress", Status.IN_PROGRESS),
 }
 SPLIT = 64
 """Tokens in one delta with log-probabilities, which take up to 2 KiB each."""
@@ -92,7 +93,7 @@ class ResponseEvents:
     `stream_id` is repeated on every event if given. `most`: bytes of an event with log-probabilities; None: any number.
     """
 
-    __slots__ = ("_heads", "_most", "_response", "_stream_id", "_tail")
+    __slots__ = ("_begun", "_heads", "_most", "_response", "_stream_id", "_tail")
 
     def __init__(self, response: Response, stream_id: str | None = None, *, most: int | None = None) -> None:
         self._most = most
@@ -101,6 +102,7 @@ class ResponseEvents:
         self._stream_id = stream_id
         # The delta is the hot path: all but its text and its number is the same for the whole part.
         self._heads: dict[tuple[PartKind, int], tuple[bytes, bytes]] = {}
+        self._begun: tuple[bytes, bytes] | None = None
         lane = b"" if stream_id is None else b',"stream_id":%b' % orjson.dumps(stream_id)
         self._tail = lane + b"}"
 
@@ -124,6 +126,8 @@ class ResponseEvents:
             return self._delta(record.last, body)
         if type(body) is Waiting:
             return [self._place(record.last, body)]
+        if isinstance(body, Accepted | Queued | Started | Interrupted):
+            return [self._state(record.last, body)] if record.last > after else []
         events = self._structural(body)
         first = record.last - len(events) + 1
         return [
@@ -168,7 +172,7 @@ class ResponseEvents:
             kind = _DELTAS[body.kind]
             fields = {
                 "type": kind,
-                **_place(part_id(self._response.item_id, body.kind.value, body.index), body),
+                **place(part_id(self._response.item_id, body.kind.value, body.index), body),
             }
             if body.kind is PartKind.TEXT:
                 fields["logprobs"] = logprob_objects(chain.from_iterable(body.logprobs))
@@ -197,29 +201,35 @@ class ResponseEvents:
 
     def _structural(self, body: Body) -> list[dict[str, Any]]:
         match body:
-            case Accepted():
-                return [self._state("response.created", Status.QUEUED)]
-            case Queued():
-                return [self._state("response.queued", Status.QUEUED)]
-            case Waiting() | Prefilled():
-                return []  # not on the tape; told by Chat Completions only
-            case Started(claim=claim):
-                event = self._state("response.in_progress", Status.IN_PROGRESS)
-                return [event | {"recovery": {"state": "resumed", "claim": claim}} if claim > 1 else event]
-            case Interrupted():
-                event = self._state("response.in_progress", Status.IN_PROGRESS)
-                return [event | {"recovery": {"state": "interrupted"}}]
+            case Prefilled():
+                return []  # told by Chat Completions only
             case ItemOpened():
-                return _opened(body)
+                return opened(body)
             case ItemClosed():
-                return _closed(body)
+                return closed(body)
             case Ended(outcome=outcome):
                 return [self._ended(outcome)]
             case _:
-                raise AssertionError(f"deltas are encoded before: {body}")
+                raise AssertionError(f"deltas and states are encoded before: {body}")
 
-    def _state(self, kind: str, status: Status) -> dict[str, Any]:
-        return {"type": kind, "response": response_object(self._response, status=status)}
+    def _state(self, number: int, body: Accepted | Queued | Started | Interrupted) -> Event:
+        """Return the event of a state. The first three come together: all but the status is written once for them."""
+        kind, status = _STATES[type(body)]
+        before, behind = self._begun or self._split()
+        self._begun = None if status is Status.IN_PROGRESS else (before, behind)
+        return Event(
+            kind,
+            number,
+            b'{"type":"%b","response":%b"%b"%b%b,"sequence_number":%d%b'
+            % (kind, before, status.value.encode(), behind, _recovery(body), number, self._tail),
+        )
+
+    def _split(self) -> tuple[bytes, bytes]:
+        """Return the response's object before and behind its status; what stands before it is our own."""
+        before, status, behind = orjson.dumps(
+            response_object(self._response, status=Status.QUEUED)
+        ).partition(b'"status":"queued"')
+        return before + status[:9], behind
 
     def _ended(self, outcome: Outcome) -> dict[str, Any]:
         kind = _END_TYPES.get(outcome.status, "response.incomplete")
@@ -227,6 +237,13 @@ class ResponseEvents:
             "type": kind,
             "response": response_object(self._response, status=outcome.status, outcome=outcome),
         }
+
+
+def _recovery(body: Body) -> bytes:
+    """Return what an event says when an answer goes on, or has to wait for another engine."""
+    if isinstance(body, Started) and body.claim > 1:
+        return b',"recovery":{"state":"resumed","claim":%d}' % body.claim
+    return b',"recovery":{"state":"interrupted"}' if isinstance(body, Interrupted) else b""
 
 
 def _without_logprobs(value: Any) -> Any:
@@ -241,42 +258,3 @@ def encode_text(text: str) -> bytes:
         return orjson.dumps(text)
     except orjson.JSONEncodeError:
         return orjson.dumps(text.encode("utf-8", "surrogatepass").decode("utf-8", "replace"))
-
-
-def _opened(body: ItemOpened) -> list[dict[str, Any]]:
-    part = Part(body.kind, "", body.call_id, body.name)
-    item = part_object(body.item_id, part, ItemStatus.IN_PROGRESS)
-    added = {"type": "response.output_item.added", "output_index": body.index, "item": item}
-    if body.kind is PartKind.CALL:
-        return [added]
-    item["content"] = []
-    return [
-        added,
-        {
-            "type": "response.content_part.added",
-            **_place(body.item_id, body),
-            "part": content_part(part),
-        },
-    ]
-
-
-def _closed(body: ItemClosed) -> list[dict[str, Any]]:
-    part = Part(body.kind, body.text, body.call_id, body.name)
-    status = ItemStatus.COMPLETED if body.complete else ItemStatus.INCOMPLETE
-    place = _place(body.item_id, body)
-    done = {"type": _DONES[body.kind], **place}
-    whole = {
-        "type": "response.output_item.done",
-        "output_index": body.index,
-        "item": part_object(body.item_id, part, status, body.logprobs),
-    }
-    if body.kind is PartKind.CALL:
-        return [{**done, "name": body.name, "arguments": body.text}, whole]
-    extra = {"logprobs": logprob_objects(body.logprobs)} if body.kind is PartKind.TEXT else {}
-    part_done = {"type": "response.content_part.done", **place, "part": content_part(part, body.logprobs)}
-    return [{**done, "text": body.text, **extra}, part_done, whole]
-
-
-def _place(item_id: str, body: Delta | ItemOpened | ItemClosed) -> dict[str, Any]:
-    place = {"item_id": item_id, "output_index": body.index}
-    return place if body.kind is PartKind.CALL else {**place, "content_index": 0}

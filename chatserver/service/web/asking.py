@@ -110,7 +110,7 @@ class Asking:
         response = Response(
             id=fresh_id("chatcmpl", shard),
             tenant=tenant,
-            params=replace(with_defaults(ask.params, model), messages=spot.inline),
+            params=with_defaults(ask.params, model, spot.inline),
             created_at=int(now),
             accepted_at=now,
             conversation=fresh_id("conv", shard) if spot.create else spot.conversation,
@@ -192,7 +192,7 @@ class Asking:
 
 def _params(ask: CreateResponse, spot: Spot, model: ServedModel) -> Params:
     if spot.params is None:
-        return replace(with_defaults(ask.params, model), messages=spot.inline)
+        return with_defaults(ask.params, model, spot.inline)
     if model.name != spot.params.model:
         raise BadRequest(
             f"model: expected {spot.params.model}, whose answer goes on, got {model.name}", param="model"

@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from chatserver.domain.item import Message
 from chatserver.domain.response import Params
 from chatserver.errors import ModelNotFound, Unavailable
 from chatserver.ports.registry import Registry, ServedModel
+from chatserver.service.web.once import Once
 
 FRESH = 2.0
 """Seconds for which the list of models is not read again."""
@@ -18,15 +20,17 @@ THINKING = {"deepseek-reasoner": True, "deepseek-chat": False}
 """Names that mean a model with its reasoning on, or off, as at DeepSeek's API, where the model has a switch for it."""
 
 
-def with_defaults(params: Params, model: ServedModel) -> Params:
+def with_defaults(params: Params, model: ServedModel, messages: tuple[Message, ...] = ()) -> Params:
     """Return the parameters with the model's name; where the request says nothing, its makers' sampling.
 
     With or without reasoning is as the request says, else as the name that it gave the model means, else the model's.
+    `messages`: the whole prompt of a stateless answer.
     """
     meant = THINKING.get(params.model.casefold()) if model.thinking_switch else None
     return replace(
         params,
         model=model.name,
+        messages=messages,
         thinking=meant if params.thinking is None else params.thinking,
         temperature=model.temperature if params.temperature is None else params.temperature,
         top_p=model.top_p if params.top_p is None else params.top_p,
@@ -40,16 +44,14 @@ class Models:
     def __init__(self, registry: Registry, clock: Callable[[], float] = time.monotonic) -> None:
         self._registry = registry
         self._clock = clock
+        self._read = Once(self._look)
         self._known: list[ServedModel] = []
         self._read_at = float("-inf")
 
     async def all(self) -> list[ServedModel]:
         """Return every model. Raises Unavailable."""
         if not self._known or self._clock() - self._read_at > FRESH:
-            # While an engine restarts, what it announced before stands; what nobody runs any more does not.
-            live = {e.model.name: e.model for e in await self._registry.engines() if e.model}
-            self._known = list(live.values()) or await self._registry.models()
-            self._read_at = self._clock()
+            await self._read()
         return self._known
 
     async def resolve(self, name: str) -> ServedModel:
@@ -74,3 +76,9 @@ class Models:
         raise ModelNotFound(
             f"The model {name[:80]!r} is not served here; served are: {served}.", param="model"
         )
+
+    async def _look(self) -> None:
+        # While an engine restarts, what it announced before stands; what nobody runs any more does not.
+        live = {e.model.name: e.model for e in await self._registry.engines() if e.model}
+        self._known = list(live.values()) or await self._registry.models()
+        self._read_at = self._clock()

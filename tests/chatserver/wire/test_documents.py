@@ -21,6 +21,7 @@ from chatserver.wire import (
     frames,
     limits,
     messages,
+    part_events,
     response_events,
     responses,
 )
@@ -150,7 +151,9 @@ def _agrees(schema: dict[str, Any], kind: str, bounds: list[Any]) -> bool:
 def test_frames_and_events_are_described():
     """Every type that the sources name, and no other."""
     feed = (conversations.changed_event, conversations.gone_event, limits.updated_event)
-    source = "".join(map(inspect.getsource, (response_events, frames, websocket, frame_socket, *feed)))
+    source = "".join(
+        map(inspect.getsource, (response_events, part_events, frames, websocket, frame_socket, *feed))
+    )
     named = set(re.findall(r'"((?:response|input|auth|conversation|rate_limits)\.[a-z_.]+)"', source))
     named |= set(re.findall(r'"type":"([a-z_.]+)"', source)) | {"auth", "error"}
     later = {"response.steer", "conversation.subscribe"} & set(frames._LATER)
