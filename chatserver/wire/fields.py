@@ -226,7 +226,7 @@ class Fields:
 
     def _sent(self, name: str, default: object) -> Any:
         """Take a field as it is; None: it was not sent, and has a default. Raises BadRequest if it has none."""
-        value = self._left.pop(name, None) if default is not REQUIRED else self.take(name, REQUIRED)
+        value = self.take(name, REQUIRED if default is REQUIRED else None)
         if value is None and default is REQUIRED:
             raise wrong(self.path(name), "a value", None, code="missing_required_parameter")
         return value

@@ -23,6 +23,10 @@ class Client:
         self.goes: Callable[[], object] | None = None
         """Call it, and the client has gone."""
 
+    @property
+    def clogged(self) -> bool:
+        return not self.reads.is_set()
+
     def when_lost(self, call: Callable[[], object] | None) -> None:
         self.goes = call
 

@@ -156,6 +156,8 @@ async def test_models_by_name_alias_or_default_and_while_the_engine_is_away():
             assert (await chat.respond("local", ask(model=name)))[0].params.model == "tiny"
         with pytest.raises(ModelNotFound, match=r"tiny \(also deepseek-chat\)"):
             await chat.respond("local", ask(model="gpt"))
+        await asyncio.sleep(0.01)  # the engine has said that it is there
+        store.reports.clear()
         store.known_models.clear()
         fresh = Models(store.registry)
         with pytest.raises(Unavailable) as error:
@@ -163,6 +165,28 @@ async def test_models_by_name_alias_or_default_and_while_the_engine_is_away():
         assert error.value.retry_after == 5
         store.known_models.append(MODEL)
         assert await fresh.resolve("tiny") is MODEL  # an empty list is not remembered
+
+
+async def test_models_are_read_once_for_all_who_ask_at_once(monkeypatch):
+    async with running(engine_works=False) as (_, store, _):
+        await asyncio.sleep(0.01)
+        fresh, reads, read = Models(store.registry), [], store.registry.engines
+
+        async def counted():
+            reads.append(1)
+            await asyncio.sleep(0.01)
+            return await read()
+
+        monkeypatch.setattr(store.registry, "engines", counted)
+        given_up = asyncio.create_task(fresh.resolve("tiny"))
+        await asyncio.sleep(0)
+        given_up.cancel()  # whoever asked first is not needed for the others
+        assert await asyncio.gather(*(fresh.resolve("tiny") for _ in range(20))) == [MODEL] * 20
+        assert len(reads) == 1
+        store.down = True
+        fresh._read_at = float("-inf")
+        failed = await asyncio.gather(*(fresh.resolve("tiny") for _ in range(3)), return_exceptions=True)
+        assert [type(error) for error in failed] == [Unavailable] * 3
 
 
 async def test_a_follow_up_keeps_the_model_of_the_previous_response():
