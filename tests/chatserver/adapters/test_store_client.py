@@ -7,6 +7,7 @@ import logging
 from importlib.resources import files
 
 import pytest
+from redis.exceptions import ResponseError
 
 from chatserver.adapters.valkey import ValkeyStore
 from chatserver.adapters.valkey import connect as links
@@ -95,15 +96,9 @@ async def test_a_full_disk_is_told_with_what_to_do(
     client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Valkey refuses all but reading while its file cannot be written: no step was wrong, it is not away."""
-    received = links._reply
-
-    async def refuse(connection: links.AbstractConnection) -> links.Reply:
-        await received(connection)
-        return links.ResponseError(
-            "MISCONF Errors writing to the AOF file: No space left on device script: x:9."
-        )
-
-    monkeypatch.setattr(links, "_reply", refuse)
+    received = Pipe._take
+    full = "MISCONF Errors writing to the AOF file: No space left on device script: x:9."
+    monkeypatch.setattr(Pipe, "_take", lambda pipe, _: received(pipe, ResponseError(full)))
     with pytest.raises(Unavailable, match="cannot write: its disk is full") as refused:
         await ValkeyStore(client).registry.engines()
     assert refused.value.retry_after
