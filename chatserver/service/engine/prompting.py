@@ -218,15 +218,17 @@ class PromptBuilder:
         """Return where idle work cut what the new message follows, which is what was told to be warm.
 
         As a rule the newest answer's end said so; but since then an item may have been deleted, or a summary come.
+        Asked with that answer's parameters, as it was then: a turn that wants room for a longer answer may need
+        another cut, but not because of a message that was only expected.
         """
         new = sum(segment.item_id in response.inputs for segment in layout.segments)
         before = ledgers.cut_of(newest)
-        if not before or not new:
+        if newest is None or not before or not new:
             return before
         kept = len(layout.segments) - new
         earlier = replace(layout, segments=layout.segments[:kept], ids=layout.ids[:kept])
         with contextlib.suppress(DoesNotFit):
-            found = plan_next(earlier.segments, **before, **self._rules(response.params, earlier))
+            found = plan_next(earlier.segments, **before, **self._rules(newest.params, earlier))
             return {**before, "cut": found.cut, "trim": found.trim}
         return before
 

@@ -10,7 +10,7 @@ bound = share, if all whole pages that can be known before a message comes were 
 wasted = computed in idle time, and taken from the cache by no prompt; what a conversation's end leaves over counts.
 even = the spread of TTFT if all turns had equally many new tokens (by the slope, `per token`).
 
-    python -m tests.bench.reuse                           the real engine: under ten minutes on two quiet cores
+    python -m tests.bench.reuse                           the real engine: five minutes on two cores
     python -m tests.bench.reuse --full                    every scene with every arm: 16 conversations at once, too
     python -m tests.bench.reuse --scenes crowd --arms auto     16 conversations at once, with and without idle work
     python -m tests.bench.reuse --model scripted          seconds; its TTFT says nothing of a model

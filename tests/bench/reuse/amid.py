@@ -25,7 +25,8 @@ async def amid(store: ValkeyStore, engine: Recording) -> dict[str, float]:
             for times, busy in ((quiet, False), (disturbed, True)):
                 if busy:
                     ids = tuple(
-                        (number * 7919 + i * 31) % 20_000 + 100 for i in range(engine.card.context - 8)
+                        (number * 7919 + i * 31) % (engine.card.vocab_size - 100) + 100
+                        for i in range(engine.card.context - 8)
                     )
                     prefixes.want(Prefix("somebody else's", "other", ids))
                     await _under_way(prefixes)

@@ -172,17 +172,20 @@ async def test_a_prefill_without_an_answer_is_given_up(idle, monkeypatch):
     assert made.counts.finished == 1
 
 
-async def test_no_turn_pays_for_a_truncation(store):
-    """Past the window, the turn after a cut prefills its new message and no more: the rest was made in idle time."""
+@pytest.mark.parametrize("more", [0, 24])
+async def test_no_turn_pays_for_a_truncation(store, more):
+    """Past the window, the turn after a cut prefills its new message and no more: the rest was made in idle time.
+
+    `more`: tokens by which every second answer may be longer; there is room for them where the message is short.
+    """
     worst, cuts = 0, 0
+    ask = [{"truncation": Truncation.AUTO, "max_output_tokens": 32 + more * (n % 2)} for n in range(41)]
     async with scripted(context=1024) as engine, worker(store, engine) as role:
-        response = await run_turn(store, first_turn("x " * 20, truncation=Truncation.AUTO))
+        response = await run_turn(store, first_turn("x " * 20, **ask.pop()))
         for number in range(40):
             await at_rest(role)
             before = response.outcome.ledger
-            response = await run_turn(
-                store, next_turn(response, f"{number} " + "y " * 20, truncation=Truncation.AUTO)
-            )
+            response = await run_turn(store, next_turn(response, f"{number} " + "y " * 20, **ask.pop()))
             usage, ledger = response.outcome.usage, response.outcome.ledger
             new = len(engine.tokenizer.segment("user", f"{number} " + "y " * 20)) + len(
                 engine.tokenizer.cue()
