@@ -231,9 +231,8 @@ class ScriptedEngine:
         if not running.prefilled:
             running.prefilled = True
             running.first_due = now  # all are in step with the ticks: one token each, however late a tick is
-            found = self._cache.match(running.salt, running.ids)
+            found = self._cache.enter(running.salt, running.ids)
             running.cached = found - found % self._card.page
-            self._cache.insert(running.salt, running.ids)
         if running.sampling is None:
             self._finish(running, FinishReason.LENGTH)
             return

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-
-from engine.scripted_script import fold, start
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 
 class PrefixCache:
-    """Prefixes by folded state, per salt; the least recently used are evicted first. `capacity` in tokens."""
+    """Prefixes by their hash, per salt; the least recently used are evicted first. `capacity` in tokens."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -19,33 +18,34 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._states)
 
-    def match(self, salt: str, ids: Sequence[int]) -> int:
-        """Return how many tokens of a prompt are cached; the last one is always computed."""
-        state = start(salt)
-        for i, token in enumerate(ids[:-1]):
-            state = fold(state, token)
-            if state not in self._states:
-                return i
-        return max(len(ids) - 1, 0)
-
     def insert(self, salt: str, ids: Iterable[int]) -> None:
         """Add every prefix of `ids`."""
-        states = list(_states(salt, ids))
+        self._add(_states(salt, ids))
+
+    def enter(self, salt: str, ids: Sequence[int]) -> int:
+        """Add every prefix of a prompt; return how many of its tokens were cached; the last one is always computed."""
+        return min(self._add(_states(salt, ids)), max(len(ids) - 1, 0))
+
+    def _add(self, states: Sequence[int]) -> int:
+        """Add the states of one sequence; return how many of the first ones were there."""
+        known = next((i for i, state in enumerate(states) if state not in self._states), len(states))
         follower = None
         # Leaves first: what is evicted first must be the ends of prefixes, not their beginnings.
-        for state in reversed(states):
-            followers = self._states.get(state, ())
+        for state in reversed(states[max(known - 1, 0) :]):
+            followers = self._states.pop(state, ())
             if follower is not None and follower not in followers:
                 followers = (*followers, follower)
             self._states[state] = followers
-            self._states.move_to_end(state)
             follower = state
+        for state in reversed(states[: max(known - 1, 0)]):  # these have their followers
+            self._states.move_to_end(state)
         while len(self._states) > self._capacity:
             self._states.popitem(last=False)
+        return known
 
     def release(self, salt: str, ids: Sequence[int], keep: int, used: Iterable[Sequence[int]]) -> int:
         """Remove what begins with `ids[:keep + 1]`, from there on, but for prefixes of `used`; return how many."""
-        path = list(_states(salt, ids[: keep + 1]))
+        path = _states(salt, ids[: keep + 1])
         if len(path) <= keep:
             return 0
         kept = {state for sequence in used for state in _states(salt, sequence)}
@@ -62,9 +62,10 @@ class PrefixCache:
         return removed
 
 
-def _states(salt: str, ids: Iterable[int]) -> Iterator[int]:
-    """Yield the state after each id."""
-    state = start(salt)
-    for token in ids:
-        state = fold(state, token)
-        yield state
+def _states(salt: str, ids: Iterable[int]) -> list[int]:
+    """Return the state after each id, which names the prefix that ends there."""
+    return list(accumulate(ids, _follow, initial=hash(salt)))[1:]
+
+
+def _follow(state: int, token: int) -> int:
+    return hash((state, token))

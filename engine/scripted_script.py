@@ -1,8 +1,7 @@
 """What the scripted engine writes: a pure function of all ids so far and a seed.
 
 Ids are folded one by one into 64 bits; the next id is drawn from them. Feeding an answer's ids back in
-therefore continues it exactly, whoever wrote them. The folded bits of every prefix also name that
-prefix in the simulated KV cache.
+therefore continues it exactly, whoever wrote them.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ from engine.scripted_tokenizer import END, END_THINK, IDS, THINK
 from engine.scripted_words import OPENERS, WORDS
 
 _BITS = (1 << 64) - 1
+_START = 0x243F6A8885A308D3
+_FACTOR, _STEP = 0x9E3779B97F4A7C15, 0x632BE59BD9B4E019
 _WORD_IDS = tuple(IDS[f" {word}"] for word in WORDS)
 _OPENER_IDS = tuple(IDS[f" {word}"] for word in OPENERS)
 _FIRST_IDS = tuple(IDS[word] for word in OPENERS)
@@ -27,6 +28,8 @@ _THINK, _END_THINK = IDS[THINK], IDS[END_THINK]
 _MARKS = (_THINK, _END_THINK)
 _BLANK = frozenset((_PARAGRAPH, _BULLET, _HEADING, _NEWLINE, *_MARKS))
 """After these a sentence begins without a space."""
+_ENDS = _BLANK | {_STOP}
+"""With these a sentence is over."""
 
 _LONGEST = 12
 _END_THINK_ODDS = 3
@@ -37,16 +40,8 @@ _END_ODDS = 10
 
 def fold(state: int, token: int) -> int:
     """Return the state after one more id."""
-    state = ((state ^ token) * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) & _BITS
+    state = ((state ^ token) * _FACTOR + _STEP) & _BITS
     return state ^ (state >> 29)
-
-
-def start(salt: str = "") -> int:
-    """Return the state before any id; each salt has its own."""
-    state = 0x243F6A8885A308D3
-    for byte in salt.encode("utf-8", "replace"):
-        state = fold(state, byte)
-    return state
 
 
 class Script:
@@ -55,13 +50,15 @@ class Script:
     __slots__ = ("_last", "_seed", "_since", "_thinks", "state")
 
     def __init__(self, ids: Iterable[int], seed: int) -> None:
-        self.state = start()
         self._seed = seed & _BITS
-        self._last = -1
-        self._since = 0  # ids since the sentence began
-        self._thinks = False
-        for token in ids:
-            self._take(token)
+        state, since, last, thinks = _START, 0, -1, False  # `since`: ids since the sentence began
+        for last in ids:  # `_take`, without a call for each
+            state = ((state ^ last) * _FACTOR + _STEP) & _BITS
+            state ^= state >> 29
+            since = 0 if last in _ENDS else since + 1
+            if last in _MARKS:
+                thinks = last == _THINK
+        self.state, self._since, self._last, self._thinks = state, since, last, thinks
 
     @property
     def thinks(self) -> bool:
@@ -77,7 +74,7 @@ class Script:
     def _take(self, token: int) -> None:
         self.state = fold(self.state, token)
         self._last = token
-        self._since = 0 if token == _STOP or token in _BLANK else self._since + 1
+        self._since = 0 if token in _ENDS else self._since + 1
         if token in _MARKS:
             self._thinks = token == _THINK
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from engine.decoding_bytes import ByteDecoder
 from engine.scripted_words import OPENERS, WORDS
@@ -52,7 +53,7 @@ class ScriptedTokenizer:
     def head(self, instructions: str | None, tools: str = "") -> tuple[int, ...]:
         """Return the ids that every prompt with these instructions begins with."""
         text = _DEFAULT_SYSTEM if instructions is None else instructions
-        return self.segment("system", with_tools(text, tools) if tools else text)
+        return _head(with_tools(text, tools) if tools else text)
 
     def segment(self, role: str, text: str, calls: Sequence[tuple[str, str]] = ()) -> tuple[int, ...]:
         """Return the ids of one whole message. `calls`: (name, arguments) of an answer."""
@@ -61,11 +62,11 @@ class ScriptedTokenizer:
         elif calls:
             text = with_calls(text, calls)
         name = "system" if role == "developer" else role
-        return (START, *self.encode(f"{name}\n"), *self.encode(text), END, *_NEWLINE)
+        return (*_opening(name), *self.encode(text), END, *_NEWLINE)
 
     def cue(self, thinking: bool | None = None) -> tuple[int, ...]:
         """Return the ids that ask for an answer; reasoning begins only if it is asked for."""
-        return (START, *self.encode("assistant\n"), *((IDS[THINK],) if thinking else ()))
+        return (*_opening("assistant"), IDS[THINK]) if thinking else _opening("assistant")
 
     def tail(self, emitted: Sequence[int]) -> tuple[int, ...]:
         """Return the ids that close an answer."""
@@ -108,3 +109,13 @@ class ScriptedTokenizer:
 
 
 _NEWLINE = (IDS["\n"],)
+
+
+@lru_cache(maxsize=256)  # as the real tokenizer keeps them
+def _head(text: str) -> tuple[int, ...]:
+    return ScriptedTokenizer().segment("system", text)
+
+
+@lru_cache(maxsize=16)
+def _opening(role: str) -> tuple[int, ...]:
+    return (START, *ScriptedTokenizer().encode(f"{role}\n"))

@@ -81,11 +81,8 @@ class Ledger:
 
     def of_branch(self, path: Sequence[str]) -> Ledger:
         """Return the ledger with its lists. `path`: item ids from the root to the newest input."""
-        return replace(
-            self,
-            kept=(*path[: self.pinned], *path[self.start : self.items]),
-            dropped=tuple(path[self.pinned : self.start]),
-        )
+        kept, dropped = parted(path, self.pinned, self.start, self.items)
+        return replace(self, kept=kept, dropped=dropped)
 
     @property
     def bare(self) -> Ledger:
@@ -98,3 +95,10 @@ class Ledger:
         ends = tuple(accumulate(self.lengths, initial=self.head))
         leading = ((0, self.head),) * (len(self.kept) - len(self.lengths))
         return (*leading, *pairwise(ends))
+
+
+def parted(
+    path: Sequence[str], pinned: int, start: int, items: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what is kept and what is dropped of a branch; for the numbers see `Ledger`."""
+    return (*path[:pinned], *path[start:items]), tuple(path[pinned:start])

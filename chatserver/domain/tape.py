@@ -252,6 +252,8 @@ def merge(earlier: Record, later: Record) -> Record | None:
 
 def joined(deltas: Sequence[Delta]) -> Delta:
     """Return deltas of one part as one."""
+    if len(deltas) == 1:
+        return deltas[0]
     pieces = tuple(piece for delta in deltas for piece in delta.pieces)
     ids = tuple(token for delta in deltas for token in delta.ids)
     logprobs = tuple(found for delta in deltas for found in delta.logprobs)

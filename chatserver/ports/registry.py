@@ -79,8 +79,11 @@ class ExpertLoad:
 class Registry(Protocol):
     """Reports expire when their engine stops renewing them; models are remembered: a restart unlearns none."""
 
-    async def put(self, report: EngineReport, *, ttl: float) -> None:
-        """Publish a report for `ttl` seconds; its model is remembered for good."""
+    async def put(self, report: EngineReport, *, ttl: float) -> int:
+        """Publish a report for `ttl` seconds; its model is remembered for good.
+
+        Returns how many engines there are by now, those that were lost a moment ago counted in.
+        """
         ...
 
     async def drop(self, engine_id: str) -> None:

@@ -90,11 +90,12 @@ class Turns(Protocol):
         ...
 
     async def claim(
-        self, engine_id: str, *, lease: float, most: int = 1, shard: int | None = None
+        self, engine_id: str, *, lease: float, most: int = 1, engines: int = 1, shard: int | None = None
     ) -> list[Response]:
         """Take the oldest waiting jobs (of one shard or any) for `lease` seconds. Their claim numbers grow.
 
-        At most `most`; fewer where others may want some, none only if nothing waits.
+        Of what waits the share of one of `engines`, rounded up, and at most `most` or MAX_CLAIM; none only if nothing
+        waits.
         """
         ...
 
@@ -146,6 +147,9 @@ class Turns(Protocol):
         """Return how many jobs wait in all queues."""
         ...
 
+
+MAX_CLAIM = 32
+"""Jobs that one claim takes at most: each brings its whole request."""
 
 MAX_RUNNING = 64
 """Bound on what `Turns.running` returns."""

@@ -109,12 +109,17 @@ async def test_closing_loses_what_runs_and_can_be_repeated():
 
 def test_the_cache_is_bounded_and_evicts_ends_first():
     """The beginnings of prefixes stay longest, as in a radix tree."""
-    cache = PrefixCache(10)
-    cache.insert("", range(8))
-    cache.insert("", range(100, 106))
-    assert cache.match("", [*range(100, 106), 0]) == 6
-    assert cache.match("", [*range(8), 0]) == 4
-    assert cache.match("salt", [*range(8), 0]) == 0
+
+    def cached(salt, *prompt):
+        cache = PrefixCache(10)
+        cache.insert("", range(8))
+        cache.insert("", range(100, 106))
+        return cache.enter(salt, prompt)
+
+    assert cached("", *range(100, 106), 0) == 6
+    assert cached("", *range(100, 106)) == 5
+    assert cached("", *range(8), 0) == 4
+    assert cached("salt", *range(8), 0) == 0
 
 
 def test_nothing_but_the_standard_library_is_imported():

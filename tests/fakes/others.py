@@ -120,6 +120,7 @@ class MemoryRegistry:
         self.s.reports[report.engine_id] = report
         if report.model and report.model not in self.s.known_models:
             self.s.known_models.append(report.model)
+        return len(self.s.reports)
 
     async def engines(self):
         self.s.check()

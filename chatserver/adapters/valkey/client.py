@@ -53,7 +53,9 @@ log = logging.getLogger(__name__)
 class Client:
     """Runs commands on the shards of one Redis server or cluster. Made by `connect`."""
 
-    def __init__(self, link: Link, *, cluster: bool) -> None:
+    def __init__(self, link: Link, *, cluster: bool, together: bool = False) -> None:
+        self.together = together
+        """Whether one step may touch keys of several shards."""
         self._seed = link
         self._links = {link.address: link}
         self._homes = [link] * SHARDS
@@ -241,7 +243,8 @@ async def connect(url: str) -> Client:
             f"cannot reach Redis at {shown(url)}: {error}; start it or unset CHATSERVER_REDIS_URL"
         ) from None
     _check(info, link.address)
-    client = Client(link, cluster=info.get("cluster_enabled") == "1")
+    cluster = info.get("cluster_enabled") == "1"
+    client = Client(link, cluster=cluster, together=not cluster and await _joins_shards(link))
     await client.learn()
     return client
 
@@ -252,6 +255,13 @@ async def _ask(link: Link, command: str) -> dict[str, str]:
         raise LinkLost(str(reply))
     lines = (line.partition(":") for line in reply.decode(errors="replace").splitlines())
     return {name: value for name, colon, value in lines if colon}
+
+
+async def _joins_shards(link: Link) -> bool:
+    """Return whether a step may touch several shards: what looks like one server may be a proxy before a cluster."""
+    names = [keys.queue(shard).jobs for shard in range(SHARDS)]
+    result = await _exchange(link, [("EVAL", "return 1", len(names), *names)])
+    return isinstance(result, LinkLost) or not isinstance(result[0], ResponseError)
 
 
 def _check(info: dict[str, str], address: str) -> None:

@@ -1,7 +1,8 @@
 """Names of keys and channels, in one place.
 
 Every key starts with the tag of its shard, `chat:{s03}:`, so all keys of a shard lie in one slot of a
-Redis Cluster and every script touches one slot only.
+Redis Cluster and every script touches one slot only. Where one server holds all shards a claim
+looks at all queues.
 
     chat:{sNN}:c:<conversation>            hash   its fields; `rev` counts changes of its tree
     chat:{sNN}:c:<conversation>:items      hash   item id → item

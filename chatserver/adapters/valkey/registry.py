@@ -18,8 +18,8 @@ class ValkeyRegistry:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def put(self, report: EngineReport, *, ttl: float) -> None:
-        """See `Registry.put`."""
+    async def put(self, report: EngineReport, *, ttl: float) -> int:
+        """See `Registry.put`. An engine that was lost counts until somebody asks for the reports."""
         commands: list[Command] = [
             (
                 "SET",
@@ -29,12 +29,14 @@ class ValkeyRegistry:
                 max(1, int(ttl * 1000)),
             ),
             ("SADD", keys.engines(), report.engine_id),
+            ("SCARD", keys.engines()),
         ]
         if report.model is not None:
             commands.append(
                 ("HSET", keys.models(), report.model.name, engine_codec.encode_model(report.model))
             )
-        await self._client.pipeline([(_SHARD, command) for command in commands])
+        _, _, engines, *_ = await self._client.pipeline([(_SHARD, command) for command in commands])
+        return engines
 
     async def drop(self, engine_id: str) -> None:
         """See `Registry.drop`."""

@@ -82,6 +82,22 @@ def _created(turn: NewTurn) -> Sequence[Argument]:
     )
 
 
+def claim(shards: Sequence[int], engine_id: str, lease: float, most: int, engines: int) -> Command:
+    """Return the step that claims up to `most` jobs of `shards`: of what waits there, the share of one of `engines`."""
+    queues = [keys.queue(shard) for shard in shards]
+    return script("claim").command(
+        [name for queue in queues for name in (queue.jobs, queue.leases)],
+        *(engine_id, milliseconds(lease), most, engines),
+        *(queue.responses for queue in queues),
+    )
+
+
+def claimed(engine_id: str, response_id: bytes, claim: int, before: Sequence[bytes]) -> Response:
+    """Return a response that `claim` took. `before`: its fields until then."""
+    now = (b"claim", b"%d" % claim, b"owner", engine_id.encode(), b"status", Status.IN_PROGRESS.encode())
+    return codec.decode_response(response_id.decode(), (*before, *now))
+
+
 def stop(response: Response, now: int, tape_ttl: int) -> Command:
     """Return the step that asks for a stop; it ends the response only if it was never claimed."""
     key = keys.response(response.id)

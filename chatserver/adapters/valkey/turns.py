@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
@@ -14,14 +15,10 @@ from chatserver.domain.ids import SHARDS
 from chatserver.domain.response import Outcome, Response
 from chatserver.domain.tape import Interrupted, Record
 from chatserver.errors import Unavailable
-from chatserver.ports.turns import MAX_RUNNING, Begun, NewTurn
+from chatserver.ports.turns import MAX_CLAIM, MAX_RUNNING, Begun, NewTurn
 
 REAP_STEP = 500
 """Jobs that one call of the put-back script takes from a shard when their leases ran out."""
-CLAIM_STEP = 16
-"""Jobs that one claim takes at most: each brings its whole request."""
-CLAIM_SHARE = 8
-"""A claim takes this part of what waits at most, so that the engines beside it get theirs."""
 _INTERRUPTED = frames.encode_body(Interrupted())
 
 
@@ -118,36 +115,30 @@ class ValkeyTurns:
         return codec.decode_response(response_id, rest[0])
 
     async def claim(
-        self, engine_id: str, *, lease: float, most: int = 1, shard: int | None = None
+        self, engine_id: str, *, lease: float, most: int = 1, engines: int = 1, shard: int | None = None
     ) -> list[Response]:
-        """See `Turns.claim`. Of any shard: lengths first, then the shards that have jobs, in turn.
+        """See `Turns.claim`. Of all shards in one step; in a cluster lengths first, then a step for each that has jobs.
 
         A claim whose answer was lost is not sent again: its jobs come back when the lease runs out.
         """
-        found: list[Response] = []
-        most = min(most, CLAIM_STEP)
-        if shard is None:
-            shards, waiting = await self._busy_shards()
-            most = min(most, max(1, waiting // CLAIM_SHARE))
+        most = min(most, MAX_CLAIM)
+        if shard is not None:
+            wanted = {(shard,): most}
+        elif self._client.together:
+            wanted = {tuple(self._in_turn()): most}
         else:
-            shards = [shard]
-        for candidate in shards:
-            names = keys.queue(candidate)
-            command = script("claim").command(
-                (names.jobs, names.leases),
-                *(engine_id, steps.milliseconds(lease), names.responses, most - len(found)),
-            )
-            try:
-                taken = await self._client.run(candidate, command, again=False)
-            except Unavailable:
-                if not found:
-                    raise
-                break  # those are held; the next claim meets the fault again
-            if taken:
-                self._served = candidate
-            found += [codec.decode_response(name.decode(), fields) for name, fields in taken]
-            if len(found) >= most:
-                break
+            wanted, engines = await self._quotas(most, engines), 1
+        replies = await asyncio.gather(
+            *(self._claim(shards, engine_id, lease, count, engines) for shards, count in wanted.items()),
+            return_exceptions=True,
+        )
+        found = [job for jobs in replies if not isinstance(jobs, BaseException) for job in jobs]
+        for error in replies:
+            # if some were lost, the others are held; the next claim meets the fault again
+            if isinstance(error, BaseException) and not (found and isinstance(error, Unavailable)):
+                raise error
+        if found:
+            self._served = keys.response(found[-1].id).shard
         return found
 
     async def renew(self, engine_id: str, response_ids: Sequence[str], *, lease: float) -> list[str]:
@@ -231,14 +222,28 @@ class ValkeyTurns:
     async def _lengths(self) -> list[int]:
         return await self._client.pipeline([(s, ("ZCARD", keys.queue(s).jobs)) for s in range(SHARDS)])
 
-    async def _busy_shards(self) -> tuple[list[int], int]:
-        """Return the shards with waiting jobs, and how many jobs wait.
+    async def _claim(
+        self, shards: Sequence[int], engine_id: str, lease: float, most: int, engines: int
+    ) -> list[Response]:
+        command = steps.claim(shards, engine_id, lease, most, engines)
+        taken = await self._client.run(shards[0], command, again=False)
+        return [steps.claimed(engine_id, *job) for job in taken]
 
-        They begin behind the last one served, so that none is favoured.
-        """
+    async def _quotas(self, most: int, engines: int) -> dict[tuple[int, ...], int]:
+        """Return how many jobs to take of which shards, each a step of its own, for the share of one of `engines`."""
         lengths = await self._lengths()
-        busy = [shard for i in range(SHARDS) if lengths[shard := (self._served + 1 + i) % SHARDS]]
-        return busy, sum(lengths)
+        quotas: dict[tuple[int, ...], int] = {}
+        left = min(most, -(-sum(lengths) // engines))
+        while left:
+            for shard in self._in_turn():
+                if left and quotas.get((shard,), 0) < lengths[shard]:
+                    quotas[shard,] = quotas.get((shard,), 0) + 1
+                    left -= 1
+        return quotas
+
+    def _in_turn(self) -> list[int]:
+        """Return the shards, beginning behind the last one served, so that none is favoured."""
+        return [(self._served + 1 + i) % SHARDS for i in range(SHARDS)]
 
     async def _put_back(self, engine_id: str) -> list[int]:
         def ask(shard: int) -> tuple[int, Command]:

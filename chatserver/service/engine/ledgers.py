@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from chatserver.domain.ledger import Ledger
+from chatserver.domain.ledger import Ledger, parted
 from chatserver.domain.planner import Plan
 from chatserver.domain.response import Params, Response
 from chatserver.service.engine.layout import Ids, Layout, fingerprint
@@ -23,19 +23,22 @@ def planned(
     ahead: str | None,
 ) -> Ledger:
     """Return the ledger of a prompt that sends `ids`. Its cut stays until the answer has ended."""
-    leading = len(layout.leading)
-    path = layout.path
+    leading, path = len(layout.leading), layout.path
+    pinned, start = leading + chosen.pinned, leading + chosen.start
+    kept, dropped = parted(path, pinned, start, len(path))
     return Ledger(
         window=card.context,
         sent=len(ids),
         reserve=reserve,
         policy=params.truncation.value,
+        kept=kept,
+        dropped=dropped,
         cut=chosen.cut,
         next_cut=chosen.cut,
         ahead=ahead,
         template_hash=card.template_hash,
-        pinned=leading + chosen.pinned,
-        start=leading + chosen.start,
+        pinned=pinned,
+        start=start,
         items=len(path),
         carried=layout.carried,
         prompt_hash=fingerprint(ids),
@@ -45,7 +48,7 @@ def planned(
         rebuilt=rebuilt,
         summary=layout.summary,
         summary_tokens=layout.summary_tokens,
-    ).of_branch(path)
+    )
 
 
 def cut_of(newest: Response | None) -> dict[str, Any]:

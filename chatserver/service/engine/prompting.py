@@ -95,7 +95,8 @@ class PromptBuilder:
         layout, encoded = await self.encoder.lay_out(params, stored)
         newest = await self._newest(response.tenant, stored) if self._cuts(params) else None
         layout = layout.with_summary(await self._summary(params, response.conversation, stored, newest))
-        layout = replace(layout, carried=len(carried))
+        if carried:
+            layout = replace(layout, carried=len(carried))
         before = self._cut_before(response, layout, newest)
         layout, chosen = self._plan(params, layout, before)
         ids = layout.prompt(chosen)

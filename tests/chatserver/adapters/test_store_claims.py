@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from chatserver.adapters.valkey.client import Client
 from chatserver.domain.ids import SHARDS, shard_of
 from chatserver.domain.response import Status
 from chatserver.errors import Unavailable
+from chatserver.ports.turns import MAX_CLAIM
 from tests.chatserver.adapters.things import (
     SHARD,
     TENANT,
@@ -62,14 +64,26 @@ async def claim_any(store: ValkeyStore):
     return found
 
 
-async def test_one_claim_takes_a_part_of_what_waits(store: ValkeyStore) -> None:
-    """An eighth, so that other engines get theirs; of shards in turn; never more than was asked for."""
+async def test_one_claim_takes_of_shards_in_turn(store: ValkeyStore) -> None:
+    """A long queue does not keep a short one waiting, and the next claim begins behind the last shard served."""
+    for shard in (3, 3, 3, 3, 5, 5, 9):
+        await begin(store, turn(shard=shard))
+    claims = [await store.turns.claim("eng-a", lease=30, most=most) for most in (4, 2, 9)]
+    shards = [[shard_of(response.id) for response in found] for found in claims]
+    assert [sorted(of) for of in shards] == [[3, 3, 5, 9], [3, 5], [3]]
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_one_claim_takes_the_share_of_an_engine(store: ValkeyStore, together: bool) -> None:
+    """Of what waits, so that other engines get theirs; of shards in turn; never more than was asked for."""
+    store.turns._client.together &= together
+    claim_share = functools.partial(store.turns.claim, "eng-a", lease=30, engines=8)
     made = [turn(shard=shard % 3) for shard in range(40)]
     for new in made:
         await begin(store, new, 100)
-    taken = [await store.turns.claim("eng-a", lease=30, most=most) for most in (100, 3, 100, 1)]
+    taken = [await claim_share(most=most) for most in (100, 3, 100, 1)]
     assert [len(found) for found in taken] == [5, 3, 4, 1]
-    while found := await store.turns.claim("eng-a", lease=30, most=100):
+    while found := await claim_share(most=100):
         taken.append(found)
     assert max(map(len, taken)) == 5 and len(taken[-1]) == 1
     claimed = [response for found in taken for response in found]
@@ -79,10 +93,18 @@ async def test_one_claim_takes_a_part_of_what_waits(store: ValkeyStore) -> None:
         assert [response.id for response in claimed if shard_of(response.id) == shard] == asked
 
 
+async def test_a_lone_engine_takes_all_up_to_a_bound(store: ValkeyStore) -> None:
+    """One claim brings MAX_CLAIM whole requests at most."""
+    for shard in range(MAX_CLAIM + 3):
+        await begin(store, turn(shard=shard % SHARDS), 100)
+    claims = [await store.turns.claim("eng-a", lease=30, most=100) for _ in range(3)]
+    assert [len(found) for found in claims] == [MAX_CLAIM, 3, 0]
+
+
 async def test_what_was_claimed_before_the_store_went_away_is_kept(
     store: ValkeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second shard's answer is lost: the first one's jobs are ours, and are not waited out."""
+    """In a cluster the second shard's answer is lost: the first one's jobs are ours, and are not waited out."""
     for shard in (1, 2):
         for _ in range(8):
             await begin(store, turn(shard=shard), 100)
@@ -95,7 +117,7 @@ async def test_what_was_claimed_before_the_store_went_away_is_kept(
         return await run(shard, command, **options)
 
     monkeypatch.setattr(store.turns._client, "run", broken)
-    monkeypatch.setattr(turns_module, "CLAIM_SHARE", 1)
+    monkeypatch.setattr(store.turns._client, "together", False)
     assert [shard_of(response.id) for response in await store.turns.claim("a", lease=30, most=16)] == [1] * 8
     assert lost == [2]
     assert [shard_of(response.id) for response in await store.turns.claim("a", lease=30, most=16)] == [2] * 8

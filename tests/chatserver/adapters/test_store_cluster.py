@@ -83,6 +83,7 @@ async def test_shards_are_on_different_servers(cluster: RunningCluster) -> None:
     """The sixteen shards spread: no server of three has none."""
     client = await connect(cluster.url)
     assert len({link.address for link in client._homes}) == NODES
+    assert not client.together
     store = ValkeyStore(client)
     for shard in range(SHARDS):
         await store.turns.begin(turn(shard=shard), queue_bound=BOUND)

@@ -6,6 +6,7 @@ from chatserver.domain.response import Finish, Status, Truncation
 from chatserver.domain.tape import Cursor, Delta, Ended, ItemClosed, Started
 from chatserver.ports.registry import EngineState
 from chatserver.ports.turns import NewTurn
+from chatserver.service.engine import worker as worker_module
 from tests.chatserver.service.engine_role import (
     TENANT,
     again,
@@ -231,6 +232,42 @@ async def test_many_answers_at_once_are_all_whole(store):
     assert responses[0].outcome.item.text == alone.outcome.item.text
     assert all(r.outcome.usage.output == 20 for r in responses)
     assert [report.state for report in reports] == [EngineState.READY]
+
+
+async def test_jobs_that_come_one_by_one_are_claimed_together(store, monkeypatch):
+    """The first one at once, what comes right behind it in one claim; no claim follows one that emptied the queue."""
+    monkeypatch.setattr(worker_module, "GATHER", 0.3)
+    monkeypatch.setattr(worker_module, "SCAN_INTERVAL", 60.0)
+    taken, claim = [], store.turns.claim
+
+    async def counting(*args, **more):
+        found = await claim(*args, **more)
+        taken.append(len(found))
+        return found
+
+    monkeypatch.setattr(store.turns, "claim", counting)
+    async with scripted() as engine, worker(store, engine):
+        async with asyncio.timeout(5):
+            while len(taken) < 2:  # at the start, and when the subscription stands
+                await asyncio.sleep(0.001)
+            ids = [await begin(store, stateless("First"))]
+            while not any(taken):
+                await asyncio.sleep(0.001)
+        for number in range(5):
+            ids.append(await begin(store, stateless(f"Q{number}")))
+            await asyncio.sleep(0.005)
+        for response_id in ids:
+            await ended(store, response_id)
+    assert taken == [0, 0, 1, 5]
+
+
+async def test_a_place_that_becomes_free_is_filled_at_once(store, monkeypatch):
+    """Also where every place was taken, no wake-up comes any more, and the next look is far off."""
+    monkeypatch.setattr(worker_module, "SCAN_INTERVAL", 60.0)
+    async with scripted() as engine, worker(store, engine, max_running=2):
+        ids = [await begin(store, stateless(f"Q{number}")) for number in range(7)]
+        for response_id in ids:
+            assert (await ended(store, response_id, 5)).outcome.usage.output == 20
 
 
 async def test_a_store_that_is_away_for_a_while_loses_nothing(store, valkey):
