@@ -52,7 +52,9 @@ class Turns(Protocol):
     """
 
     async def begin(self, turn: NewTurn, *, queue_bound: int) -> Begun:
-        """Append the input, create the response and its tape (Accepted, Queued), queue the job, wake an engine.
+        """Append the input, create the response and its tape (Accepted, Queued), queue the job, wake the engines.
+
+        Not if there is one that looks again anyway (see `claim`).
 
         All or nothing, the siblings included. Raises NotFound (conversation, parent), Conflict (busy; an
         idempotency key that was used with another `fingerprint`), Overloaded (the shard's queue would hold more
@@ -95,7 +97,8 @@ class Turns(Protocol):
         """Take the oldest waiting jobs (of one shard or any) for `lease` seconds. Their claim numbers grow.
 
         Of what waits the share of one of `engines`, rounded up, and at most `most` or MAX_CLAIM; none only if nothing
-        waits.
+        waits. An only engine that got some, and less than it has room for, must claim again within LOOKS_AGAIN: it may
+        not be woken before that.
         """
         ...
 
@@ -150,6 +153,9 @@ class Turns(Protocol):
 
 MAX_CLAIM = 32
 """Jobs that one claim takes at most: each brings its whole request."""
+
+LOOKS_AGAIN = 0.1
+"""Seconds after a claim of an only engine; what began then may wait for its next claim without a wake-up."""
 
 MAX_RUNNING = 64
 """Bound on what `Turns.running` returns."""

@@ -192,8 +192,8 @@ _ITEM_STATES = {status.value: status for status in ItemStatus}
 
 def _params(fields: dict[str, Any]) -> Params:
     fields["stop"] = tuple(fields["stop"])
-    fields["logit_bias"] = tuple((token, bias) for token, bias in fields.get("logit_bias", ()))
-    fields["messages"] = tuple(_message(message) for message in fields["messages"])
+    fields["logit_bias"] = tuple([(token, bias) for token, bias in fields.get("logit_bias", ())])
+    fields["messages"] = tuple([_message(message) for message in fields["messages"]])
     fields["truncation"] = Truncation(fields["truncation"])
     return Params(**fields)
 
@@ -217,7 +217,7 @@ def _item(fields: dict[str, Any]) -> Item:
 
 
 def _message(fields: dict[str, Any]) -> Message:
-    parts = tuple(_part(list(part.values())) for part in fields["parts"])
+    parts = tuple([_part(list(part.values())) for part in fields["parts"]])
     return Message(fields["role"], fields["text"], parts)
 
 

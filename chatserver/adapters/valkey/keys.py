@@ -2,7 +2,7 @@
 
 Every key starts with the tag of its shard, `chat:{s03}:`, so all keys of a shard lie in one slot of a
 Redis Cluster and every script touches one slot only. Where one server holds all shards a claim
-looks at all queues.
+looks at all queues, and `awake` is the registry's.
 
     chat:{sNN}:c:<conversation>            hash   its fields; `rev` counts changes of its tree
     chat:{sNN}:c:<conversation>:items      hash   item id → item
@@ -15,6 +15,7 @@ looks at all queues.
     chat:{sNN}:r:<response>:tape           stream entry «last + 1»-0, because 0-0 is no legal entry id
     chat:{sNN}:jobs                        zset   waiting response id by queue number
     chat:{sNN}:jobs:next                   int    the last queue number given out
+    chat:{sNN}:awake                       string that the only engine looks at the queues again in a moment; expires
     chat:{sNN}:leases                      zset   claimed response id by deadline, server milliseconds
     chat:{sNN}:idem:<digest>               string response id and fingerprint of an idempotency key
     chat:{sNN}:look:<question>             hash   engine id → what its cache holds; expires
@@ -96,6 +97,7 @@ class QueueKeys:
     next: str
     leases: str
     responses: str
+    awake: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ def response(response_id: str) -> ResponseKeys:
 def queue(shard: int) -> QueueKeys:
     """Return the keys of a shard's queue."""
     root = tag(shard)
-    return QueueKeys(f"{root}jobs", f"{root}jobs:next", f"{root}leases", f"{root}r:")
+    return QueueKeys(f"{root}jobs", f"{root}jobs:next", f"{root}leases", f"{root}r:", f"{root}awake")
 
 
 def index(shard: int, tenant: str) -> str:

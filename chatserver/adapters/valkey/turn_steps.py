@@ -12,7 +12,7 @@ from chatserver.domain.item import Conversation
 from chatserver.domain.response import Finish, Outcome, Response, Status, Usage
 from chatserver.domain.tape import OPENING, Ended, Record
 from chatserver.ports.conversations import MAX_BRANCH
-from chatserver.ports.turns import NewTurn, kept_for
+from chatserver.ports.turns import LOOKS_AGAIN, NewTurn, kept_for
 
 IDEMPOTENCY_TTL = 24 * 3600
 """Seconds that an idempotency key is remembered. Its scope is the tenant and the shard (`ids.shard_for`)."""
@@ -24,7 +24,7 @@ def milliseconds(seconds: float) -> int:
     return max(1, int(seconds * 1000))
 
 
-def begin(turn: NewTurn, queue_bound: int) -> tuple[int, Command]:
+def begin(turn: NewTurn, queue_bound: int, *, together: bool) -> tuple[int, Command]:
     """Return the shard, and the step that admits a turn. Raises ValueError if its keys lie in two shards."""
     response = turn.response
     key = keys.response(response.id)
@@ -33,6 +33,7 @@ def begin(turn: NewTurn, queue_bound: int) -> tuple[int, Command]:
     idempotency = keys.idempotency(key.shard, response.tenant, remembered) if remembered else key.fields
     names = [key.fields, key.tape, queue.jobs, queue.next, idempotency, *_conversation_keys(response)]
     names += [name for s in turn.siblings for name in (keys.response(s.id).fields, keys.response(s.id).tape)]
+    names.append(awake(key.shard, together=together))
     lists = [_fields(turn, response), _created(turn)]
     lists += [[sibling.id, *_fields(turn, sibling)] for sibling in turn.siblings]
     return key.shard, script("begin").command(
@@ -82,12 +83,23 @@ def _created(turn: NewTurn) -> Sequence[Argument]:
     )
 
 
-def claim(shards: Sequence[int], engine_id: str, lease: float, most: int, engines: int) -> Command:
+def awake(shard: int, *, together: bool) -> str:
+    """Return the key that says that the only engine needs no waking. `together`: steps may touch several shards."""
+    return keys.queue(keys.REGISTRY_SHARD if together else shard).awake
+
+
+def claim(
+    shards: Sequence[int], engine_id: str, lease: float, most: int, engines: int, *, together: bool
+) -> Command:
     """Return the step that claims up to `most` jobs of `shards`: of what waits there, the share of one of `engines`."""
     queues = [keys.queue(shard) for shard in shards]
+    alone = together and engines == 1 and len(shards) > 1
     return script("claim").command(
-        [name for queue in queues for name in (queue.jobs, queue.leases)],
-        *(engine_id, milliseconds(lease), most, engines),
+        [
+            awake(shards[0], together=together),
+            *(name for queue in queues for name in (queue.jobs, queue.leases)),
+        ],
+        *(engine_id, milliseconds(lease), most, engines, milliseconds(LOOKS_AGAIN) if alone else 0),
         *(queue.responses for queue in queues),
     )
 

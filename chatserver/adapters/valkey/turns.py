@@ -33,7 +33,7 @@ class ValkeyTurns:
 
     async def begin(self, turn: NewTurn, *, queue_bound: int) -> Begun:
         """See `Turns.begin`. The response's id makes it idempotent, so a lost answer is asked again."""
-        shard, command = steps.begin(turn, queue_bound)
+        shard, command = steps.begin(turn, queue_bound, together=self._client.together)
         state, *rest = await self._client.run(shard, command)
         if state == b"known":
             return Begun(rest[0].decode(), fresh=False)
@@ -225,7 +225,8 @@ class ValkeyTurns:
     async def _claim(
         self, shards: Sequence[int], engine_id: str, lease: float, most: int, engines: int
     ) -> list[Response]:
-        command = steps.claim(shards, engine_id, lease, most, engines)
+        together = self._client.together
+        command = steps.claim(shards, engine_id, lease, most, engines, together=together)
         taken = await self._client.run(shards[0], command, again=False)
         return [steps.claimed(engine_id, *job) for job in taken]
 

@@ -163,14 +163,14 @@ class Worker:
                 await self._wait_for_work()
 
     async def _claim_up_to(self, most: int) -> bool:
-        """Begin up to `most` of the waiting jobs. Return whether nothing waits any more."""
+        """Begin up to `most` of the waiting jobs. Return whether none was there."""
         lease, engines = self._limits.lease, self._engines
         claimed = await self._parts.turns.claim(self._engine_id, lease=lease, most=most, engines=engines)
         for response in claimed:
             self._begin(response)
         if 0 < len(claimed) < most:
             await asyncio.sleep(GATHER)
-        return len(claimed) < most and (engines == 1 or not claimed)
+        return not claimed
 
     @property
     def _places(self) -> int:

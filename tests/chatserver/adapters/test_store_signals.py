@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from chatserver.adapters.valkey import ValkeyStore, connect
 from chatserver.errors import Unavailable
 from chatserver.ports.registry import EngineReport, EngineState, ExpertLoad, LayerLoad, ServedModel
 from chatserver.ports.tapes import Stop, Wake
+from chatserver.ports.turns import LOOKS_AGAIN
 from tests.chatserver.adapters.things import BOUND, NOW, SHARD, TENANT, turn
 from tests.stores import running_store
 
@@ -30,6 +32,38 @@ async def test_engines_are_woken_by_new_and_by_returned_jobs(store: ValkeyStore)
         await asyncio.sleep(0.05)
         await store.turns.reap()
         assert await anext(listening) == Wake(9)
+
+
+async def test_an_only_engine_that_looks_again_is_not_woken(store: ValkeyStore) -> None:
+    """While it has room and got something; then it is woken again, as it is where others may want the job."""
+    claim = functools.partial(store.turns.claim, "eng-a", lease=30, most=2)
+    heard: asyncio.Queue[object] = asyncio.Queue()
+
+    async def listen() -> None:
+        async for command in store.signals.commands("eng-a"):
+            heard.put_nowait(command)
+
+    async def wakes() -> bool:
+        await store.turns.begin(turn(), queue_bound=BOUND)
+        await asyncio.sleep(0.03)
+        return [heard.get_nowait() for _ in range(heard.qsize())] == [Wake(SHARD)]
+
+    listening = asyncio.create_task(listen())
+    assert await heard.get() is None
+    assert await wakes()
+    assert len(await claim()) == 1
+    assert await wakes() is not store.turns._client.together
+    assert len(await claim()) == 1
+    assert await claim() == []
+    assert [await wakes(), await wakes()] == [True, True]
+    assert len(await claim()) == 2  # it may be full now
+    assert await wakes()
+    assert len(await claim(engines=2)) == 1
+    assert await wakes()
+    assert len(await claim()) == 1
+    await asyncio.sleep(LOOKS_AGAIN)  # it did not come again: it may be gone
+    assert await wakes()
+    listening.cancel()
 
 
 async def test_a_stop_goes_to_the_engine_that_holds_the_job(store: ValkeyStore) -> None:

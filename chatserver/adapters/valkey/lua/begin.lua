@@ -1,7 +1,8 @@
--- Begin a turn: append its input, create the response (and its siblings) and its tape, queue the job, wake an engine.
+-- Begin a turn: append its input, create the response (and its siblings) and its tape, queue the job, wake the engines
+-- unless the only one is awake.
 -- KEYS   response, tape, jobs, next queue number, idempotency key (the response again if there is none)
 --        with a conversation also: conversation, items, up, running, responses, index
---        at the end: (response, tape)… of the siblings, which answer the same input and move nothing
+--        at the end: (response, tape)… of the siblings, which answer the same input and move nothing; awake
 -- ARGV   1 response id, 2 tenant, 3 now, 4 bound on the queue
 --        5 seconds to keep the idempotency key (0 = none), 6 its fingerprint
 --        7 Accepted, 8 Queued, 9 watcher ('' = none): it knows them, so they are not announced
@@ -99,12 +100,12 @@ end
 
 queue(KEYS[1], KEYS[2], ARGV[1])
 for i = 1, siblings do
-  local list, key = lists[i + 2], KEYS[#KEYS - 2 * (siblings - i) - 1]
-  store(key, list.first + 1, list.last)
-  queue(key, KEYS[#KEYS - 2 * (siblings - i)], ARGV[list.first])
+  local list, at = lists[i + 2], #KEYS - 2 * (siblings - i + 1)
+  store(KEYS[at], list.first + 1, list.last)
+  queue(KEYS[at], KEYS[at + 1], ARGV[list.first])
 end
 if ARGV[5] ~= '0' then redis.call('SET', KEYS[5], ARGV[1] .. ' ' .. ARGV[6], 'EX', ARGV[5]) end
 if ARGV[9] ~= '' then redis.call('HSET', KEYS[1], 'watch', ARGV[9]) end
-redis.call('PUBLISH', ARGV[10], ARGV[11])
+if redis.call('EXISTS', KEYS[#KEYS]) == 0 then redis.call('PUBLISH', ARGV[10], ARGV[11]) end
 if mode ~= 'none' then redis.call('PUBLISH', 'chat:changes', ARGV[13]) end
 return {'ok'}

@@ -1,15 +1,16 @@
 -- Take the oldest waiting jobs of some shards, in turn.
--- KEYS   jobs, leases of each shard
+-- KEYS   awake, then jobs, leases of each shard
 -- ARGV   1 engine id, 2 lease in milliseconds, 3 how many at most, 4 engines that share what waits
+--        5 milliseconds for which an engine that has room after this needs no waking (0 = it does)
 --        then of each shard: prefix of its responses' keys
 -- Result (response id, claim, fields as they were) of each
 -- One step: of two engines one gets a job. The claim number rises by 1, so whoever held the job
 -- before can no longer write. Deadlines are on the server's clock.
 local queues, waiting = {}, 0
-for k = 1, #KEYS, 2 do
+for k = 2, #KEYS, 2 do
   local count = redis.call('ZCARD', KEYS[k])
   if count > 0 then
-    queues[#queues + 1] = {jobs = KEYS[k], leases = KEYS[k + 1], responses = ARGV[4 + (k + 1) / 2]}
+    queues[#queues + 1] = {jobs = KEYS[k], leases = KEYS[k + 1], responses = ARGV[5 + k / 2]}
     waiting = waiting + count
   end
 end
@@ -36,5 +37,11 @@ while #claimed < most and #queues > 0 do
     end
   end
   queues = left
+end
+
+if ARGV[5] ~= '0' and #claimed > 0 and #claimed < tonumber(ARGV[3]) then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[5])
+else
+  redis.call('DEL', KEYS[1])
 end
 return claimed

@@ -235,8 +235,8 @@ async def test_many_answers_at_once_are_all_whole(store):
 
 
 async def test_jobs_that_come_one_by_one_are_claimed_together(store, monkeypatch):
-    """The first one at once, what comes right behind it in one claim; no claim follows one that emptied the queue."""
-    monkeypatch.setattr(worker_module, "GATHER", 0.3)
+    """The first one at once, what comes right behind it in one claim, until nothing comes any more."""
+    monkeypatch.setattr(worker_module, "GATHER", 0.2)
     monkeypatch.setattr(worker_module, "SCAN_INTERVAL", 60.0)
     taken, claim = [], store.turns.claim
 
@@ -258,7 +258,8 @@ async def test_jobs_that_come_one_by_one_are_claimed_together(store, monkeypatch
             await asyncio.sleep(0.005)
         for response_id in ids:
             await ended(store, response_id)
-    assert taken == [0, 0, 1, 5]
+        await asyncio.sleep(2 * worker_module.GATHER)
+    assert taken == [0, 0, 1, 5, 0]
 
 
 async def test_a_place_that_becomes_free_is_filled_at_once(store, monkeypatch):
