@@ -52,6 +52,7 @@ class Link:
             socket_timeout=None,  # one time-out for a whole pipeline instead of one for each read
             socket_connect_timeout=CONNECT_TIMEOUT,
             retry=Retry(NoBackoff(), 0),
+            driver_info=None,  # redis-py would read its own version from the disk for each connection: 2 ms
         )
         return cls(shown(url), factory)
 
