@@ -231,7 +231,8 @@ class ScriptedEngine:
         if not running.prefilled:
             running.prefilled = True
             running.first_due = now  # all are in step with the ticks: one token each, however late a tick is
-            found = self._cache.enter(running.salt, running.ids)
+            found, running.path = self._cache.enter(running.salt, running.ids)
+            found = min(found, len(running.ids) - 1)  # the last one is always computed
             running.cached = found - found % self._card.page
         if running.sampling is None:
             self._finish(running, FinishReason.LENGTH)
@@ -255,7 +256,7 @@ class ScriptedEngine:
         self._fill_places()
         running.finish = finish
         if running.prefilled:
-            self._cache.insert(running.salt, (*running.ids, *running.answer[:-1]))
+            self._cache.extend(running.path, running.answer[:-1])
         running.changed.set()
 
     def _count_to_failure(self) -> None:

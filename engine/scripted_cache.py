@@ -18,13 +18,15 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._states)
 
-    def insert(self, salt: str, ids: Iterable[int]) -> None:
-        """Add every prefix of `ids`."""
-        self._add(_states(salt, ids))
+    def enter(self, salt: str, ids: Iterable[int]) -> tuple[int, list[int]]:
+        """Add every prefix of `ids`; return how many of its tokens were cached, and its path."""
+        path = _states(hash(salt), ids)
+        return self._add(path), path
 
-    def enter(self, salt: str, ids: Sequence[int]) -> int:
-        """Add every prefix of a prompt; return how many of its tokens were cached; the last one is always computed."""
-        return min(self._add(_states(salt, ids)), max(len(ids) - 1, 0))
+    def extend(self, path: list[int], ids: Iterable[int]) -> None:
+        """Add every prefix of a sequence that entered and its continuation. Modifies `path`."""
+        path += _states(path[-1], ids)
+        self._add(path)
 
     def _add(self, states: Sequence[int]) -> int:
         """Add the states of one sequence; return how many of the first ones were there."""
@@ -45,10 +47,10 @@ class PrefixCache:
 
     def release(self, salt: str, ids: Sequence[int], keep: int, used: Iterable[Sequence[int]]) -> int:
         """Remove what begins with `ids[:keep + 1]`, from there on, but for prefixes of `used`; return how many."""
-        path = _states(salt, ids[: keep + 1])
+        path = _states(hash(salt), ids[: keep + 1])
         if len(path) <= keep:
             return 0
-        kept = {state for sequence in used for state in _states(salt, sequence)}
+        kept = {state for sequence in used for state in _states(hash(salt), sequence)}
         going, removed = [path[keep]], 0
         while going:
             state = going.pop()
@@ -62,9 +64,9 @@ class PrefixCache:
         return removed
 
 
-def _states(salt: str, ids: Iterable[int]) -> list[int]:
+def _states(state: int, ids: Iterable[int]) -> list[int]:
     """Return the state after each id, which names the prefix that ends there."""
-    return list(accumulate(ids, _follow, initial=hash(salt)))[1:]
+    return list(accumulate(ids, _follow, initial=state))[1:]
 
 
 def _follow(state: int, token: int) -> int:

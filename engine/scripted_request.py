@@ -25,6 +25,8 @@ class ScriptedRequest:
     first_due: float = 0.0
     prefilled: bool = False
     cached: int = 0
+    path: list[int] = field(default_factory=list)
+    """Of its prompt in the cache, once it is prefilled."""
     answer: list[int] = field(default_factory=list)
     unread: list[int] = field(default_factory=list)
     finish: FinishReason | None = None
@@ -62,9 +64,9 @@ class ScriptedRequest:
         return FinishReason.LENGTH if len(self.answer) >= self.sampling.max_tokens else None
 
     def _stops(self, token: int, stops: Iterable[str]) -> bool:
-        longest = max(map(len, stops), default=0)
-        if not longest:
+        if not any(stops):
             return False
+        longest = max(map(len, stops))
         piece = self.decoder.push(token)
         self.recent = self.recent[-longest:] + piece
         return any(stop in self.recent for stop in stops)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import ClassVar
 
 from chatserver.domain.item import PartKind
@@ -254,7 +255,7 @@ def joined(deltas: Sequence[Delta]) -> Delta:
     """Return deltas of one part as one."""
     if len(deltas) == 1:
         return deltas[0]
-    pieces = tuple(piece for delta in deltas for piece in delta.pieces)
-    ids = tuple(token for delta in deltas for token in delta.ids)
-    logprobs = tuple(found for delta in deltas for found in delta.logprobs)
-    return replace(deltas[0], pieces=pieces, ids=ids, logprobs=logprobs)
+    pieces = tuple(chain.from_iterable([delta.pieces for delta in deltas]))
+    ids = tuple(chain.from_iterable([delta.ids for delta in deltas]))
+    logprobs = tuple(chain.from_iterable([delta.logprobs for delta in deltas]))
+    return Delta(pieces, ids, deltas[0].kind, deltas[0].index, logprobs)
