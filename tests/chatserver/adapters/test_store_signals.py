@@ -61,7 +61,7 @@ async def test_an_only_engine_that_looks_again_is_not_woken(store: ValkeyStore) 
     assert len(await claim(engines=2)) == 1
     assert await wakes()
     assert len(await claim()) == 1
-    await asyncio.sleep(LOOKS_AGAIN)  # it did not come again: it may be gone
+    await asyncio.sleep(1.5 * LOOKS_AGAIN)  # it did not come again: it may be gone
     assert await wakes()
     listening.cancel()
 
