@@ -77,11 +77,14 @@ def test_a_conversation_reuses_its_prefix(client):
 
 
 def test_a_killed_rank_does_not_end_the_answer(program, client, count):
-    """kill -9 of the last rank in mid-answer: the open stream pauses, then brings the rest of the same answer."""
+    """kill -9 of the last rank in mid-answer: the open stream says so, then brings the rest of the same answer."""
     expected = client.responses.create(**STORY).output_text
     text, killed, positions = "", None, []
+    killed_at = told_at = 0.0
     for event in client.responses.create(**STORY, stream=True):
         positions.append(event.sequence_number)
+        if (event.model_extra or {}).get("recovery", {}).get("state") == "interrupted":
+            told_at = time.monotonic()
         if event.type == "response.output_text.delta":
             text += event.delta
             if killed is None and len(positions) > 15:
@@ -89,7 +92,8 @@ def test_a_killed_rank_does_not_end_the_answer(program, client, count):
                 assert len(ranks) == count
                 killed = ranks[-1].pid
                 os.kill(killed, signal.SIGKILL)
-    assert killed is not None
+                killed_at = time.monotonic()
+    assert killed is not None and 0 < told_at - killed_at < 2
     assert event.type in ("response.completed", "response.incomplete"), event
     assert text == expected == event.response.output_text
     assert positions == sorted(set(positions))

@@ -192,20 +192,33 @@ LONG_PAUSE = 10.0
 
 
 async def test_a_store_that_stands_still_for_ten_seconds(program, undisturbed):
-    """Answers at every moment at once: queued, in prefill, early, late and ended ones are whole afterwards."""
-    ids = [await ask(program)]
-    ended = await Follower(program.url, ids[0]).run()
+    """Answers at every moment at once, from one not yet asked for to one that has ended: all are whole afterwards."""
+    ended = await ask(program)
+    assert (await Follower(program.url, ended).run()).text == undisturbed
+    stopped: list[float] = []
+
+    def stop_at_the_last_token(follower: Follower, _event: dict) -> None:
+        if follower.tokens == TOKENS and not stopped:
+            program.kill("store", signal.SIGSTOP)
+            stopped.append(time.monotonic())
+
+    followers = []
     for _ in range(3 * PLACES):
-        ids.append(await ask(program))
+        followers.append(Follower(program.url, await ask(program), stop_at_the_last_token))
         await asyncio.sleep(0.12)
-    reading = [asyncio.create_task(Follower(program.url, one).run()) for one in ids]
-    await asyncio.sleep(0.1)
-    program.kill("store", signal.SIGSTOP)
+    reading = asyncio.gather(*(follower.run() for follower in followers))
+    async with asyncio.timeout(10):
+        while not stopped:
+            await asyncio.sleep(0.005)
     try:
-        await asyncio.sleep(LONG_PAUSE)
+        moments = {follower.tokens for follower in followers}
+        asking = asyncio.create_task(ask_again(program, secrets.token_hex(8)))
+        await asyncio.sleep(stopped[0] + LONG_PAUSE - time.monotonic())
     finally:
         program.kill("store", signal.SIGCONT)
-    followers = await asyncio.gather(*reading)
-    assert {follower.text for follower in followers} == {undisturbed} == {ended.text}
+    assert {0, TOKENS} < moments, moments  # queued, at the last token, and one between
+    followers += [Follower(program.url, one) for one in (ended, await asking)]
+    await asyncio.gather(reading, *(follower.run() for follower in followers[-2:]))
+    assert {follower.text for follower in followers} == {undisturbed}
     assert {follower.end["usage"]["output_tokens"] for follower in followers} == {TOKENS}
     await asyncio.to_thread(program.wait_ready, 30)

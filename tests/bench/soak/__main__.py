@@ -4,7 +4,7 @@ Each client asks, follows, is cut, comes back, until the answer is whole, and as
 conversation at once, half some time after the tape is gone by itself, whose time to live is short here. Memory of
 every process is taken every few seconds; the slope is a line fitted through what comes after the warm-up: until then
 caches fill that have a bound, and what is kept for a minute (marks of settled bills) or half a one (tapes) comes to
-as much as it will be.
+as much as it will be. Counted are the pages that a process has for itself: shared ones depend on who else runs.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import redis.asyncio
 
 from chatserver.adapters import embedded
-from tests.bench.relay.processes import memory
 from tests.bench.report import keep, table
 from tests.e2e.following import Dropped, Follower
 from tests.program import Program
@@ -86,7 +86,7 @@ async def run(program: Program, soak: Soak, clients: int) -> Taken:
         while not working.done():
             pids = {"supervisor": program.process.pid, **{role: program.pid(role) for role in ROLES}}
             for role, pid in pids.items():
-                taken.setdefault(role, []).append(memory(pid) / 2**20)
+                taken.setdefault(role, []).append(psutil.Process(pid).memory_full_info().uss / 2**20)
             kept = (await store.info("memory"))["used_memory"] / 2**20
             taken.setdefault("what the store holds", []).append(kept)
             taken.setdefault("keys in the store", []).append(float(await store.dbsize()))
