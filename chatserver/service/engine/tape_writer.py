@@ -13,24 +13,18 @@ commit, or after COMPANY.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from chatserver.domain.tape import Record, merge
-from chatserver.errors import Unavailable
 from chatserver.ports.tapes import Append, Tapes
-
-log = logging.getLogger(__name__)
+from chatserver.service.engine.insistence import GIVE_UP, insist
 
 PENDING_BOUND = 4096
 """Tokens that one tape may have waiting before its turn must wait."""
 
 COMPANY = 0.02
 """Seconds that records which are not urgent wait for others to be committed with."""
-
-RETRY_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)
-"""Seconds between tries while the store is away; the last one repeats until `give_up`."""
 
 
 @dataclass(slots=True)
@@ -48,7 +42,7 @@ class _Tape:
 class TapeWriter:
     """Collects records of many turns and commits them in groups. Run `run()` as a task."""
 
-    def __init__(self, tapes: Tapes, *, give_up: float = 60.0) -> None:
+    def __init__(self, tapes: Tapes, *, give_up: float = GIVE_UP) -> None:
         self._tapes = tapes
         self._give_up = give_up
         self._open: dict[str, _Tape] = {}
@@ -125,7 +119,10 @@ class TapeWriter:
         return batch
 
     async def _commit(self, batch: list[Append]) -> None:
-        results = await self._insist(batch)
+        # Sending a batch again is safe: the store drops records it already has.
+        results = await insist(
+            lambda: self._tapes.commit(batch), waits=f"a commit of {len(batch)} tapes", give_up=self._give_up
+        )
         for append, result in zip(batch, results, strict=True):
             tape = self._open.get(append.response_id)
             if tape is None or tape.claim != append.claim:
@@ -136,16 +133,3 @@ class TapeWriter:
                 tape.on_stop()
             if not tape.records:
                 tape.settled.set()
-
-    async def _insist(self, batch: list[Append]):
-        # Sending a batch again is safe: the store drops records it already has.
-        deadline = asyncio.get_running_loop().time() + self._give_up
-        for attempt in range(10_000):
-            try:
-                return await self._tapes.commit(batch)
-            except Unavailable as error:
-                if asyncio.get_running_loop().time() > deadline:
-                    raise
-                log.warning("store away, %d tapes wait (%s)", len(batch), error.message)
-                await asyncio.sleep(RETRY_DELAYS[min(attempt, len(RETRY_DELAYS) - 1)])
-        raise Unavailable("the store did not answer")

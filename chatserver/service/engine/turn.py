@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from chatserver.domain.item import Item, ItemStatus, Role
 from chatserver.domain.response import Failure, Finish, Outcome, Response, Status
@@ -32,6 +33,7 @@ from chatserver.service.engine import account
 from chatserver.service.engine.afterwards import Afterwards
 from chatserver.service.engine.compaction import Compactor
 from chatserver.service.engine.generation import Generation, as_server_error, form_of
+from chatserver.service.engine.insistence import insist
 from chatserver.service.engine.prefixes import Prefixes
 from chatserver.service.engine.prompting import Prompt, PromptBuilder
 from chatserver.service.engine.tape_writer import TapeWriter
@@ -146,7 +148,7 @@ class Turn:
                 f"{response.params.model} is no longer served; {served.name} is.", param="model"
             )
         self._splitter = await self._splitting()
-        self._prompt = prompt = await self._parts.prompts.build(response)
+        self._prompt = prompt = await insist(lambda: self._parts.prompts.build(response), waits=response.id)
         await self._parts.prefixes.wait_for(response.conversation, self._salt, prompt.ids, self._over)
         await self._end(await self._generate(prompt))
 
@@ -259,15 +261,15 @@ class Turn:
         done = prompt if generation and generation.first_at and failure is None else None
         if done is not None:
             self._afterwards.note_cached(done, written.ids, upcoming)
-        kept = await self._parts.turns.finish(
-            response,
-            outcome,
-            [written.number(body) for body in (*closing, Ended(outcome))],
-            encoded,
+        records = [written.number(body) for body in (*closing, Ended(outcome))]
+        finish_it = partial(
+            self._parts.turns.finish,
+            *(response, outcome, records, encoded),
             template_hash=self._parts.engine.card.template_hash,
             emitted=written.ids,
             discard_inputs=discard_inputs,
         )
+        kept = await insist(finish_it, waits=f"the end of {response.id}")
         if not kept:
             log.warning("answer %s was taken over by another engine before it ended", response.id)
         elif done is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import zip_longest
 
 from chatserver.domain.ids import part_id
@@ -12,6 +13,7 @@ from chatserver.domain.logprob import KEPT, Logprob
 from chatserver.domain.stops import Pair
 from chatserver.domain.tape import SAME, Body, Delta, ItemClosed, ItemOpened, Record, joined
 from chatserver.ports.tapes import Tapes
+from chatserver.service.engine.insistence import insist
 from chatserver.service.engine.likelihood import TextLogprobs, within
 from engine.answers import Piece, PieceKind, Splitter
 from engine.token_contract import Decoder
@@ -102,7 +104,7 @@ class Written:
     async def read_back(self, tapes: Tapes, response_id: str) -> None:
         """Take in what earlier claims wrote, so that the answer goes on with the next token and number."""
         after = -1
-        while records := await tapes.read(response_id, after):
+        while records := await insist(partial(tapes.read, response_id, after), waits=response_id):
             for record in records:
                 after = record.last
                 self._take_back(record.body)

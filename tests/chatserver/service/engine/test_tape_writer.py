@@ -10,7 +10,7 @@ import pytest
 from chatserver.domain.tape import Cursor, Delta, Record
 from chatserver.errors import Unavailable
 from chatserver.ports.tapes import Append, Appended
-from chatserver.service.engine import tape_writer
+from chatserver.service.engine import insistence
 from chatserver.service.engine.tape_writer import PENDING_BOUND, TapeWriter
 
 STEP = 16
@@ -45,7 +45,7 @@ class Store:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch):
-    monkeypatch.setattr(tape_writer, "RETRY_DELAYS", (0.01,))
+    monkeypatch.setattr(insistence, "DELAYS", (0.01,))
 
 
 @asynccontextmanager
