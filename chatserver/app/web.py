@@ -53,7 +53,6 @@ def chat_on(store: ValkeyStore, hub: Hub, settings: Settings, prices: Prices | N
     return Chat(
         conversations=store.conversations,
         turns=store.turns,
-        tapes=store.tapes,
         registry=store.registry,
         caches=store.caches,
         hub=hub,

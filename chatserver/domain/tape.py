@@ -231,15 +231,17 @@ class Cursor:
         Only deltas are trimmed. A structural record that is half seen comes whole: its reader
         skips the events ≤ the position it asked for.
         """
+        body = record.body
         if record.last <= self.after:
             return None
-        if record.first > self.after + 1:
+        seen = self.after - record.last + body.width
+        if seen < 0:
             raise Gap(self.after, record.first)
-        seen = self.after + 1 - record.first
         self.after = record.last
-        self.ended = self.ended or isinstance(record.body, Ended)
-        if seen and isinstance(record.body, Delta):
-            return Record(record.last, record.body.behind(seen))
+        if type(body) is not Delta:
+            self.ended = self.ended or type(body) is Ended
+        elif seen:
+            return Record(record.last, body.behind(seen))
         return record
 
 

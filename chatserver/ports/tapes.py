@@ -27,6 +27,14 @@ class Appended:
     stop_asked: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """Records that were on a tape, the first maybe half seen; what comes behind them is announced if they are `all`."""
+
+    records: list[Record]
+    all: bool
+
+
 Bundle = list[tuple[str, list[Record]]]
 """What one commit added, for one web process: (response id, its new records) for each tape it watches."""
 
@@ -43,12 +51,18 @@ class Tapes(Protocol):
         """
         ...
 
-    async def watch(self, response_id: str, web_id: str) -> None:
-        """Have the tape's commits announced to a web process. Idempotent."""
+    async def watch(self, response_ids: Sequence[str], web_id: str) -> list[int | None]:
+        """Have the tapes' commits announced to a web process; return the last number on each, None: no such tape.
+
+        Idempotent. Said again now and then: silence is taken for nobody's being there any more.
+        """
         ...
 
-    async def watch_on(self, response_ids: Sequence[str], web_id: str) -> None:
-        """Say again, now and then, that these are watched: silence is taken for nobody's being there any more."""
+    async def attach(self, response_id: str, web_id: str, after: int, *, few: int) -> Attached:
+        """Watch a tape, and read what is on it after `after`, in one round trip. Raises NotFound: no tape.
+
+        All of it if that is up to `few` sequence numbers, else a beginning, of some records.
+        """
         ...
 
     async def unwatch(self, response_id: str, web_id: str) -> None:

@@ -15,7 +15,7 @@ from chatserver.domain.tape import (
     Record,
 )
 from chatserver.errors import Conflict, NotFound, Overloaded
-from chatserver.ports.tapes import Append, Appended
+from chatserver.ports.tapes import Append, Appended, Attached
 from chatserver.ports.turns import Begun
 
 if TYPE_CHECKING:
@@ -147,13 +147,19 @@ class MemoryTapes:
             self.s.add(append.response_id, append.records)
         return [Appended(True, self.s.all_responses[append.response_id].stop_asked) for append in batch]
 
-    async def watch(self, response_id, web_id):
+    async def watch(self, response_ids, web_id):
         self.s.check()
-        self.s.watchers[response_id].add(web_id)
-
-    async def watch_on(self, response_ids, web_id):
         for response_id in response_ids:
-            await self.watch(response_id, web_id)
+            self.s.watchers[response_id].add(web_id)
+        tapes = [self.s.all_tapes.get(response_id) for response_id in response_ids]
+        return [tape[-1].last if tape else None for tape in tapes]
+
+    async def attach(self, response_id, web_id, after, *, few):
+        await self.watch([response_id], web_id)
+        records = await self.read(response_id, after)
+        if records and records[-1].last - after > few:
+            return Attached(records[:8], all=len(records) <= 8)
+        return Attached(records, all=True)
 
     async def unwatch(self, response_id, web_id):
         self.s.check()

@@ -62,6 +62,10 @@ def decode_body(data: bytes) -> Body:
 def section(response_id: str, bodies: Sequence[tuple[int, bytes]]) -> bytes:
     """Return one tape's part of a bundle; `bodies` are (last, encoded body)."""
     name = response_id.encode()
+    if len(bodies) == 1:  # nearly all of them
+        last, body = bodies[0]
+        head = _SECTION.pack(len(name), 1, _RECORD.size + len(body))
+        return b"".join((head, name, _RECORD.pack(last, len(body)), body))
     records = b"".join([part for last, body in bodies for part in (_RECORD.pack(last, len(body)), body)])
     return _SECTION.pack(len(name), len(bodies), len(records)) + name + records
 

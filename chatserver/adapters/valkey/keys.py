@@ -13,6 +13,7 @@ looks at all queues, and `awake` is the registry's.
     chat:{sNN}:t:<tenant>                  zset   conversation id by updated_at
     chat:{sNN}:r:<response>                hash   its fields; `watch` lists the web processes to tell
     chat:{sNN}:r:<response>:tape           stream entry «last + 1»-0, because 0-0 is no legal entry id
+    chat:{sNN}:pens                        hash   writer → where it left its pen; see `pens`
     chat:{sNN}:jobs                        zset   waiting response id by queue number
     chat:{sNN}:jobs:next                   int    the last queue number given out
     chat:{sNN}:awake                       string that the only engine looks at the queues again in a moment; expires
@@ -40,7 +41,7 @@ A job that is put back keeps its queue number, and every claimed job is older th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import blake2b
 
 from chatserver.domain.ids import shard_of
@@ -148,6 +149,12 @@ def response(response_id: str) -> ResponseKeys:
         raise no_response(response_id)
     root = f"{tag(shard)}r:{response_id}"
     return ResponseKeys(shard, root, f"{root}:tape")
+
+
+@cache
+def pens(shard: int) -> str:
+    """Return the key of a shard's pens."""
+    return f"{tag(shard)}pens"
 
 
 @lru_cache(maxsize=64)

@@ -117,7 +117,7 @@ def stop(response: Response, now: int, tape_ttl: int) -> Command:
     if response.conversation is not None:
         own = keys.conversation(response.conversation)
         names += [own.fields, own.up, own.running, keys.index(key.shard, response.tenant)]
-    names.append(keys.due(key.shard))
+    names += (keys.pens(key.shard), keys.due(key.shard))
     outcome = Outcome(Status.CANCELLED, Finish.STOPPED, Usage(), completed_at=now)
     # never claimed: there is nothing behind the opening of its tape
     closing = encode([Record(OPENING[-1].last + 1, Ended(outcome))])
@@ -148,7 +148,7 @@ def finish(
         own = keys.conversation(response.conversation)
         index = keys.index(key.shard, response.tenant)
         names += [own.fields, own.items, own.up, own.ids, own.running, index]
-    names.append(keys.due(key.shard))
+    names += (keys.pens(key.shard), keys.due(key.shard))
     answer = outcome.item if response.conversation is not None else None
     return script("finish").command(
         names,

@@ -250,7 +250,7 @@ class ValkeyTurns:
         def ask(shard: int) -> tuple[int, Command]:
             names = keys.queue(shard)
             arguments = (engine_id, names.responses, keys.ENGINES_CHANNEL, shard, REAP_STEP, _INTERRUPTED)
-            return shard, script("put_back").command((names.leases, names.jobs), *arguments)
+            return shard, script("put_back").command((names.leases, names.jobs, keys.pens(shard)), *arguments)
 
         replies = await self._client.pipeline([ask(shard) for shard in range(SHARDS)])
         await self._announce([reply[i : i + 3] for reply in replies for i in range(0, len(reply), 3)])

@@ -19,7 +19,6 @@ from chatserver.errors import BadRequest, NotFound
 from chatserver.ports.caches import Caches
 from chatserver.ports.conversations import Conversations
 from chatserver.ports.registry import Registry
-from chatserver.ports.tapes import Tapes
 from chatserver.ports.turns import Turns
 from chatserver.service.fresh import fresh_id
 from chatserver.service.web.admission import NOBODY, Payer
@@ -51,7 +50,6 @@ class Chat:
         *,
         conversations: Conversations,
         turns: Turns,
-        tapes: Tapes,
         registry: Registry,
         caches: Caches,
         hub: Hub,
@@ -72,7 +70,6 @@ class Chat:
         self._conversations = conversations
         self._listing = Listing(conversations)
         self._turns = turns
-        self._tapes = tapes
         self._hub = hub
         self._settings = settings
         self._clock = clock
@@ -214,24 +211,12 @@ class Chat:
         self._hub.check()
         response = await self.response(tenant, response_id)
         try:
-            # Whoever has seen `after` can see it again: it was durable before it was announced.
-            known = await self._tapes.read(response_id, max(after, 0) - 1, limit=1)
+            return await self._follow(response, after)
         except NotFound:
             response = await self.response(tenant, response_id)
             if response.outcome is None:
                 raise
             return response, Replayed(response_id, replay(response), after)
-        if not known:
-            raise BadRequest(
-                f"starting_after: expected a sequence number that this response has reached, got {after}",
-                param="starting_after",
-            )
-        if isinstance(known[0].body, Ended) and known[0].last == after:
-            return response, Replayed(
-                response_id, (), after
-            )  # nothing follows, so there is nothing to wait for
-        # what it ended with comes from the tape; a reader that stalls need not keep it, too
-        return replace(response, outcome=None), self._hub.follow(response_id, after)
 
     async def attach(self, response: Response, *, fresh: bool, resumable: bool) -> Reader:
         """Return a reader, from the start, of what `respond` or `complete` just returned.
@@ -258,6 +243,27 @@ class Chat:
         if outcome is not None:
             refuse_outcome(outcome)
         return records
+
+    async def _follow(self, response: Response, after: int) -> tuple[Response, Reader]:
+        """As `read`, from the tape. Raises NotFound if it is gone, BadRequest, Unavailable."""
+        reader = self._hub.follow(response.id, after)
+        try:
+            found = await reader.attach()
+        except BaseException:
+            await reader.aclose()
+            raise
+        # Whoever has seen `after` can see it again: it was durable before it was announced.
+        over = bool(found) and isinstance(found[0].body, Ended) and found[0].last == after
+        if found and not over:
+            # what it ended with comes from the tape; a reader that stalls need not keep it, too
+            return replace(response, outcome=None), reader
+        await reader.aclose()
+        if over:
+            return response, Replayed(response.id, (), after)  # there is nothing to wait for
+        raise BadRequest(
+            f"starting_after: expected a sequence number that this response has reached, got {after}",
+            param="starting_after",
+        )
 
 
 def _check_id(identifier: str, what: str, *kinds: str) -> int:

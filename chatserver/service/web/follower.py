@@ -18,8 +18,8 @@ from chatserver.domain.tape import (
     Waiting,
 )
 from chatserver.errors import ChatServerError
-from chatserver.ports.tapes import Tapes
-from chatserver.service.web.pages import join, page_after
+from chatserver.ports.tapes import Attached, Tapes
+from chatserver.service.web.pages import READ_TOKENS, join, page_after
 from chatserver.service.web.patience import patiently
 
 MAX_TEXT = 32 * 1024
@@ -29,7 +29,7 @@ MAX_TOKENS = 256
 IDLE = 5.0
 """Seconds of silence after which a follower looks into the store."""
 FIRST_PAGE = 8
-"""Records in the first one, before it is known how many tokens they have."""
+"""Records in one read, before it is known how many tokens they have."""
 SLOW_READER = "slow_reader"
 RESTARTING = "server_restarting"
 """Codes of the errors that end a reader, not its answer."""
@@ -81,6 +81,18 @@ class Follower:
     def ended(self) -> bool:
         """Whether the tape's end was handed out."""
         return self._cursor.ended
+
+    async def attach(self) -> list[Record]:
+        """Begin to follow: return what is on the tape from the record that the reader has seen last.
+
+        Nothing is handed out by it. Raises NotFound (no such tape, any more), Unavailable.
+        """
+        found = await self._attach(max(self.after, 0) - 1)
+        if found.all:
+            self._waiting = found.records + self._waiting  # what was announced meanwhile comes behind them
+        else:
+            self._must_read = True
+        return found.records
 
     async def batch(self, timeout: float | None = None) -> list[Record]:
         """Return all that is new, adjacent deltas merged; [] after `timeout` seconds or once the tape ended.
@@ -159,9 +171,15 @@ class Follower:
         self._must_watch = self._must_read = True
         self._wake()
 
-    def look(self, now: float) -> None:
-        """Resync if nothing was heard for IDLE seconds; `now` is the event loop's time."""
-        if self._sleep is not None and now - self._sleeps_since >= IDLE:
+    def silent(self, now: float) -> bool:
+        """Whether nothing was heard for IDLE seconds; `now` is the event loop's time."""
+        return self._sleep is not None and now - self._sleeps_since >= IDLE
+
+    def compare(self, last: int | None, now: float) -> None:
+        """Resync if the tape is not where this reader is: `last` is the newest number on it, None if it is gone."""
+        if last == self.after:
+            self._sleeps_since = now
+        else:
             self.resync()
 
     def _clear(self) -> None:
@@ -202,7 +220,8 @@ class Follower:
         fresh = []
         for record in records:
             if type(record.body) is Waiting:
-                fresh.append(record)
+                if self.queued:  # else an engine has come to it meanwhile
+                    fresh.append(record)
                 continue
             try:
                 new = self._cursor.take(record)
@@ -221,8 +240,11 @@ class Follower:
     async def _read(self) -> list[Record]:
         """Read one page of history after the cursor; the last page ends the need to read."""
         if self._must_watch:
-            await patiently(lambda: self._tapes.watch(self.response_id, self._web_id))
-            self._must_watch = False
+            found = await self._attach(self.after)
+            again = self._must_read
+            fresh = self._advance(found.records)
+            self._must_read = again or not found.all
+            return fresh
         # From here on announcements are kept again: what came before is durable, so it is read.
         self._must_read = self._behind = False
         try:
@@ -237,3 +259,16 @@ class Follower:
         self._must_read = again or (len(records) >= limit and bool(fresh))
         self._page = page_after(records, limit)
         return fresh
+
+    async def _attach(self, after: int) -> Attached:
+        """Watch, and read in the same step. As in `_read`, announcements are kept from here on."""
+        self._must_watch = self._must_read = self._behind = False
+        try:
+            found = await patiently(
+                lambda: self._tapes.attach(self.response_id, self._web_id, after, few=READ_TOKENS)
+            )
+        except BaseException:
+            self._must_watch = self._must_read = True
+            raise
+        self._page = page_after(found.records, self._page)
+        return found

@@ -6,13 +6,12 @@
 
 A follower watches, then reads history, then takes what is live, through one cursor: whatever is lost,
 doubled or cut differently on the way, it hands out every token once, in order. A lost announcement
-only costs time: a follower that has seen nothing for some seconds looks into the store.
+only costs time: where a follower has heard nothing for some seconds, the hub asks how far the tape is.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from itertools import islice
 
@@ -32,7 +31,7 @@ MAX_EARLY = 64
 WATCH_ON = 20.0
 """Seconds between saying again what is watched; see `Settings.abandon_after`."""
 WATCH_STEP = 500
-"""Tapes in one round trip of that."""
+"""Tapes in one round trip of that, and of the looks for lost announcements."""
 SWEEP = 1.0
 """Seconds between looks for followers that have heard nothing for long."""
 
@@ -201,17 +200,29 @@ class Hub:
         while True:
             await asyncio.sleep(SWEEP)
             now = loop.time()
-            for followers in self._followers.values():
-                for follower in followers:
-                    follower.look(now)
             if now >= due:
                 due = now + WATCH_ON
-                await self._watch_on(list(self._followers))
+                asked = list(self._followers)
+            else:
+                asked = [
+                    name for name, readers in self._followers.items() if any(r.silent(now) for r in readers)
+                ]
+            for start in range(0, len(asked), WATCH_STEP):
+                await self._look(asked[start : start + WATCH_STEP])
 
-    async def _watch_on(self, response_ids: list[str]) -> None:
-        for start in range(0, len(response_ids), WATCH_STEP):
-            with contextlib.suppress(Unavailable):  # the next time says it for this one, too
-                await self._tapes.watch_on(response_ids[start : start + WATCH_STEP], self.web_id)
+    async def _look(self, response_ids: list[str]) -> None:
+        """Say that these are watched, and have readers that heard nothing for long read what they have missed."""
+        try:
+            lasts = await self._tapes.watch(response_ids, self.web_id)
+        except Unavailable:
+            lasts = [None] * len(
+                response_ids
+            )  # each silent reader asks for itself then, and says if that is in vain
+        now = asyncio.get_running_loop().time()
+        for response_id, last in zip(response_ids, lasts, strict=True):
+            for follower in self._followers.get(response_id, ()):
+                if follower.silent(now):
+                    follower.compare(last, now)
 
     def _resync(self, response_id: str) -> None:
         for follower in self._followers.get(response_id, ()):

@@ -26,14 +26,14 @@ def join(records: list[Record]) -> list[Record]:
     run: list[tuple[Record, Delta]] = []
     for record in records:
         body = record.body
-        if isinstance(body, Delta) and (
-            not run or (record.first == run[-1][0].last + 1 and run[-1][1].joins(body))
+        if type(body) is Delta and (
+            not run or (record.last - len(body.pieces) == run[-1][0].last and run[-1][1].joins(body))
         ):
             run.append((record, body))
             continue
         _close(run, found)
         run = []
-        if isinstance(body, Delta):
+        if type(body) is Delta:
             run.append((record, body))
         else:
             found.append(record)

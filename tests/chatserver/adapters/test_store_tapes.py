@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chatserver.adapters.valkey import ValkeyStore, tapes
+from chatserver.adapters.valkey import ValkeyStore, pens, tapes
 from chatserver.domain.response import Response
 from chatserver.domain.tape import Accepted, Cursor, Delta, Interrupted, Queued, Record, Started
 from chatserver.errors import NotFound
@@ -126,7 +126,7 @@ async def test_one_commit_writes_many_tapes_of_all_shards(
     store: ValkeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Results come in the order of the batch, however it is cut into steps."""
-    monkeypatch.setattr(tapes, "COMMIT_STEP", 3)
+    monkeypatch.setattr(pens, "STROKE", 3)
     responses = [await running(store, shard) for shard in [*range(16), *[SHARD] * 7]]
     batch = [opening(response) for response in responses]
     batch.insert(5, Append(f"resp_05{NO_ID}", 1, batch[0].records))
@@ -149,15 +149,15 @@ async def test_a_watch_before_an_append_brings_it_and_one_after_it_does_not(stor
     listening = store.signals.bundles("web-a")
     assert await anext(listening) is None
     await store.tapes.commit([opening(watched)])
-    await store.tapes.watch(watched.id, "web-a")
-    await store.tapes.watch(watched.id, "web-a")
-    await store.tapes.watch(watched.id, "web-b")
+    await store.tapes.watch([watched.id], "web-a")
+    await store.tapes.watch([watched.id], "web-a")
+    await store.tapes.watch([watched.id], "web-b")
     await store.tapes.commit([delta(watched, 5, "a"), opening(other)])
     assert await anext(listening) == [(watched.id, list(delta(watched, 5, "a").records))]
     assert [record.last for record in await store.tapes.read(watched.id, 1)] == [2, 4, 5]
     await store.tapes.unwatch(watched.id, "web-a")
     await store.tapes.commit([delta(watched, 6, "b")])
-    await store.tapes.watch(other.id, "web-a")
+    await store.tapes.watch([other.id], "web-a")
     both = [delta(other, 5, "c"), delta(watched, 7, "d")]
     await store.tapes.commit(both)
     assert await anext(listening) == [(other.id, list(both[0].records))]
@@ -167,7 +167,7 @@ async def test_a_watch_before_an_append_brings_it_and_one_after_it_does_not(stor
 async def test_one_commit_is_one_bundle_a_web_process(store: ValkeyStore) -> None:
     responses = [await running(store, shard) for shard in (1, 2, 2, 9)]
     for response in responses:
-        await store.tapes.watch(response.id, "web-a")
+        await store.tapes.watch([response.id], "web-a")
     listening = store.signals.bundles("web-a")
     await anext(listening)
     batch = [opening(response) for response in responses]
@@ -205,13 +205,13 @@ async def test_watchers_are_bounded_and_nothing_is_kept_for_what_has_ended(
     monkeypatch.setattr(tapes, "MAX_WATCHERS", 2)
     response = await running(store)
     for web in ("web-a", "web-b", "web-c"):
-        await store.tapes.watch(response.id, web)
+        await store.tapes.watch([response.id], web)
     listening = store.signals.bundles("web-a")
     await anext(listening)
     await store.tapes.commit([opening(response)])
-    await store.tapes.watch(response.id, "web-a")
+    await store.tapes.watch([response.id], "web-a")
     await store.tapes.commit([delta(response, 5, "x")])
     assert await anext(listening) == [(response.id, list(delta(response, 5, "x").records))]
-    await store.tapes.watch(f"resp_03{NO_ID}", "web-a")
+    await store.tapes.watch([f"resp_03{NO_ID}"], "web-a")
     await store.tapes.unwatch(name("resp"), "web-a")
     await listening.aclose()  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
 -- End a response.
 -- KEYS   response, tape, jobs, leases; with a conversation also: conversation, items, up, ids, running, index
---        always the last one: bills
+--        always at the end: pens, bills
 -- ARGV   1 response id, 2 claim, 3 status, 4 outcome, 5 now (0 = unknown), 6 seconds to keep what has ended
 --        7 stored (1, 0), 8 prefix of web processes' channels, 9 bundle of the closing records
 --        10 conversation id ('' = none), 11 parent ('' = none, '-' = a sibling: the head stays), 12 discard the inputs (1, 0)
@@ -28,6 +28,7 @@ for i = records, #ARGV, 2 do
 end
 redis.call('HSET', KEYS[1], 'status', ARGV[3], 'outcome', ARGV[4])
 redis.call('HDEL', KEYS[1], 'watch', 'owner')
+redis.call('DEL', KEYS[#KEYS - 1])  -- see append
 if state[7] then redis.call('HSET', KEYS[#KEYS], ARGV[1], state[7] .. ARGV[20]) end
 redis.call('ZREM', KEYS[3], ARGV[1])
 redis.call('ZREM', KEYS[4], ARGV[1])

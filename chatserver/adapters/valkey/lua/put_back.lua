@@ -1,5 +1,5 @@
 -- Put claimed jobs back into the queue: those of one engine, or those whose lease ran out.
--- KEYS   leases, jobs
+-- KEYS   leases, jobs, pens
 -- ARGV   engine id ('' = by lease), prefix of responses' keys, channel of all engines, shard, bound on the jobs put back by lease
 --        Interrupted
 -- Result for each job that was put back: id, entry id of its Interrupted, ids of the web processes that watch
@@ -31,5 +31,8 @@ for _, id in ipairs(ids) do
     out[#out + 1] = state[3] or ''
   end
 end
-if #out > 0 then redis.call('PUBLISH', ARGV[3], ARGV[4]) end
+if #out > 0 then
+  redis.call('DEL', KEYS[3])  -- see append
+  redis.call('PUBLISH', ARGV[3], ARGV[4])
+end
 return out

@@ -1,6 +1,6 @@
 -- Ask for a response to end.
 -- KEYS   response, tape, jobs; with a conversation also: conversation, up, running, index
---        always the last one: bills
+--        always at the end: pens, bills
 -- ARGV   1 response id, 2 tenant, 3 now, 4 seconds to keep what has ended
 --        5 outcome, 6 Ended with it, 7 its entry id, 8 bundle of it
 --        9 prefix of engines' channels, 10 prefix of web processes' channels, 11 conversation id, 12 last input ('' = none, '-' = a sibling)
@@ -13,6 +13,7 @@ local state = redis.call('HMGET', KEYS[1], 'tenant', 'status', 'claim', 'owner',
 if state[1] ~= ARGV[2] then return {'missing'} end
 if state[2] ~= 'queued' and state[2] ~= 'in_progress' then return {'ok', redis.call('HGETALL', KEYS[1])} end
 redis.call('HSET', KEYS[1], 'stop', '1')
+redis.call('DEL', KEYS[#KEYS - 1])  -- see append
 
 if state[3] ~= '0' then
   if state[4] then redis.call('PUBLISH', ARGV[9] .. state[4], ARGV[1]) end

@@ -133,6 +133,42 @@ async def test_lost_announcements_only_cost_time(store, web, monkeypatch):
     assert await asyncio.wait_for(reading, 60) == tape.text()
 
 
+async def test_silence_is_asked_about_once_a_tape(store, web, monkeypatch):
+    """Whatever the number of readers; they read only if the tape has gone on, or has gone."""
+    monkeypatch.setattr(follower, "IDLE", 0.02)
+    monkeypatch.setattr(hub, "SWEEP", 0.02)
+    tapes = [Tape(store, n) for n in range(2)]
+    for tape in tapes:
+        await tape.begin()
+    readers = [web.follow(tapes[n % 2].response.id) for n in range(40)]
+    reading = [asyncio.create_task(read(reader)) for reader in readers]
+    await asyncio.sleep(0.05)
+    asked, read_ = [], []
+    watch, attach = store.tapes.watch, store.tapes.attach
+
+    async def watches(response_ids, web_id):
+        asked.append(sorted(response_ids))
+        return await watch(response_ids, web_id)
+
+    async def attaches(response_id, *args, **options):
+        read_.append(response_id)
+        return await attach(response_id, *args, **options)
+
+    monkeypatch.setattr(store.tapes, "watch", watches)
+    monkeypatch.setattr(store.tapes, "attach", attaches)
+    async with asyncio.timeout(5):
+        while len(asked) < 3:
+            await asyncio.sleep(0.01)
+        assert asked[-1] == [tape.response.id for tape in tapes] and read_ == []
+        store.lose = True
+        tapes[0].write(3)
+        tapes[0].end()
+        assert await asyncio.gather(*reading[::2]) == [tapes[0].text()] * 20
+        assert read_ == [tapes[0].response.id] * 20
+        del store.all_tapes[tapes[1].response.id]
+        assert {type(e) for e in await asyncio.gather(*reading[1::2], return_exceptions=True)} == {NotFound}
+
+
 async def test_lost_subscription_is_made_again_and_everybody_reads(store, web, monkeypatch):
     monkeypatch.setattr(patience, "BACK_OFF", (0.001, 0.01))
     monkeypatch.setattr(follower, "IDLE", 600.0)

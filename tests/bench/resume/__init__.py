@@ -1,0 +1,1 @@
+"""What coming back costs."""
