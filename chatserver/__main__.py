@@ -8,6 +8,7 @@ setting, 3 for what a restart cannot mend, 1 for the rest.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -31,11 +32,22 @@ TOOLS = {"chat": chat, "plan": capacity, "random-model": random_model}
 """Commands that need no settings; each brings its own options."""
 OPERATORS = {"keys": operator_arguments.KEYS_HELP, "usage": operator_arguments.USAGE_HELP}
 """Commands that only need the store."""
-INTERRUPTED = 130
+INTERRUPTED, UNREAD = 130, 141
+"""Exit codes, as of a program that SIGINT or SIGPIPE ended."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    try:
+        code = _command(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who read has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written at exit
+        return UNREAD
+    return code
+
+
+def _command(arguments: Sequence[str] | None) -> int:
     parser = _parser()
     chosen = vars(parser.parse_args(arguments))
     command = chosen.pop("command")

@@ -121,6 +121,15 @@ def test_interrupt_is_silent(failing, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_who_reads_may_leave():
+    """`chatserver plan | head` ends without a word, as other programs do."""
+    command = [sys.executable, "-m", "chatserver", "plan", "--gpus", "8xH200"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.wait(60) == 141
+        assert process.stderr.read() == b""
+
+
 def test_our_own_missing_module_is_a_bug(failing):
     """A module of ours that is missing is no matter of `make setup`."""
     failing(ModuleNotFoundError("no", name="chatserver.nowhere"))
