@@ -15,7 +15,7 @@ import orjson
 from chatserver.domain.access import ALL_SCOPES, ID_BYTES, SECRET_BYTES, ApiKey, Limits, new_token
 from chatserver.domain.money import shown
 from chatserver.ports.access import MAX_LOG, Access, Deed
-from chatserver.ports.accounts import Accounts
+from chatserver.ports.accounts import Accounts, Used
 from chatserver.service.operation import operator_asks as asks
 from chatserver.service.web.admission import month_of
 from chatserver.wire import usage as wire
@@ -145,12 +145,20 @@ class _Usage:
         rows = [
             (
                 *(tenant, *(getattr(row, name) for name in groups), row.answers, row.usage.prompt),
-                *(row.usage.cached, row.usage.output, f"{shown(row.cost)} {row.currency}".strip()),
+                *(row.usage.cached, row.usage.output, _cost(row)),
             )
             for tenant, of_tenant in found.items()
             for row in of_tenant
         ]
         return _table(("tenant", *groups, "answers", "prompt", "cached", "output", "cost"), rows)
+
+
+def _cost(row: Used) -> str:
+    """Return what it cost, and of how many answers that is not known: without a price they were not free."""
+    known = f"{shown(row.cost)} {row.currency}"
+    if not row.unpriced:
+        return known.strip()
+    return f"{known} + {row.unpriced} without a price" if row.currency else "no price"
 
 
 def _deed(what: str, key: ApiKey, now: float, detail: str) -> Deed:
