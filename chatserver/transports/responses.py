@@ -146,11 +146,10 @@ def _parse_retrieve(query: Mapping[str, str], last_event_id: str | None) -> tupl
     fields.done()
     if stream_word.lower() not in ("true", "false"):
         raise BadRequest(f"stream: expected true or false, got {stream_word[:60]!r}", param="stream")
+    field = "Last-Event-ID" if last_event_id else "starting_after"
     text = last_event_id or text
     if text is None or text == "":
         return stream_word.lower() == "true", -1
     if not (text.isascii() and text.isdigit() and int(text[:20]) < MAX_POSITION):
-        raise BadRequest(
-            f"starting_after: expected a sequence number, got {text[:60]!r}", param="starting_after"
-        )
+        raise BadRequest(f"{field}: expected a sequence number, got {text[:60]!r}", param=field)
     return stream_word.lower() == "true", int(text)

@@ -111,9 +111,9 @@ def test_mistakes_are_one_line(tmp_path):
         (("keys", "limit", "key_0", "--concurrent", "many"), "--concurrent: expected"),
         (("usage", "--start-date", "yesterday"), "start_date: expected"),
         (("keys", "revoke", "key_0"), "no API key with id"),
-        (("replay", "resp_0"), "no response with id"),
+        (("replay", "resp_0"), "No response with id"),
     ):
-        told = chatserver(data, *arguments, code=1 if "no " in expected else 2)
+        told = chatserver(data, *arguments, code=1 if "with id" in expected else 2)
         assert told.startswith("chatserver: ") and expected in told and told.count("\n") == 1
 
 

@@ -25,7 +25,7 @@ class MemoryConversations:
         self.s.check()
         found = self.s.all_conversations.get(conversation_id)
         if found is None or found.tenant != tenant:
-            raise NotFound(f"no conversation {conversation_id}")
+            raise NotFound(f"No conversation with id {conversation_id!r}.", param="conversation_id")
         return found
 
     async def update(self, tenant, conversation_id, *, title=None, metadata=None, now):

@@ -84,7 +84,7 @@ class MemoryTurns:
         self.s.check()
         found = self.s.all_responses.get(response_id)
         if found is None or found.tenant != tenant:
-            raise NotFound(f"no response {response_id}")
+            raise NotFound(f"No response with id {response_id!r}.", param="response_id")
         return found
 
     async def running(self, tenant, conversation_id):

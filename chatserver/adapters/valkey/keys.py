@@ -237,9 +237,9 @@ def cache_salt() -> str:
 
 def no_conversation(conversation_id: str) -> NotFound:
     """Return the error for an unknown or foreign conversation."""
-    return NotFound(f"no conversation with id {conversation_id[:80]!r}")
+    return NotFound(f"No conversation with id {conversation_id[:80]!r}.", param="conversation_id")
 
 
 def no_response(response_id: str) -> NotFound:
     """Return the error for an unknown or foreign response."""
-    return NotFound(f"no response with id {response_id[:80]!r}", param="response_id")
+    return NotFound(f"No response with id {response_id[:80]!r}.", param="response_id")

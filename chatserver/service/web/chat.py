@@ -269,5 +269,5 @@ class Chat:
 def _check_id(identifier: str, what: str, *kinds: str) -> int:
     shard = shard_of(identifier, *kinds)
     if shard is None:
-        raise NotFound(f"No {what} with id {identifier[:80]!r}.", param=what)
+        raise NotFound(f"No {what} with id {identifier[:80]!r}.", param=f"{what}_id")
     return shard

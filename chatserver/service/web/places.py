@@ -11,7 +11,8 @@ X-Conversation-Id            where the messages leave the head's branch, so that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
@@ -46,6 +47,15 @@ class Spot:
     """About how many tokens the branch has that is continued."""
 
 
+@contextmanager
+def named(field: str) -> Iterator[None]:
+    """Have what is not found be told by the field that asked for it."""
+    try:
+        yield
+    except NotFound as error:
+        raise NotFound(error.message, param=field, code=error.code) from None
+
+
 class Spots:
     """Finds the place of a new answer, and what an old one saw."""
 
@@ -78,7 +88,8 @@ class Spots:
         shard = shard_of(ask.conversation, "conv")
         if shard is None:
             raise NotFound(f"No conversation with id {ask.conversation[:80]!r}.", param="X-Conversation-Id")
-        conversation = await self._conversations.get(tenant, ask.conversation)
+        with named("X-Conversation-Id"):
+            conversation = await self._conversations.get(tenant, ask.conversation)
         items = await self.branch(tenant, ask.conversation, conversation.head)
         same = _alike(items, ask.messages)
         return Spot(
@@ -126,7 +137,8 @@ class Spots:
         shard = shard_of(conversation_id, "conv")
         if shard is None:
             raise NotFound(f"No conversation with id {conversation_id[:80]!r}.", param="conversation")
-        conversation = await self._conversations.get(tenant, conversation_id)
+        with named("conversation"):
+            conversation = await self._conversations.get(tenant, conversation_id)
         at_head = ask.parent is Place.HEAD
         parent = conversation.head if isinstance(ask.parent, Place) else ask.parent and answer_of(ask.parent)
         if parent is None and not ask.messages:
@@ -177,7 +189,8 @@ class Spots:
         shard = shard_of(response_id, "resp", "chatcmpl")
         if shard is None:
             raise NotFound(f"No response with id {response_id[:80]!r}.", param=param)
-        found = await self._turns.get(tenant, response_id)
+        with named(param):
+            found = await self._turns.get(tenant, response_id)
         if found.conversation is None:
             raise NotFound(
                 f"The response {response_id!r} was not stored (store: false), so it cannot be continued.",

@@ -135,6 +135,18 @@ async def test_attach_before_the_first_token(memory):
     assert events[0]["id"] == "0" and events[-1]["event"] == "response.completed"
 
 
+async def test_what_is_not_there_is_told_by_its_field(web):
+    """Well-formed or not, the same words."""
+    http, there = web.http(), "0a18ea7452fbee5f5df6971ab433cfba"
+    for what, kind in (("conversation", "conv"), ("response", "resp")):
+        for identifier in ("x", f"{kind}_{there}"):
+            error = error_of(await http.get(f"/v1/{what}s/{identifier}"))
+            assert (error["message"], error["param"]) == (f"No {what} with id '{identifier}'.", f"{what}_id")
+            field = {"conversation": "conversation", "response": "previous_response_id"}[what]
+            error = error_of(await http.post("/v1/responses", json={"input": "Hi", field: identifier}))
+            assert (error["message"], error["param"]) == (f"No {what} with id '{identifier}'.", field)
+
+
 async def test_errors_have_openais_form(memory):
     http = memory.http()
     assert error_of(await http.get("/nothing"))["code"] == "unknown_url"
