@@ -85,11 +85,8 @@ class Keys:
 
     def check_host(self, headers: Mapping[str, str]) -> None:
         """Without keys, refuse names that a stranger's DNS could point here. Raises Forbidden."""
-        name = (
-            (urlsplit(f"//{headers.get('host', '')}").hostname or "")
-            if _sane(headers.get("host", ""))
-            else ""
-        )
+        host = headers.get("host", "")
+        name = (urlsplit(f"//{host}").hostname or "") if _sane(host) else ""
         if name in ("localhost", self._host) or name.endswith(".localhost") or _is_address(name):
             return
         raise Forbidden(

@@ -11,6 +11,7 @@ from chatserver.errors import ChatServerError
 from chatserver.service.web.admission import Ticket
 from chatserver.service.web.reader import Reader
 from chatserver.transports.door import Door, fingerprint, idempotency_key, json_response
+from chatserver.transports.lasting import header
 from chatserver.transports.sse import Events, EventStream, whole
 from chatserver.transports.together import Together
 from chatserver.wire import chat_completions as wire
@@ -47,9 +48,9 @@ class _Endpoints:
 
     async def create(self, request: Request) -> HttpResponse:
         tenant = self._door.tenant(request)
-        key = idempotency_key(request.headers.get("idempotency-key"))
+        key = idempotency_key(header(request.scope, b"idempotency-key"))
         body = await request.body()
-        conversation = request.headers.get(CONVERSATION)
+        conversation = header(request.scope, CONVERSATION.encode())
         ask = wire.in_conversation(wire.parse(load(body)), conversation)
         chat = self._door.chat
         response, fresh = await chat.complete(

@@ -17,6 +17,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import is_ssl
 
 from chatserver.errors import BadRequest, ChatServerError, Unavailable
 from chatserver.settings import Settings
@@ -75,9 +76,14 @@ class HttpConnection(HttpToolsProtocol):
         self._on_lost: Callable[[], object] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a request, or refuse it."""
-        super().connection_made(transport)
+        """Begin to wait for a request, or refuse it.
+
+        Not uvicorn's own way: that asks the kernel seven times for addresses that nobody here wants to know.
+        """
+        self.connections.add(self)
+        self.transport = transport
         self.flow = Flow(transport)
+        self.scheme = "https" if is_ssl(transport) else "http"
         transport.set_write_buffer_limits(high=WRITE_BUFFER)
         if len(self.connections) > self.config.max_connections:
             self._refuse(503, Unavailable("The server has too many connections.", retry_after=5.0))

@@ -68,6 +68,17 @@ class Application(Starlette):
             raise
 
 
+def header(scope: Scope, name: bytes) -> str | None:
+    """Return the first header of a name in lower case, None if there is none.
+
+    As Starlette's `Headers` do, without an object and an exception for each that is not there.
+    """
+    for given, value in scope["headers"]:
+        if given == name:
+            return value.decode("latin-1")
+    return None
+
+
 def leave(scope: Scope, run: Run) -> None:
     """Have `run` called with the server's own `receive` and `send` once the layers have returned.
 

@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chatserver.errors import BadRequest, ChatServerError, NotFound, TooLarge
 from chatserver.service.web.follower import RESTARTING
 from chatserver.transports.gate import headers_of
-from chatserver.transports.lasting import CONNECTION, REQUEST_ID, Connection
+from chatserver.transports.lasting import CONNECTION, REQUEST_ID, Connection, header
 from chatserver.wire import errors
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = scope[REQUEST_ID] = _request_id(Headers(scope=scope))
+        request_id = scope[REQUEST_ID] = _request_id(scope)
         started = False
 
         async def send_with_headers(message: Message) -> None:
@@ -90,10 +90,9 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         body = _Body(receive, self._limit, self._timeout, scope.get(CONNECTION))
-        headers = Headers(scope=scope)
-        announced = headers.get("content-length", "")
+        announced = header(scope, b"content-length") or ""
         if announced.isdigit() and int(announced[:20]) > self._limit:
-            if "expect" not in headers and int(announced[:20]) <= self._limit * DISCARD:
+            if header(scope, b"expect") is None and int(announced[:20]) <= self._limit * DISCARD:
                 await body.discard()
             await error_response(body.too_large())(scope, receive, send)
             return
@@ -193,6 +192,6 @@ def new_request_id() -> str:
     return f"req_{secrets.token_hex(12)}"
 
 
-def _request_id(headers: Headers) -> str:
-    given = headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else new_request_id()
+def _request_id(scope: Scope) -> str:
+    given = header(scope, b"x-request-id")
+    return given if given and _REQUEST_ID.fullmatch(given) else new_request_id()

@@ -15,6 +15,7 @@ from chatserver.errors import BadRequest, ChatServerError
 from chatserver.service.web.admission import Ticket
 from chatserver.service.web.reader import Reader, refuse_outcome
 from chatserver.transports.door import Door, fingerprint, idempotency_key, json_response
+from chatserver.transports.lasting import header
 from chatserver.transports.sse import PADDING, Events, EventStream, wait_a_while, whole
 from chatserver.wire import input_tokens
 from chatserver.wire import responses as wire
@@ -49,7 +50,7 @@ class _Endpoints:
 
     async def create(self, request: Request) -> HttpResponse:
         tenant = self._door.tenant(request)
-        key = idempotency_key(request.headers.get("idempotency-key"))
+        key = idempotency_key(header(request.scope, b"idempotency-key"))
         body = await request.body()
         ask = wire.parse(load(body))
         detached = ask.background and not ask.stream

@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
-from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.utils import ClientDisconnected, is_ssl
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
@@ -54,8 +54,10 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         self._brake: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take over the connection from HTTP."""
-        super().connection_made(transport)
+        """Take over the connection from HTTP; as there, without asking for addresses."""
+        self.connections.add(self)
+        self.transport = cast("asyncio.Transport", transport)
+        self.scheme = "wss" if is_ssl(self.transport) else "ws"
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER)
 
     def connection_lost(self, exc: Exception | None) -> None:
