@@ -10,6 +10,8 @@ from typing import Any
 from tests.web.fake_tape import Tape
 from tests.web.fake_tree import Item, Tree, summary
 
+HELD_AFTER = 10
+"""Words that an answer has when it stands still."""
 RECOVERY = 1.5
 """Seconds for which each state of a recovery stands: longer than a test's pause between two looks."""
 
@@ -22,7 +24,7 @@ async def play(tape: Tape, tree: Tree, item: Item, answer: str, carried: str = "
     deadline = time.time() + script.queue
     if script.queue:
         await tape.write("response.queue_position", width=0, position=3)
-    while time.time() < deadline and not tape.stop:
+    while script.queue and (tape.held() or time.time() < deadline) and not tape.stop:
         await asyncio.sleep(0.01)
     sent, thoughts = carried, ""
     if not tape.stop:
@@ -34,6 +36,7 @@ async def play(tape: Tape, tree: Tree, item: Item, answer: str, carried: str = "
         if carried:
             await tape.write("response.output_text.delta", width=9, **place, delta=carried)
         for count, piece in enumerate(re.findall(r"\S+\s*|\s+", answer)):
+            await _stand_still(tape, count)
             if tape.stop or count == script.fail:
                 break
             if count == script.recover:
@@ -45,9 +48,15 @@ async def play(tape: Tape, tree: Tree, item: Item, answer: str, carried: str = "
     await _end(tape, tree, item, sent, thoughts, time.time() - started)
 
 
+async def _stand_still(tape: Tape, count: int) -> None:
+    while count >= HELD_AFTER and tape.held() and not tape.stop:
+        await asyncio.sleep(0.01)
+
+
 async def _think(tape: Tape) -> str:
     thoughts = ""
     for number in range(tape.script.think):
+        await _stand_still(tape, number)
         await asyncio.sleep(tape.script.gap)
         thoughts += f"thought{number} "
         await tape.write("response.reasoning_text.delta", output_index=0, delta=f"thought{number} ")

@@ -32,7 +32,11 @@ NO_KEY = 4501
 
 @dataclass
 class Fake:
-    """The server's memory and its switches. `refuse`: the next create gets this error event."""
+    """The server's memory and its switches. `refuse`: the next create gets this error event.
+
+    `held`: answers that queue stay there, others stand still after ten words, until it is unset: what a test looks at
+    in mid-answer is there however late it looks.
+    """
 
     key: str | None = None
     ready: bool = True
@@ -43,6 +47,7 @@ class Fake:
     sockets: set[WebSocket] = field(default_factory=set)
     frames: list[dict[str, Any]] = field(default_factory=list)
     deaf: bool = False
+    held: bool = False
     refuse: dict[str, Any] | None = None
     url: str = ""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -229,7 +234,7 @@ class Fake:
             "item_id": item["id"],
         }
         self.keys[key] = response["id"]
-        tape = self.tapes[response["id"]] = Tape(response, Script.of(text))
+        tape = self.tapes[response["id"]] = Tape(response, Script.of(text), lambda: self.held)
         tree.running.append({"response_id": response["id"], "item_id": item["id"], "parent": parent})
         tree.ring()
         answer = self.answer or _words(text, tape.script.words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,8 @@ class Tape:
 
     response: dict[str, Any]
     script: Script
+    held: Callable[[], bool]
+    """Whether it stands still before its end."""
     events: list[dict[str, Any]] = field(default_factory=list)
     seq: int = -1
     stop: bool = False

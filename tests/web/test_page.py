@@ -28,9 +28,11 @@ def test_chats(page: Page) -> None:
 
 def test_streams(page: Page, fake: Fake) -> None:
     """Text is there long before the answer is complete, and every word is there once in the end."""
-    ask(page, "words=120 gap=0.03")
+    fake.held = True
+    ask(page, "words=120 gap=0.005")
     expect(answers(page)).to_contain_text("word5")
     expect(answers(page)).not_to_contain_text("word119")
+    fake.held = False
     phase(page, "completed")
     expect(answers(page).locator("p").first).to_have_text(words(120))
 
@@ -99,13 +101,15 @@ def test_a_lost_create_is_asked_once(page: Page, fake: Fake) -> None:
 @pytest.mark.parametrize("when", ["queued", "answering"])
 def test_reload_resumes_exactly_once(page: Page, fake: Fake, when: str) -> None:
     """A reload in the queue or in mid-answer loses nothing and doubles nothing."""
-    ask(page, "words=90 gap=0.03" + (" queue=1.5" if when == "queued" else ""))
+    fake.held = True
+    ask(page, "words=90 gap=0.03" + (" queue=0.1" if when == "queued" else ""))
     if when == "queued":
         phase(page, "queued")
     else:
-        expect(answers(page)).to_contain_text("word10")
+        expect(answers(page)).to_contain_text("word8")
     page.reload()
     expect(page.locator(".question .bubble")).to_have_count(1)
+    fake.held = False
     phase(page, "completed")
     expect(page.locator(".answer")).to_have_count(1)
     expect(answers(page).locator("p").first).to_have_text(words(90))

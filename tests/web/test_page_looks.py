@@ -122,18 +122,29 @@ def luminance(color: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
+STILL = """async it => {
+    for (let before; before !== it.scrollTop; await new Promise(wait => setTimeout(wait, 300))) before = it.scrollTop;
+    return it.scrollTop;
+}"""
+"""Where it stands once it no longer moves."""
+
+
 def test_scrolling_lets_go(page: Page, fake: Fake) -> None:
     """The view follows the answer until the reader scrolls up, and again after "jump to latest"."""
     fake.answer = "\n\n".join(f"paragraph {index}" for index in range(120))
     ask(page, "gap=0.02")
     latest = page.get_by_role("button", name="Jump to latest")
     expect(page.get_by_text("paragraph 40", exact=True)).to_be_attached()
-    below = "it => it.scrollTop > 0 && it.scrollHeight - it.scrollTop - it.clientHeight"
-    assert 0 <= page.locator("#scroller").evaluate(below) < 100, "the end is in sight"
+    page.wait_for_function(  # the end is in sight
+        """() => {
+            const it = document.querySelector('#scroller');
+            return it.scrollTop > 0 && it.scrollHeight - it.scrollTop - it.clientHeight < 100;
+        }"""
+    )
     page.mouse.move(700, 300)
     page.mouse.wheel(0, -400)
     expect(latest).to_be_visible()
-    top = page.locator("#scroller").evaluate("it => it.scrollTop")
+    top = page.locator("#scroller").evaluate(STILL)
     expect(page.get_by_text("paragraph 60", exact=True)).to_be_attached()
     assert page.locator("#scroller").evaluate("it => it.scrollTop") == top
     latest.click()

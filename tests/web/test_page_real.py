@@ -31,12 +31,22 @@ def page_url(program: Program) -> str:
     return program.url
 
 
+ENDLESS = """
+const send = WebSocket.prototype.send;
+WebSocket.prototype.send = function (text) {
+  const frame = JSON.parse(text);
+  const whale = JSON.stringify(frame.input ?? "").includes("whale");
+  send.call(this, whale ? JSON.stringify({ ...frame, ignore_eos: true, max_output_tokens: 7000 }) : text);
+};
+"""
+"""So that only what stops it ends the answer to a question about the whale."""
+
+
 def stored_text(page: Page, program: Program) -> str:
     """The newest answer of the open conversation, as the server keeps it."""
     conversation = page.url.split("#/c/")[1].split("/")[0]
-    items = httpx.get(f"{program.url}/v1/conversations/{conversation}/items", params={"limit": 1}).json()[
-        "data"
-    ]
+    url = f"{program.url}/v1/conversations/{conversation}/items"
+    items = httpx.get(url, params={"limit": 1}, timeout=60).json()["data"]
     assert items[0]["role"] == "assistant"
     return items[0]["content"][0]["text"]
 
@@ -66,7 +76,9 @@ def test_two_turns(page: Page, program: Program) -> None:
 
 def test_stop_keeps_what_was_written(page: Page, program: Program) -> None:
     """Esc stops the engine; page and server keep the same text, and the next turn works."""
-    ask(page, "Tell me all about the whale")  # the scripted engine's answer is 244 tokens
+    page.add_init_script(ENDLESS)
+    page.reload()
+    ask(page, "Tell me all about the whale")
     phase(page, "answering")
     page.wait_for_timeout(300)
     page.keyboard.press("Escape")
@@ -158,10 +170,9 @@ def test_branches(page: Page, context: BrowserContext, program: Program) -> None
     other.goto(page.url)
     phase(other, "completed")
     act(page, "Answer again")
-    phase(page, "answering")
     expect(other.locator(".answer .count")).to_have_text("1 / 2")
-    phase(page, "completed")
     expect(page.locator(".answer .count")).to_have_text("2 / 2")
+    phase(page, "completed")
     assert plain(shown_text(other)) == plain(first)
 
     ask(page, "And a long story of the moon")
