@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import signal
 import sys
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -36,7 +38,8 @@ def ranks() -> list[psutil.Process]:
     found = []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):  # it may end meanwhile
-            if child.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in " ".join(child.cmdline()):
+            forked = re.search(r"tests\.engine\.faults|sglang::scheduler", " ".join(child.cmdline()))
+            if forked and child.status() != psutil.STATUS_ZOMBIE:
                 found.append(child)
     return found
 
@@ -87,9 +90,12 @@ async def stalls(engine: SglangEngine) -> None:
     """One request is forgotten by the schedulers; the others go on."""
     assert engine._runtime is not None
     manager, send = engine._runtime.manager, engine._runtime.manager._dispatch_to_scheduler
-    manager._dispatch_to_scheduler = lambda message: None
+    forgotten: list[str] = []
+    manager._dispatch_to_scheduler = lambda message: forgotten.append(type(message).__name__)
     lost = asyncio.create_task(tokens(engine, "lost", 20))
-    await asyncio.sleep(0.2)
+    async with asyncio.timeout(60):
+        while "TokenizedGenerateReqInput" not in forgotten:
+            await asyncio.sleep(0.01)
     manager._dispatch_to_scheduler = send
     await tokens(engine, "stalls", 20)
     await lost
@@ -98,12 +104,17 @@ async def stalls(engine: SglangEngine) -> None:
 async def aborts(engine: SglangEngine) -> None:
     """Four times 250 requests are in flight, some with a token, some in the queue, and all are aborted at once.
 
-    `rate`: aborts a second from the first one asked for to the last request's end, in the best of the four.
+    `at_once`: how many aborts, from the first one asked for to the last request's end, take as long as one request for
+    one token; in the best of the four.
     """
     ids = (*engine.tokenizer.head(None), *engine.tokenizer.segment("user", "Hi"), *engine.tokenizer.cue())
     sampling = Sampling(max_tokens=500, temperature=0.0, ignore_end=True)
-    rates = []
+    one = replace(sampling, max_tokens=1)
+    alone, together = [], []
     for _ in range(4):
+        began = time.monotonic()
+        await drain(engine, GenerateRequest(uuid.uuid4().hex, ids, one))
+        alone.append(time.monotonic() - began)
         requests = [GenerateRequest(uuid.uuid4().hex, ids, sampling) for _ in range(250)]
         tasks = [asyncio.create_task(drain(engine, request)) for request in requests]
         while (health := await engine.health()).queued < 150:
@@ -113,9 +124,14 @@ async def aborts(engine: SglangEngine) -> None:
         for request in requests:
             await engine.abort(request.request_id)
         assert not [end for end in await asyncio.gather(*tasks) if end is not FinishReason.ABORT]
-        rates.append(len(requests) / (time.monotonic() - began))
+        together.append((time.monotonic() - began) / len(requests))
     await tokens(engine, "after aborts", 20)
-    say(name="aborts", rate=max(rates), running=(await engine.health()).running, **await whole(engine))
+    say(
+        name="aborts",
+        at_once=min(alone) / min(together),
+        running=(await engine.health()).running,
+        **await whole(engine),
+    )
 
 
 async def drain(engine: SglangEngine, request: GenerateRequest) -> FinishReason | None:

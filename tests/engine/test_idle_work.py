@@ -35,8 +35,10 @@ async def settled(prefixes: Prefixes) -> None:
 class Watched:
     """The engine, and when its prefills began and ended."""
 
-    def __init__(self, engine: SglangEngine) -> None:
-        self._engine = engine
+    def __init__(self, engine: SglangEngine, upto: int) -> None:
+        self._engine, self._upto = engine, upto
+        self.begun = asyncio.Event()
+        """Set as the prefill number `upto` begins."""
         self.began: list[float] = []
         self.over: list[float] = []
 
@@ -45,6 +47,8 @@ class Watched:
 
     async def prefill(self, request_id, ids, salt=""):
         self.began.append(time.monotonic())
+        if len(self.began) == self._upto:
+            self.begun.set()
         try:
             return await self._engine.prefill(request_id, ids, salt)
         finally:
@@ -53,14 +57,12 @@ class Watched:
 
 async def test_it_gives_way_within_a_step(sglang_engine):
     """A turn comes in the middle of a prefill: no other step of it begins before the turn has its token."""
-    engine, watched = sglang_engine, Watched(sglang_engine)
+    engine, watched = sglang_engine, Watched(sglang_engine, NEW_CHUNKS)
     prefixes = Prefixes(watched)
     working = asyncio.create_task(prefixes.run())
     ids = tuple(1000 + (i * 37) % 30_000 for i in range(PREFIX))
     prefixes.want(Prefix("somebody", "salt", ids))
-    async with asyncio.timeout(60):
-        while len(watched.began) < NEW_CHUNKS:
-            await asyncio.sleep(0.001)
+    await asyncio.wait_for(watched.begun.wait(), 60)
     assert len(watched.over) == NEW_CHUNKS - 1, "a chunk is under way"
     prefixes.hold("turn", "another")
     request = GenerateRequest("a" * 32, ids[:20][::-1], Sampling(max_tokens=1, temperature=0.0), "other")

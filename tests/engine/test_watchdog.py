@@ -126,8 +126,9 @@ class _Runtime:
 
 
 @pytest.fixture
-async def watched():
-    """Schedulers over `_Runtime`, being watched."""
+async def watched(monkeypatch):
+    """Schedulers over `_Runtime`, being watched; in whatever the machine holds up this process nobody listened."""
+    monkeypatch.setattr("engine.schedulers.AWAY_SECONDS", 0.05)
     from engine.schedulers import Schedulers
 
     runtime, lost = _Runtime(), asyncio.get_running_loop().create_future()
@@ -148,8 +149,8 @@ async def test_a_request_that_gets_nothing_ends_alone(watched):
     """It is aborted with an error that says how long it waited; one beside it is not touched."""
     runtime, schedulers = watched
     steady = asyncio.create_task(outputs(schedulers, "f" * 32))
-    with pytest.raises(EngineStalled, match="no token came for 0 s"):
-        await asyncio.wait_for(outputs(schedulers, "0" * 32), 5)
+    with pytest.raises(EngineStalled, match=r"no token came for \d+ s"):
+        await asyncio.wait_for(outputs(schedulers, "0" * 32), 60)
     assert runtime.aborted == ["0" * 32]
     assert await steady == 41
     assert schedulers.running == 0
@@ -160,15 +161,14 @@ async def test_schedulers_that_say_nothing_are_lost(watched):
     """Requests end with EngineLost, not as stalled: they can go on elsewhere."""
     runtime, schedulers = watched
     runtime.alive = False
-    with pytest.raises(EngineLost, match="the scheduler said nothing for 0 s"):
-        await asyncio.wait_for(outputs(schedulers, "0" * 32), 5)
+    with pytest.raises(EngineLost, match=r"the scheduler said nothing for \d+ s"):
+        await asyncio.wait_for(outputs(schedulers, "0" * 32), 60)
 
 
 @pytest.mark.sglang
 async def test_schedulers_are_not_lost_while_nobody_listens(watched, monkeypatch):
     """The event loop stands still for longer than the silence that is allowed: afterwards they are asked again."""
     monkeypatch.setattr("engine.schedulers.PING_SECONDS", 0.05)
-    monkeypatch.setattr("engine.schedulers.AWAY_SECONDS", 0.05)
     runtime, schedulers = watched
     runtime.hold_up = 1.0
     assert await outputs(schedulers, "f" * 32) == 41
@@ -181,5 +181,5 @@ async def test_silent_schedulers_at_work_are_lost_later(watched):
     """Four times as late as those that do nothing."""
     runtime, schedulers = watched
     runtime.alive, runtime.use = False, 1.0
-    with pytest.raises(EngineLost, match="the scheduler said nothing for 1 s"):
-        await asyncio.wait_for(outputs(schedulers, "0" * 32), 5)
+    with pytest.raises(EngineLost, match=r"the scheduler said nothing for [1-9]\d* s"):
+        await asyncio.wait_for(outputs(schedulers, "0" * 32), 60)
