@@ -53,9 +53,14 @@ async def test_pydantic_ai(program):
         agent = Agent(kind(ALIAS, provider=provider), system_prompt="Be brief.")
         settings = {"temperature": 0.0, "max_tokens": 30}
         first = await agent.run("Hello there", model_settings=settings)
-        async with agent.run_stream("Hello there", model_settings=settings) as running:
+        long = {
+            **settings,
+            "max_tokens": 600,
+            "extra_body": {"ignore_eos": True},
+        }  # too long to come in one piece
+        async with agent.run_stream("Hello there", model_settings=long) as running:
             parts = [text async for text in running.stream_text(delta=True, debounce_by=None)]
-        assert "".join(parts) == first.output and len(parts) > 1
+        assert "".join(parts).startswith(first.output) and len(parts) > 1
         second = await agent.run("And?", message_history=first.all_messages(), model_settings=settings)
         assert second.usage.input_tokens > first.usage.input_tokens
 
@@ -64,12 +69,12 @@ def test_httpx_sse_reads_and_resumes(program):
     """Its parser finds ids and names; Last-Event-ID brings exactly the rest; 204 when there is no more."""
     body = {"input": "Hello there", "stream": True, "max_output_tokens": 40}
     with (
-        httpx.Client(base_url=program.url, timeout=30) as client,
+        httpx.Client(base_url=program.url, timeout=60) as client,
         connect_sse(client, "POST", "/v1/responses", json=body) as source,
     ):
         seen = [event for event, _ in zip(source.iter_sse(), range(12), strict=False)]
     name = json.loads(seen[0].data)["response"]["id"]
-    with httpx.Client(base_url=program.url, timeout=30) as client:
+    with httpx.Client(base_url=program.url, timeout=60) as client:
         headers = {"Last-Event-ID": seen[-1].id}
         with connect_sse(client, "GET", f"/v1/responses/{name}?stream=true", headers=headers) as source:
             seen += list(source.iter_sse())
@@ -89,7 +94,7 @@ def test_a_browsers_own_eventsource_and_websocket(program):
     begun = httpx.post(
         f"{program.url}/v1/responses",
         json={"input": "Hello there", "background": True, "max_output_tokens": 60},
-        timeout=30,
+        timeout=60,
     ).json()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
@@ -98,7 +103,7 @@ def test_a_browsers_own_eventsource_and_websocket(program):
         told = page.evaluate(_EVENT_SOURCE, begun["id"])
         frames = page.evaluate(_WEB_SOCKET, program.url.replace("http", "ws") + "/v1/responses")
         browser.close()
-    stored = httpx.get(f"{program.url}/v1/responses/{begun['id']}", timeout=30).json()
+    stored = httpx.get(f"{program.url}/v1/responses/{begun['id']}", timeout=60).json()
     assert told["text"] == stored["output"][0]["content"][0]["text"] and told["closed"] == 2
     assert told["ids"] == sorted(set(told["ids"]))
     assert frames[0] == "response.created" and frames[-1] == "response.incomplete"
@@ -134,6 +139,6 @@ url => new Promise((resolve, reject) => {
 
 def test_no_client_has_ended_the_program(program):
     """What the clients did above was answered, and left no traceback in the log."""
-    assert httpx.get(f"{program.url}/readyz", timeout=10).status_code == 200
+    assert httpx.get(f"{program.url}/readyz", timeout=60).status_code == 200
     logs = [program.log, *(program.data_dir / "logs").glob("*.log")]
     assert not [log for log in logs if log.exists() and "Traceback" in log.read_text(errors="replace")]

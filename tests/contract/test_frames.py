@@ -58,13 +58,13 @@ OURS = {1000, 1008, 1009, 1011, 1012, 1013, *range(4400, 4600)}
 
 async def converse(url: str, frames: list[str | bytes]) -> None:
     """Send frames; every answer is an event or an error in the nested form."""
-    async with connect(url, compression=None, open_timeout=20) as socket:
+    async with connect(url, compression=None, open_timeout=60) as socket:
         try:
             for frame in frames:
                 await socket.send(frame)
             await socket.send(json.dumps({"type": "response.cancel", "response_id": "the end"}))
             while True:
-                event = json.loads(await asyncio.wait_for(socket.recv(), 20))
+                event = json.loads(await asyncio.wait_for(socket.recv(), 60))
                 assert isinstance(event["type"], str), event
                 if event["type"] == "error":
                     assert set(event["error"]) >= {"message", "type", "param", "code"}, event

@@ -45,7 +45,7 @@ def written() -> str:
 
 def _tracked() -> list[str]:
     listing = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True, timeout=30
+        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True, timeout=60
     )
     return listing.stdout.splitlines()
 

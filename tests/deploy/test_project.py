@@ -87,7 +87,7 @@ def test_procfile_runs_the_roles():
 def test_make_alone_lists_the_targets():
     """A person who types `make` is told what there is, and nothing is started."""
     listed = subprocess.run(
-        ["make", "-C", str(ROOT)], capture_output=True, text=True, timeout=30, check=True
+        ["make", "-C", str(ROOT)], capture_output=True, text=True, timeout=60, check=True
     ).stdout
     for target in ("serve", "test", "lint", "bench", "setup", "clean"):
         assert f"make {target}" in listed
@@ -100,7 +100,7 @@ def test_make_hands_settings_over():
     environ = {"PATH": os.environ["PATH"], "HOST": "my-machine"}
     command = ["make", "-C", str(ROOT), *arguments]
     shown = subprocess.run(
-        command, capture_output=True, text=True, timeout=30, env=environ, check=True
+        command, capture_output=True, text=True, timeout=60, env=environ, check=True
     ).stdout
     assert dict(re.findall(r"^CHATSERVER_(\w+)=(.*)$", shown, re.M)) == given
 
