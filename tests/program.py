@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -21,19 +22,24 @@ KEPT = Path(os.environ.get("CHATSERVER_TEST_DATA", ROOT / ".data"))
 MODELS, KERNELS = KEPT / "models", KEPT / "kernels"
 
 
-PORTS = range(10_240, 22_000)
+FIRST, PORTS = 10_240, 3_900
 """Below those that the system gives to connections: nobody is given one between the look and its use. A cluster's
-second port, 10,000 above, is below them, too."""
+second port, 10,000 above, is below them, too. Each process of a test run has as many for itself."""
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 3
+_given: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on."""
+    """Return a loopback port that nobody listens on, and that was not returned before."""
     while True:
+        port = FIRST + _worker * PORTS + random.randrange(PORTS)
         with socket.socket() as probe:
             try:
-                probe.bind(("127.0.0.1", port := random.choice(PORTS)))
+                probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+        if port not in _given:
+            _given.add(port)
             return port
 
 
@@ -112,11 +118,18 @@ class Program:
         return pid
 
     def schedulers(self) -> list[psutil.Process]:
-        """Return SGLang's scheduler processes."""
-        children = psutil.Process(self.pid("engine")).children()
-        return [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+        """Return SGLang's scheduler processes: forks of the engine, so called as it is until they name themselves.
 
-    def wait_replaced(self, role: str, old: int, timeout: float = 30) -> int:
+        Its other children, some of which live for a moment of its imports, are other programs.
+        """
+        found = []
+        for child in psutil.Process(self.pid("engine")).children():
+            with contextlib.suppress(psutil.Error):  # it may end meanwhile
+                if re.search("-m chatserver engine|sglang::scheduler", " ".join(child.cmdline())):
+                    found.append(child)
+        return found
+
+    def wait_replaced(self, role: str, old: int, timeout: float = 60) -> int:
         """Wait until the supervisor has started another process for a role."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:

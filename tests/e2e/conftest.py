@@ -28,5 +28,5 @@ def scripted(tmp_path_factory):
 
 
 def client_of(program: Program) -> OpenAI:
-    """The official SDK, as anybody would point it at the server."""
-    return OpenAI(base_url=f"{program.url}/v1", api_key="unused-without-keys", max_retries=4, timeout=180)
+    """The official SDK, as anybody would point it at the server; it has the patience that a busy machine needs."""
+    return OpenAI(base_url=f"{program.url}/v1", api_key="unused-without-keys", max_retries=10, timeout=180)

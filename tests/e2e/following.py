@@ -13,7 +13,7 @@ import orjson
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
-GIVE_UP = 40.0
+GIVE_UP = 90.0
 """Seconds in which an answer must have ended."""
 SILENCE = 12.0
 """Seconds in which a connection must bring something; SSE has pings more often."""

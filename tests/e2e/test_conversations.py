@@ -125,22 +125,30 @@ def test_what_is_no_text_or_no_item_is_named(web, path, body, param):
 def test_an_unknown_conversation_is_a_404(web, method, path):
     """Whether the id has the right form or not."""
     made = conversation_of(web)
-    for unknown in ("conv_nope", made[:-4] + "0000", "x" * 3000):
+    for unknown in ("conv_nope", made[:-8] + "00000000", "x" * 3000):
         refused = web.request(method, f"/conversations/{unknown}{path}")
         assert refused.status_code == 404, refused.text
         assert error_of(refused)["code"] == "not_found"
 
 
 async def test_turns_started_at_once_are_one_turn_and_conflicts(scripted):
-    """Sixteen sends in the same moment: one is answered, the others are told, and nothing of theirs is kept."""
+    """Sixteen sends while one answer runs: it is answered, the others are told, and nothing of theirs is kept."""
+    endless = {"max_output_tokens": 7000, "background": True}
     async with httpx.AsyncClient(base_url=f"{scripted.url}/v1", timeout=60) as client:
         for _ in range(3):
             made = (await client.post("/conversations", json={})).json()["id"]
             sent = [f"Question {n}" for n in range(16)]
-            bodies = [{**TURN, "max_output_tokens": 20, "conversation": made, "input": text} for text in sent]
+            bodies = [{**TURN, **endless, "conversation": made, "input": text} for text in sent]
             answers = await asyncio.gather(*(client.post("/responses", json=body) for body in bodies))
             statuses = [answer.status_code for answer in answers]
             assert sorted(statuses) == [200] + [409] * 15
+            running = f"/responses/{answers[statuses.index(200)].json()['id']}"
+            async with client.stream("GET", running, params={"stream": "true"}) as stream:
+                async for line in stream.aiter_lines():
+                    if line.startswith("event: response.output_text.delta"):
+                        break
+            await client.post(f"{running}/cancel")
+            await client.get(running, params={"stream": "true"})  # to its end
             items = (await client.get(f"/conversations/{made}/items?branches=all&order=asc")).json()["data"]
             assert [item["role"] for item in items] == ["user", "assistant"]
             assert items[0]["content"][0]["text"] == sent[statuses.index(200)]
@@ -161,7 +169,7 @@ async def test_typing_over_the_websocket_makes_the_prefix(scripted):
         address = scripted.url.replace("http", "ws") + "/v1/responses"
         async with connect(address) as socket:
             await socket.send(json.dumps({"type": "input.typing", "conversation_id": made}))
-            until = time.monotonic() + 10
+            until = time.monotonic() + 60
             while time.monotonic() < until:
                 found = (await client.get(f"/conversations/{made}/cache")).json()
                 if found["prefill_tokens"] == 0:

@@ -62,19 +62,20 @@ def test_web_killed_in_mid_answer(scripted, expected, round_):
     """SIGKILL of web at a random token: reconnecting with the position gives exactly the rest, ten times out of ten."""
     client = client_of(scripted)
     at = random.Random(round_).randrange(1, 40)
-    text, position, response_id, count, killed = "", -1, "", 0, 0
+    text, position, response_id, killed = "", -1, "", 0
     try:
         for event in client.responses.create(**ASK, extra_body={"ignore_eos": True}, stream=True):
             position = event.sequence_number
             if event.type == "response.created":
                 response_id = event.response.id
             if event.type == "response.output_text.delta":
-                text, count = text + event.delta, count + 1
-                if count == at:
+                text += event.delta
+                if position >= at and not killed:
                     killed = scripted.kill("web")
     except (openai.APIError, httpx.HTTPError):
         pass
     assert killed
+    scripted.wait_replaced("web", killed)
     rest, _, last = read(client.responses.retrieve(response_id, stream=True, starting_after=position))
     assert text + rest == expected == last.response.output_text
 
@@ -163,7 +164,7 @@ def test_a_second_turn_on_a_busy_conversation_is_a_409(scripted):
     """Two turns at once on one conversation: the second is refused in words, nothing is mixed."""
     client = client_of(scripted).with_options(max_retries=0)
     conversation = client.conversations.create()
-    ask = {"model": "scripted", "conversation": conversation.id, "input": "One", "max_output_tokens": 600}
+    ask = {"model": "scripted", "conversation": conversation.id, "input": "One", "max_output_tokens": 3000}
     running = client.responses.create(**ask, background=True, extra_body={"ignore_eos": True})
     with pytest.raises(openai.ConflictError):
         client.responses.create(**{**ask, "input": "Two"})
@@ -239,7 +240,10 @@ def test_a_port_in_use_says_so(scripted, tmp_path):
 def test_bad_input_gets_an_openai_error_that_names_the_field(scripted, body, status, param):
     """Every malformed request: the right status, all four keys, the field."""
     response = httpx.post(
-        f"{scripted.url}/v1/responses", content=body, headers={"content-type": "application/json"}
+        f"{scripted.url}/v1/responses",
+        content=body,
+        headers={"content-type": "application/json"},
+        timeout=60,
     )
     error = response.json()["error"]
     assert (response.status_code, error["param"]) == (status, param), error

@@ -22,10 +22,20 @@ pytestmark = [pytest.mark.e2e, pytest.mark.sglang]
 MODEL = "smollm2-135m-instruct"
 CITY = {
     "type": "object",
-    "properties": {"city": {"type": "string", "maxLength": 12}, "days": {"type": "integer", "maximum": 9}},
+    "properties": {
+        "city": {"type": "string", "maxLength": 12},
+        "days": {"type": "integer", "minimum": 0, "maximum": 9},
+    },
     "required": ["city", "days"],
     "additionalProperties": False,
 }
+NOTES = {"type": "string", "minLength": 200, "maxLength": 220}
+LONG = {
+    **CITY,
+    "properties": {**CITY["properties"], "notes": NOTES},
+    "required": [*CITY["required"], "notes"],
+}
+"""So long that not all of it comes at once, however late its reader is."""
 ABOUT = {"name": "get_weather", "description": "The weather of the coming days", "parameters": CITY}
 QUESTION = "What will the weather be like in Paris for 3 days?"
 CHAT = {
@@ -34,7 +44,7 @@ CHAT = {
     "temperature": 0,
     "max_tokens": 80,
 }
-ASK = {"model": MODEL, "input": QUESTION, "temperature": 0, "max_output_tokens": 80}
+ASK = {"model": MODEL, "input": QUESTION, "temperature": 0, "max_output_tokens": 200}
 CHAT_CALL = {
     "tools": [{"type": "function", "function": ABOUT}],
     "tool_choice": {"type": "function", "function": {"name": "get_weather"}},
@@ -99,11 +109,11 @@ def test_a_named_call_on_chat_completions(client):
 @DOORS
 def test_a_named_call_on_responses(client, door):
     """The call's arguments come in deltas, and as a whole at each end; what it gave is answered."""
-    events = door(client, **CALL)
+    events = door(client, **{**CALL, "tools": [{**CALL["tools"][0], "parameters": LONG}]})
     last = events[-1].response
     (call,) = last.output
     assert (events[-1].type, call.type, call.name) == ("response.completed", "function_call", "get_weather")
-    validate(json.loads(call.arguments), CITY)
+    validate(json.loads(call.arguments), LONG)
     assert joined(events, "response.function_call_arguments.delta") == call.arguments
     assert sum(event.type == "response.function_call_arguments.delta" for event in events) > 1
     done = next(event for event in events if event.type == "response.function_call_arguments.done")
@@ -147,7 +157,7 @@ def test_a_schema_is_kept_on_responses(client, door):
 
 def test_logprobs_on_chat_completions(client):
     """They spell the text; at temperature 0 the token itself is the likeliest, with the model's own figures."""
-    body = {**CHAT, "max_tokens": 12, "logprobs": True, "top_logprobs": 2}
+    body = {**CHAT, "max_tokens": 12, "logprobs": True, "top_logprobs": 2, "extra_body": {"ignore_eos": True}}
     whole = client.chat.completions.create(**body).choices[0]
     told = whole.logprobs.content
     assert len(told) == 12 and spelt(told) == whole.message.content
@@ -178,7 +188,14 @@ def test_logprobs_on_responses(client, door):
 
 def test_two_answers_to_one_question(client):
     """n=2: two choices that differ, drawn with seeds of their own; a seed repeats both."""
-    drawn = {**CHAT, "temperature": 1, "max_tokens": 16, "n": 2, "seed": 7}
+    drawn = {
+        **CHAT,
+        "temperature": 1,
+        "max_tokens": 16,
+        "n": 2,
+        "seed": 7,
+        "extra_body": {"ignore_eos": True},
+    }
     first, again = (client.chat.completions.create(**drawn) for _ in range(2))
     texts = [[choice.message.content for choice in answer.choices] for answer in (first, again)]
     assert texts[0] == texts[1] and len(set(texts[0])) == 2
@@ -188,9 +205,10 @@ def test_two_answers_to_one_question(client):
 
 
 def test_a_stop_string_ends_the_answer_before_itself(client):
-    whole = client.chat.completions.create(**CHAT).choices[0].message.content
+    on = {**CHAT, "extra_body": {"ignore_eos": True}}
+    whole = client.chat.completions.create(**on).choices[0].message.content
     stop = whole.split()[4]
-    cut = client.chat.completions.create(**CHAT, stop=[stop]).choices[0]
+    cut = client.chat.completions.create(**on, stop=[stop]).choices[0]
     assert (cut.finish_reason, cut.message.content) == ("stop", whole.partition(stop)[0])
 
 
@@ -198,7 +216,9 @@ def test_nothing_is_kept_of_what_is_not_to_be_stored(client, real):
     """`store: false`: no conversation, no item; what says anything of it has an end set, and then it is gone."""
     word = "xylophone-4711"
     before = {c["id"] for c in client.get("/conversations", cast_to=object)["data"]}
-    answer = client.responses.create(**{**ASK, "input": f"Repeat: {word}"}, store=False)
+    answer = client.responses.create(
+        **{**ASK, "input": f"Repeat: {word}"}, store=False, extra_body={"ignore_eos": True}
+    )
     assert answer.output_text and answer.conversation is None
     assert {c["id"] for c in client.get("/conversations", cast_to=object)["data"]} == before
     with redis.Redis(unix_socket_path=str(socket_path(real.data_dir))) as store:

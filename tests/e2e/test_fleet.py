@@ -43,7 +43,7 @@ def fleet(tmp_path_factory):
 
 
 async def ask(url: str, text: str, **more: object) -> str:
-    async with httpx.AsyncClient(timeout=20) as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         answer = await client.post(f"{url}/v1/responses", json={**ASK, "input": text, **more})
     assert answer.status_code == 200, answer.text
     return answer.json()["id"]

@@ -24,7 +24,6 @@ def test_the_engine_imports_while_the_store_starts(real):
 
 def test_the_scheduler_is_a_fork_of_the_engine(real):
     """It shares what was imported: as much as SGLang's import takes. A spawned process shares nothing it wrote."""
-    engine = psutil.Process(real.pid("engine"))
-    schedulers = [child for child in engine.children() if "resource_tracker" not in " ".join(child.cmdline())]
-    assert len(schedulers) == 1
-    assert shared(schedulers[0].pid) > 150 * 2**20
+    (scheduler,) = real.schedulers()
+    assert scheduler.ppid() == real.pid("engine")
+    assert shared(scheduler.pid) > 150 * 2**20

@@ -156,19 +156,20 @@ def test_stop_keeps_the_part_and_the_next_turn_hits_it(real):
         input="Tell me a long story about the sea.",
         stream=True,
         temperature=0,
-        max_output_tokens=400,
+        max_output_tokens=4000,
+        extra_body={"ignore_eos": True},
     )
-    text, deltas = "", 0
+    text, asked = "", False
     for event in stream:
         if event.type == "response.created":
             response_id = event.response.id
         if event.type == "response.output_text.delta":
-            text, deltas = text + event.delta, deltas + 1
-            if deltas == 10:
-                client.responses.cancel(response_id)
+            text += event.delta
+            if event.sequence_number > 12 and not asked:
+                asked = bool(client.responses.cancel(response_id))
     assert event.response.status == "cancelled"
     assert event.response.output_text == text
-    assert 10 <= event.response.usage.output_tokens < 60
+    assert 8 <= event.response.usage.output_tokens < 4000
     after = client.responses.create(
         model=MODEL, conversation=conversation.id, input="Go on.", temperature=0, max_output_tokens=5
     )
@@ -180,24 +181,27 @@ STORY = {
     "model": MODEL,
     "input": "Tell me a story about a lighthouse keeper.",
     "temperature": 0,
-    "max_output_tokens": 120,
+    "max_output_tokens": 300,
+    "extra_body": {"ignore_eos": True},
 }
+"""Takes seconds, so that a reader that is late on a busy machine still finds it in its middle."""
 
 
-def undisturbed(client) -> str:
-    return client.responses.create(**STORY).output_text
+@pytest.fixture(scope="module")
+def expected(real) -> str:
+    """The story that nothing disturbs."""
+    return client_of(real).responses.create(**STORY).output_text
 
 
-def test_a_killed_engine_finishes_the_same_answer(real):
+def test_a_killed_engine_finishes_the_same_answer(real, expected):
     """kill -9 of the engine in mid-answer: the open stream pauses and then brings the rest of the same answer."""
     client = client_of(real)
-    expected = undisturbed(client)
-    text, deltas, positions, killed = "", 0, [], None
+    text, positions, killed = "", [], None
     for event in client.responses.create(**STORY, stream=True):
         positions.append(event.sequence_number)
         if event.type == "response.output_text.delta":
-            text, deltas = text + event.delta, deltas + 1
-            if deltas == 20:
+            text += event.delta
+            if event.sequence_number > 20 and killed is None:
                 killed = real.kill("engine")
     assert killed is not None
     assert event.type in ("response.completed", "response.incomplete"), event
@@ -206,20 +210,18 @@ def test_a_killed_engine_finishes_the_same_answer(real):
     assert real.pid("engine") != killed
 
 
-def test_a_restarted_web_process_resumes_in_mid_answer(real):
+def test_a_restarted_web_process_resumes_in_mid_answer(real, expected):
     """kill -9 of web in mid-answer: the client reconnects with its position and misses or repeats nothing."""
     client = client_of(real)
-    expected = undisturbed(client)
-    text, deltas, position, response_id = "", 0, -1, ""
-    killed = 0
+    text, position, response_id, killed = "", -1, "", 0
     with pytest.raises(Exception):  # noqa: B017 - whatever the SDK makes of a cut connection
         for event in client.responses.create(**STORY, stream=True):
             position = event.sequence_number
             if event.type == "response.created":
                 response_id = event.response.id
             if event.type == "response.output_text.delta":
-                text, deltas = text + event.delta, deltas + 1
-                if deltas == 15:
+                text += event.delta
+                if position > 15 and not killed:
                     killed = real.kill("web")
     real.wait_replaced("web", killed)
     rest, last = collect(client.responses.retrieve(response_id, stream=True, starting_after=position))
@@ -227,7 +229,7 @@ def test_a_restarted_web_process_resumes_in_mid_answer(real):
     assert last.response.output_text == expected
 
 
-def test_sixteen_readers_of_one_answer_get_the_same(real):
+def test_sixteen_readers_of_one_answer_get_the_same(real, expected):
     """Readers that attach at different times to one answer all get every token once."""
     client = client_of(real)
     created = client.responses.create(**STORY, background=True)
@@ -242,7 +244,7 @@ def test_sixteen_readers_of_one_answer_get_the_same(real):
     for reader in readers:
         reader.join(120)
     assert len(texts) == 16
-    assert set(texts.values()) == {client.responses.retrieve(created.id).output_text}
+    assert set(texts.values()) == {expected}
 
 
 def everything(sdk, conversation: str) -> list:
@@ -251,10 +253,16 @@ def everything(sdk, conversation: str) -> list:
     return sdk.conversations.items.list(conversation, limit=100, extra_query=query).data
 
 
+def cold(sdk, conversation: str) -> bool:
+    """Whether idle work has more to make than what every turn computes."""
+    told = sdk.get(f"/conversations/{conversation}/cache", cast_to=object)
+    return told["state"] != "known" or told["prefill_tokens"] > 8
+
+
 def test_compaction_and_going_on_with_the_real_model(real):
     """SmolLM2 summarises what a cut drops, while nobody waits; a cut off answer goes on as if it had not been cut."""
     sdk = client_of(real)
-    ask = {"model": "smollm2-135m-instruct", "temperature": 0}
+    ask = {"model": MODEL, "temperature": 0, "extra_body": {"ignore_eos": True}}
     whole = sdk.responses.create(input="Tell me about the sea.", max_output_tokens=48, **ask)
     part = sdk.responses.create(input="Tell me about the sea.", max_output_tokens=20, **ask)
     more = sdk.responses.create(extra_body={"continue": part.id, "max_output_tokens": 28})
@@ -263,7 +271,7 @@ def test_compaction_and_going_on_with_the_real_model(real):
 
     policy = {"type": "auto", "token_limits": {"post_instructions": 350}, "compaction": True}
     conversation = sdk.conversations.create().id
-    summaries, answer = [], None
+    answer = None
     for number in range(20):
         answer = sdk.responses.create(
             input=f"My {number}th wish is a boat with {number} sails. Say why that is a good wish.",
@@ -274,12 +282,14 @@ def test_compaction_and_going_on_with_the_real_model(real):
         )
         if answer.context["summary"]:
             break
-        for _ in range(100 if answer.context["next_cut"] else 0):
-            summaries = [i for i in everything(sdk, conversation) if i.type == "compaction"]
-            if summaries:
-                break
+        until = time.monotonic() + 60
+        while answer.context["next_cut"] and not [
+            i for i in everything(sdk, conversation) if i.type == "compaction"
+        ]:
+            assert time.monotonic() < until, "no summary was written"
             time.sleep(0.2)
-        time.sleep(1)
+        while cold(sdk, conversation) and time.monotonic() < until:
+            time.sleep(0.1)
     (summary, *_) = [i for i in everything(sdk, conversation) if i.type == "compaction"]
     assert answer.context["summary"]["item"] == summary.id and summary.summary[0]["text"]
     assert summary.usage["output_tokens"] > 0

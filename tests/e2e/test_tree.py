@@ -74,7 +74,9 @@ def test_stop_and_go_on_on_the_socket(scripted):
     """Stopped and gone on with on one WebSocket of the SDK."""
     sdk = client_of(scripted)
     with sdk.responses.connect() as connection:
-        connection.response.create(model="scripted", input="Hi", max_output_tokens=500, temperature=0)
+        connection.send(
+            {"type": "response.create", "input": "Hi", "max_output_tokens": 7000, "ignore_eos": True}
+        )
         response_id, kept = "", ""
         for event in connection:
             response_id = event.response.id if event.type == "response.created" else response_id
