@@ -79,6 +79,7 @@ class Worker:
         self._watchers = Watchers(parts.turns, limits.abandon_after, limits.abandoned)
         self._running: dict[str, tuple[Turn, asyncio.Task[None]]] = {}
         self._wake = asyncio.Event()
+        self._listens = asyncio.Event()
         self._short = False
         """Whether places were what the last claim was short of: then one that becomes free is news."""
         self._engines = 1
@@ -144,6 +145,7 @@ class Worker:
         elif isinstance(command, Warm | Look | Release | Count):
             self._outlook.obey(command)
         else:
+            self._listens.set()
             self._wake.set()  # None: the subscription stands, and something may have come before it
 
     async def _claim(self) -> None:
@@ -241,6 +243,7 @@ class Worker:
                 log.warning("cannot renew leases (%s)", error.message)
 
     async def _keep_reporting(self) -> None:
+        await self._listens.wait()  # who is reported is asked, and must hear it
         while True:
             health = await self._parts.engine.health()
             self._look_at(health)

@@ -93,11 +93,9 @@ async def test_another_engine_is_cold_until_the_user_types(store):
         response = await run_turn(store, first_turn("x " * 200))
         await role.drain()
     async with scripted() as engine, worker(store, engine) as role:
-        web, told = asking(store), []
-        async with asyncio.timeout(60):
-            while not told:  # it may not listen yet
-                told = await asking(store, 0.2).reports(TENANT, response.conversation)
-        (report,) = told
+        await reported(store)
+        web = asking(store)
+        (report,) = await web.reports(TENANT, response.conversation)
         assert report.warm == 0
         assert report.prefix >= response.outcome.usage.prompt
         await web.expect(TENANT, response.conversation)
