@@ -96,7 +96,7 @@ class Program:
             os.killpg(self.process.pid, signal.SIGKILL)
             raise AssertionError(f"the program did not end within {timeout} s:\n{self.tail()}") from None
 
-    def wait_ready(self, timeout: float = 240) -> float:
+    def wait_ready(self, timeout: float = 400) -> float:
         """Wait for /readyz; return the seconds it took."""
         started = time.monotonic()
         while time.monotonic() - started < timeout:

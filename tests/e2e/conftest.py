@@ -23,7 +23,7 @@ def scripted(tmp_path_factory):
     """The same program and store with the scripted engine: for faults that need speed."""
     speed = {"SCRIPTED_TOKENS_PER_SECOND": "60", "SCRIPTED_TTFT_MS": "20"}
     with Program(tmp_path_factory.mktemp("scripted") / "data", model="scripted", **speed) as program:
-        program.wait_ready(60)
+        program.wait_ready()
         yield program
 
 

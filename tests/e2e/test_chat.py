@@ -27,7 +27,7 @@ def program(tmp_path_factory):
     """A scripted engine so slow that there is time to press keys."""
     pace = {"SCRIPTED_TOKENS_PER_SECOND": "20", "SCRIPTED_TTFT_MS": "20"}
     with Program(tmp_path_factory.mktemp("chat") / "data", model="scripted", **pace) as program:
-        program.wait_ready(60)
+        program.wait_ready()
         yield program
 
 

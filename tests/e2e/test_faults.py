@@ -102,7 +102,7 @@ def test_store_killed_in_mid_answer(scripted, expected):
 def test_conversations_survive_a_restart_of_everything(tmp_path):
     """Ctrl-C ends every process cleanly; the next start finds the conversation and continues it."""
     with Program(tmp_path / "data", model="scripted") as program:
-        program.wait_ready(60)
+        program.wait_ready()
         client = client_of(program)
         conversation = client.conversations.create(metadata={"topic": "tides"})
         first = client.responses.create(
@@ -114,7 +114,7 @@ def test_conversations_survive_a_restart_of_everything(tmp_path):
             with pytest.raises(ProcessLookupError):
                 os.kill(pid, 0)
     with Program(tmp_path / "data", model="scripted") as program:
-        program.wait_ready(60)
+        program.wait_ready()
         client = client_of(program)
         assert client.conversations.retrieve(conversation.id).metadata == {"topic": "tides"}
         assert client.responses.retrieve(first.id).output_text == first.output_text

@@ -29,7 +29,7 @@ CITY = {
     "required": ["city", "days"],
     "additionalProperties": False,
 }
-NOTES = {"type": "string", "minLength": 200, "maxLength": 220}
+NOTES = {"type": "string", "minLength": 100, "maxLength": 120}
 LONG = {
     **CITY,
     "properties": {**CITY["properties"], "notes": NOTES},
@@ -44,7 +44,7 @@ CHAT = {
     "temperature": 0,
     "max_tokens": 80,
 }
-ASK = {"model": MODEL, "input": QUESTION, "temperature": 0, "max_output_tokens": 200}
+ASK = {"model": MODEL, "input": QUESTION, "temperature": 0, "max_output_tokens": 300}
 CHAT_CALL = {
     "tools": [{"type": "function", "function": ABOUT}],
     "tool_choice": {"type": "function", "function": {"name": "get_weather"}},
@@ -109,7 +109,8 @@ def test_a_named_call_on_chat_completions(client):
 @DOORS
 def test_a_named_call_on_responses(client, door):
     """The call's arguments come in deltas, and as a whole at each end; what it gave is answered."""
-    events = door(client, **{**CALL, "tools": [{**CALL["tools"][0], "parameters": LONG}]})
+    tools = [{**CALL["tools"][0], "parameters": LONG}]
+    events = door(client, **{**CALL, "tools": tools})
     last = events[-1].response
     (call,) = last.output
     assert (events[-1].type, call.type, call.name) == ("response.completed", "function_call", "get_weather")
@@ -122,7 +123,7 @@ def test_a_named_call_on_responses(client, door):
         model=MODEL,
         previous_response_id=last.id,
         input=[{"type": "function_call_output", "call_id": call.call_id, "output": "sunny, 21 degrees"}],
-        tools=CALL["tools"],
+        tools=tools,
         temperature=0,
         max_output_tokens=16,
     )

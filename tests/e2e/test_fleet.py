@@ -18,7 +18,7 @@ pytestmark = pytest.mark.e2e
 ANSWERS = 24
 PLACES = 4
 """So few that both engines have to take their half of the answers."""
-TOKENS = 240
+TOKENS = 400
 SOON = 2.0
 """Seconds within which readers are told that their engine is gone."""
 ASK = {
@@ -42,11 +42,23 @@ def fleet(tmp_path_factory):
         yield made
 
 
-async def ask(url: str, text: str, **more: object) -> str:
+async def begun(urls: list[str], texts: list[str]) -> list[str]:
+    """Ask at once, at each server in turn; return the answers' ids."""
     async with httpx.AsyncClient(timeout=60) as client:
-        answer = await client.post(f"{url}/v1/responses", json={**ASK, "input": text, **more})
-    assert answer.status_code == 200, answer.text
-    return answer.json()["id"]
+        asked = (
+            client.post(f"{urls[n % len(urls)]}/v1/responses", json={**ASK, "input": text})
+            for n, text in enumerate(texts)
+        )
+        answers = await asyncio.gather(*asked)
+    assert [answer.status_code for answer in answers] == [200] * len(texts), answers[0].text
+    return [answer.json()["id"] for answer in answers]
+
+
+async def under_way(followers: list[Follower]) -> None:
+    """Wait until half of them have a token. Most answers have seconds to go then, however late this is seen."""
+    async with asyncio.timeout(60):
+        while sum(follower.tokens > 0 for follower in followers) < len(followers) // 2:
+            await asyncio.sleep(0.01)
 
 
 async def whole(url: str, text: str) -> str:
@@ -74,9 +86,10 @@ async def test_a_rolling_restart_under_load_loses_no_token(fleet):
             fleet.start("engine"),
         )
         await asyncio.to_thread(fleet.wait_ready, new_web, 3)
-        ids = await asyncio.gather(*(ask(webs[i % 2].url, text) for i, text in enumerate(texts)))
-        reading = [asyncio.create_task(Follower(lambda: random.choice(webs).url, one).run()) for one in ids]
-        await asyncio.sleep(1)
+        ids = await begun([web.url for web in webs], texts)
+        readers = [Follower(lambda: random.choice(webs).url, one) for one in ids]
+        reading = [asyncio.create_task(reader.run()) for reader in readers]
+        await under_way(readers)
         webs[n], engines[n] = new_web, new_engine
         codes = await asyncio.gather(*(asyncio.to_thread(old.end) for old in (old_engine, old_web)))
         assert codes == [0, 0], old_web.log.read_text() + old_engine.log.read_text()
@@ -94,9 +107,10 @@ async def test_a_killed_engine_is_taken_over_by_another_one(fleet):
     first, second = (fleet.start("engine", CHATSERVER_MAX_RUNNING=str(PLACES)) for _ in range(2))
     await asyncio.to_thread(fleet.wait_ready, web, 2)
     expected = await whole(web.url, "Tell me about tides.")
-    ids = [await ask(web.url, "Tell me about tides.") for _ in range(2 * PLACES)]
-    reading = [asyncio.create_task(Follower(web.url, one).run()) for one in ids]
-    await asyncio.sleep(1)
+    ids = await begun([web.url], ["Tell me about tides."] * (2 * PLACES))
+    readers = [Follower(web.url, one) for one in ids]
+    reading = [asyncio.create_task(reader.run()) for reader in readers]
+    await under_way(readers)
     killed_at = time.monotonic()
     first.kill()
     followers = await asyncio.gather(*reading)

@@ -47,7 +47,7 @@ def program(tmp_path_factory):
         "CHATSERVER_MAX_RUNNING": str(PLACES),
     }
     with Program(tmp_path_factory.mktemp("matrix") / "data", model="scripted", **settings) as made:
-        made.wait_ready(60)
+        made.wait_ready()
         yield made
 
 

@@ -68,7 +68,7 @@ def test_an_operators_day(tmp_path):
     public = {"CHATSERVER_HOST": "0.0.0.0", "CHATSERVER_PRICES": str(prices), "CHATSERVER_LOG_LEVEL": "debug"}
     fast = {"SCRIPTED_TOKENS_PER_SECOND": "500", "SCRIPTED_TTFT_MS": "1"}
     with Program(data, model="scripted", CHATSERVER_API_KEYS=f"team:{STATIC}", **public, **fast) as program:
-        program.wait_ready(60)
+        program.wait_ready()
         answer = _ask(program, token)
         assert answer.status_code == 200 and answer.json()["usage"]["cost"]["currency"] == "EUR"
         assert answer.headers["x-ratelimit-limit-requests"] == "1000"
@@ -156,7 +156,7 @@ def _kill_everything_in_mid_answer(program: Program, token: str) -> None:
     assert _ask(program, token, **slow).status_code == 429
     for role in ("engine", "web"):
         program.wait_replaced(role, program.kill(role))
-    program.wait_ready(60)
+    program.wait_ready()
     deadline = time.monotonic() + 120
     while (answer := _ask(program, token)).status_code == 429:
         assert time.monotonic() < deadline

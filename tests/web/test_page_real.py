@@ -21,7 +21,7 @@ SPEED = {"SCRIPTED_TOKENS_PER_SECOND": "60", "SCRIPTED_TTFT_MS": "20"}
 def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     """The program, once."""
     with Program(tmp_path_factory.mktemp("page") / "data", model="scripted", **SPEED) as program:
-        program.wait_ready(60)
+        program.wait_ready()
         yield program
 
 
@@ -132,7 +132,7 @@ def test_asks_for_a_key(tmp_path_factory: pytest.TempPathFactory, browser: Brows
     """With keys configured the page signs in, over HTTP and on the socket."""
     keys = {"CHATSERVER_API_KEYS": "team:sk-test-0123456789abcdef"}
     with Program(tmp_path_factory.mktemp("keys") / "data", model="scripted", **SPEED, **keys) as program:
-        program.wait_ready(60)
+        program.wait_ready()
         watch.origin = program.url
         watch.expected.append("401")
         context = browser.new_context(locale="en-GB")

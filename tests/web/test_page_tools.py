@@ -29,7 +29,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     """The program, once: slow enough to see a call being written."""
     speed = {"SCRIPTED_TOKENS_PER_SECOND": "50", "SCRIPTED_TTFT_MS": "20"}
     with Program(tmp_path_factory.mktemp("tools") / "data", model="scripted", **speed) as program:
-        program.wait_ready(60)
+        program.wait_ready()
         yield program
 
 

@@ -267,7 +267,7 @@ def tiny_deepseek_folder():
 def test_beside_the_whole_program(tmp_path, capsys):
     """The doctor finds a running server, its store, and has it answer."""
     with Program(tmp_path / "data", model="scripted") as program:
-        program.wait_ready(60)
+        program.wait_ready()
         code = doctor.run(Settings(data_dir=program.data_dir, port=program.port, model="scripted"))
     text = capsys.readouterr().out
     assert code == 0, text
