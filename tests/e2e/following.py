@@ -55,7 +55,9 @@ class Follower:
     async def run(self) -> Follower:
         """Follow to the end. Raises AssertionError if a position comes twice, or the end does not come."""
         deadline = time.monotonic() + self._give_up
-        async with httpx.AsyncClient(timeout=SILENCE, verify=False) as client:  # certificates take long to read
+        async with httpx.AsyncClient(
+            timeout=SILENCE, verify=False
+        ) as client:  # certificates take long to read
             while not self.end:
                 assert time.monotonic() < deadline, f"no end after {self._give_up:g} s at {self.position}"
                 try:
