@@ -250,8 +250,7 @@ class ScriptedEngine:
         if self._requests.get(running.request_id) is not running:
             return
         del self._requests[running.request_id]
-        self._running.pop(running.request_id, None)
-        with contextlib.suppress(ValueError):
+        if self._running.pop(running.request_id, None) is None:
             self._waiting.remove(running)
         self._fill_places()
         running.finish = finish

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
@@ -30,7 +31,8 @@ class PrefixCache:
 
     def _add(self, states: Sequence[int]) -> int:
         """Add the states of one sequence; return how many of the first ones were there."""
-        known = next((i for i, state in enumerate(states) if state not in self._states), len(states))
+        # what is cached is closed under prefixes
+        known = bisect_left(range(len(states)), True, key=lambda i: states[i] not in self._states)
         follower = None
         # Leaves first: what is evicted first must be the ends of prefixes, not their beginnings.
         for state in reversed(states[max(known - 1, 0) :]):

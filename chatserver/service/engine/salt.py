@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import sha256
 
 LENGTH = 32
@@ -13,6 +14,7 @@ LENGTH = 32
 def salts(secret: bytes) -> Callable[[str], str]:
     """Return tenant → salt. Clients cannot choose a salt, nor compute another tenant's without the secret."""
 
+    @lru_cache(maxsize=1024)
     def salt(tenant: str) -> str:
         return hmac.digest(secret, f"kv {tenant}".encode(), sha256).hex()[:LENGTH]
 
