@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -35,6 +35,26 @@ class ServedModel:
     thinking_switch: bool = False
 
 
+TTFT_BOUNDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2)
+"""Upper bounds of the classes in which times to the first token are counted, in seconds; the last class has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one engine process has done since it started.
+
+    `answers`: ended ones, by status; `prompt`, `cached` (of them), `output`: their tokens. `ttft`: how many answers had
+    their first token within each of TTFT_BOUNDS and not the one before, waiting included; `ttft_seconds`: their sum.
+    """
+
+    answers: dict[str, int] = field(default_factory=dict)
+    prompt: int = 0
+    cached: int = 0
+    output: int = 0
+    ttft: tuple[int, ...] = (0,) * (len(TTFT_BOUNDS) + 1)
+    ttft_seconds: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class EngineReport:
     """What one engine says of itself. `since`: Unix seconds at which `state` began; counts in requests and tokens.
@@ -53,6 +73,7 @@ class EngineReport:
     kv_tokens: int = 0
     kv_cached: int = 0
     kv_leaked: int = 0
+    work: Work = field(default_factory=Work)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from chatserver.errors import Unavailable
-from chatserver.ports.registry import EngineReport, EngineState, ExpertLoad, Registry
+from chatserver.ports.registry import TTFT_BOUNDS, EngineReport, EngineState, ExpertLoad, Registry
 
 STORE_TIMEOUT = 2.0
 """Seconds in which the store must answer."""
@@ -51,6 +52,7 @@ class _Figures:
     def collect(self) -> Iterator[Metric]:
         """Yield every family; prometheus_client calls it."""
         yield from self._of_engines()
+        yield from self._of_work()
         yield from self._of_experts()
 
     def _of_engines(self) -> Iterator[Metric]:
@@ -74,11 +76,33 @@ class _Figures:
             size.add_metric((engine.engine_id,), engine.kv_tokens)
         yield from (ready, running, queued, used, cached, leaked, size)
 
+    def _of_work(self) -> Iterator[Metric]:
+        answers = _counter("answers", "Answers that have ended, by how", "status")
+        read = _counter(
+            "prompt_tokens",
+            "Prompt tokens of answers that have ended, by whether the KV cache had them",
+            "kv",
+        )
+        wrote = _counter("output_tokens", "Tokens that were written of answers that have ended")
+        ttft = HistogramMetricFamily(
+            "chatserver_ttft_seconds",
+            "From a request's acceptance to the first token, waiting included",
+            labels=["engine"],
+        )
+        for engine in self._engines:
+            name, work = engine.engine_id, engine.work
+            for status, count in sorted(work.answers.items()):
+                answers.add_metric((name, status), count)
+            read.add_metric((name, "hit"), work.cached)
+            read.add_metric((name, "miss"), work.prompt - work.cached)
+            wrote.add_metric((name,), work.output)
+            within = zip((*map(str, TTFT_BOUNDS), "+Inf"), accumulate(work.ttft), strict=True)
+            ttft.add_metric((name,), list(within), sum_value=work.ttft_seconds)
+        yield from (answers, read, wrote, ttft)
+
     def _of_experts(self) -> Iterator[Metric]:
-        given = CounterMetricFamily(
-            "chatserver_expert_tokens",
-            "Token-expert pairs given to the experts of a rank, by layer",
-            labels=("engine", "layer", "rank"),
+        given = _counter(
+            "expert_tokens", "Token-expert pairs given to the experts of a rank, by layer", "layer", "rank"
         )
         ranks = _gauge("expert_rank_imbalance", "Load of a layer's busiest rank over the mean", "layer")
         single = _gauge("expert_imbalance", "Load of a layer's busiest expert over the mean", "layer")
@@ -95,6 +119,10 @@ class _Figures:
                 for rank, pairs in enumerate(layer.ranks):
                     given.add_metric((engine, number, str(rank)), pairs)
         yield from (given, ranks, single, whole)
+
+
+def _counter(name: str, text: str, *labels: str) -> CounterMetricFamily:
+    return CounterMetricFamily(f"chatserver_{name}", text, labels=("engine", *labels))
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:

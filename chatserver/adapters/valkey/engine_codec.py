@@ -6,7 +6,7 @@ from typing import Any
 
 from chatserver.adapters.valkey import packing
 from chatserver.ports.caches import CacheReport
-from chatserver.ports.registry import EngineReport, EngineState, ExpertLoad, LayerLoad, ServedModel
+from chatserver.ports.registry import EngineReport, EngineState, ExpertLoad, LayerLoad, ServedModel, Work
 
 
 def encode_report(report: EngineReport) -> bytes:
@@ -57,6 +57,8 @@ def _model(fields: dict[str, Any]) -> ServedModel:
 def _report(fields: dict[str, Any]) -> EngineReport:
     fields["state"] = EngineState(fields["state"])
     fields["model"] = None if fields["model"] is None else _model(fields["model"])
+    work = fields.get("work") or {}
+    fields["work"] = Work(**{**work, "ttft": tuple(work["ttft"])}) if work else Work()
     return EngineReport(**fields)
 
 

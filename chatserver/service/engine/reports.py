@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from chatserver.ports.registry import EngineReport, ExpertLoad, LayerLoad, ServedModel
+from chatserver.ports.registry import EngineReport, ExpertLoad, LayerLoad, ServedModel, Work
 from engine import experts
 from engine.contract import Health, ModelCard
 
 
-def of(report: EngineReport, card: ModelCard, health: Health, *, running: int) -> EngineReport:
-    """Return a report that says what is served and how the engine is. `running`: answers under way."""
+def of(report: EngineReport, card: ModelCard, health: Health, work: Work, *, running: int) -> EngineReport:
+    """Return a report that says what is served, how the engine is, and its work. `running`: answers under way."""
     model = ServedModel(
         card.name,
         card.aliases,
@@ -29,6 +29,7 @@ def of(report: EngineReport, card: ModelCard, health: Health, *, running: int) -
         kv_tokens=health.kv_tokens,
         kv_cached=health.kv_cached,
         kv_leaked=health.kv_leaked,
+        work=work,
     )
 
 

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from chatserver.domain.item import Item, ItemStatus, Role
@@ -36,6 +36,7 @@ from chatserver.service.engine.generation import Generation, as_server_error, fo
 from chatserver.service.engine.insistence import insist
 from chatserver.service.engine.prefixes import Prefixes
 from chatserver.service.engine.prompting import Prompt, PromptBuilder
+from chatserver.service.engine.tally import Tally
 from chatserver.service.engine.tape_writer import TapeWriter
 from chatserver.service.engine.written import Written
 from engine.answers import Splitter
@@ -70,6 +71,7 @@ class TurnParts:
     prefixes: Prefixes
     compactor: Compactor
     salt: Callable[[str], str]
+    tally: Tally = field(default_factory=Tally)
 
 
 class Turn:
@@ -270,9 +272,11 @@ class Turn:
             discard_inputs=discard_inputs,
         )
         kept = await insist(finish_it, waits=f"the end of {response.id}")
-        if not kept:
+        if kept:
+            self._parts.tally.note(outcome)
+        else:
             log.warning("answer %s was taken over by another engine before it ended", response.id)
-        elif done is not None:
+        if kept and done is not None:
             await self._afterwards.leave_behind(done, upcoming)
 
     def _item(self, finish: Finish) -> Item:

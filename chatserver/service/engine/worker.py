@@ -247,7 +247,8 @@ class Worker:
         while True:
             health = await self._parts.engine.health()
             self._look_at(health)
-            report = reports.of(self._report, self._parts.engine.card, health, running=len(self._running))
+            parts, running = self._parts, len(self._running)
+            report = reports.of(self._report, parts.engine.card, health, parts.tally.work, running=running)
             load = self._parts.engine.expert_load()
             try:
                 self._engines = await self._registry.put(report, ttl=REPORT_TTL)

@@ -11,7 +11,7 @@ import pytest
 
 from chatserver.adapters.valkey import ValkeyStore, connect
 from chatserver.errors import Unavailable
-from chatserver.ports.registry import EngineReport, EngineState, ExpertLoad, LayerLoad, ServedModel
+from chatserver.ports.registry import EngineReport, EngineState, ExpertLoad, LayerLoad, ServedModel, Work
 from chatserver.ports.tapes import Stop, Wake
 from chatserver.ports.turns import LOOKS_AGAIN
 from tests.chatserver.adapters.things import BOUND, NOW, SHARD, TENANT, turn
@@ -137,7 +137,8 @@ async def test_a_silent_peer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 MODEL = ServedModel("m", ("alias",), 8192, NOW)
-REPORT = EngineReport("eng-a", EngineState.READY, "fine", 1.5, MODEL, 1, 2, 3, 4)
+WORK = Work({"completed": 2}, 10, 5, 7, (2, *[0] * 11), 0.05)
+REPORT = EngineReport("eng-a", EngineState.READY, "fine", 1.5, MODEL, 1, 2, 3, 4, work=WORK)
 
 
 async def test_reports_expire_and_models_stay(store: ValkeyStore) -> None:

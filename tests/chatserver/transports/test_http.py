@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from chatserver.errors import Forbidden, Unauthenticated
-from chatserver.ports.registry import EngineReport, EngineState, ExpertLoad, LayerLoad
+from chatserver.ports.registry import EngineReport, EngineState, ExpertLoad, LayerLoad, Work
 from chatserver.service.web import follower, patience
 from chatserver.transports import middleware, sse, static
 from chatserver.transports.auth import Keys
@@ -297,11 +297,16 @@ async def test_readiness(memory):
     memory.store.down = False
 
 
+WORK = Work({"failed": 1, "completed": 3}, 100, 60, 25, (1, 0, 2, *[0] * 8, 1), 75.5)
+
+
 async def test_metrics(memory):
-    """Every engine's figures and its experts' load are there, in Prometheus's text and in OpenMetrics."""
+    """Every engine's figures, its work and its experts' load are there, in Prometheus's text and in OpenMetrics."""
     load = ExpertLoad((LayerLoad(1, (30, 10), 1.5, 4.0), LayerLoad(2, (20, 20), 1.0, 2.0)), 1.25)
     memory.store.reports = {
-        "eng_1": EngineReport("eng_1", EngineState.READY, "ready", 1.0, MODEL, 2, 1, 300, 4096, 1024, 7),
+        "eng_1": EngineReport(
+            "eng_1", EngineState.READY, "ready", 1.0, MODEL, 2, 1, 300, 4096, 1024, 7, WORK
+        ),
         "eng_2": EngineReport("eng_2", EngineState.LOADING, "weights", 1.0),
     }
     memory.store.loads = {"eng_1": load, "eng_gone": load}
@@ -332,6 +337,16 @@ async def test_metrics(memory):
     assert found["chatserver_engine_kv_tokens", "eng_1"] == 4096
     assert found["chatserver_engine_kv_cached_tokens", "eng_1"] == 1024
     assert found["chatserver_engine_kv_leaked_tokens", "eng_1"] == 7
+    assert found["chatserver_answers_total", "eng_1", "completed"] == 3
+    assert found["chatserver_answers_total", "eng_1", "failed"] == 1
+    assert found["chatserver_prompt_tokens_total", "eng_1", "hit"] == 60
+    assert found["chatserver_prompt_tokens_total", "eng_1", "miss"] == 40
+    assert found["chatserver_output_tokens_total", "eng_1"] == 25
+    assert found["chatserver_ttft_seconds_bucket", "eng_1", "0.05"] == 1
+    assert found["chatserver_ttft_seconds_bucket", "eng_1", "51.2"] == 3
+    assert found["chatserver_ttft_seconds_bucket", "eng_1", "+Inf"] == 4
+    assert found["chatserver_ttft_seconds_count", "eng_1"] == 4
+    assert found["chatserver_ttft_seconds_sum", "eng_1"] == 75.5
     modern = await http.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert modern.headers["content-type"].startswith("application/openmetrics-text")
     assert modern.text.endswith("# EOF\n")

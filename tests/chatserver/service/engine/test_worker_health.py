@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from chatserver.service.engine import worker as worker_module
 from chatserver.service.engine.worker import Worker, WorkerLimits
 from engine.contract import EngineLost
-from tests.chatserver.service.engine_role import identifier, parts_of, scripted, worker
+from tests.chatserver.service.engine_role import identifier, parts_of, run_turn, scripted, stateless, worker
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +51,24 @@ async def test_a_leak_is_logged_once_and_reported(store, monkeypatch, caplog):
     told = [record.getMessage() for record in caplog.records if "belong to nobody" in record.getMessage()]
     assert len(told) == 1
     assert told[0].startswith("7 of ")
+
+
+async def test_what_was_done_is_reported(store):
+    """Ended answers by status, their tokens, and when their first tokens came: the sums of what their accounts say."""
+    async with scripted() as engine, worker(store, engine), asyncio.timeout(60):
+        asked = (
+            stateless("Hi", max_output_tokens=4),
+            stateless("Hello there"),
+            stateless("Hi", max_output_tokens=4),
+        )
+        outcomes = [(await run_turn(store, turn)).outcome for turn in asked]
+        while sum((work := (await store.registry.engines())[0].work).answers.values()) < len(outcomes):
+            await asyncio.sleep(0.01)
+    assert work.answers == Counter(outcome.status for outcome in outcomes)
+    for name in ("prompt", "cached", "output"):
+        assert getattr(work, name) == sum(getattr(outcome.usage, name) for outcome in outcomes) > 0
+    assert sum(work.ttft) == len(outcomes)
+    assert work.ttft_seconds == pytest.approx(sum(outcome.timing.ttft_ms for outcome in outcomes) / 1000)
 
 
 async def _leaky(healthy):
