@@ -90,10 +90,10 @@ async def stalled_readers(web: Process, count: int, long: bytes) -> Figures:
     Counted is the second half: what the first reads of all cost for a moment is the heap's from then on.
     """
     stuck = await stall(web, count // 2, follow(long), long)
-    await asyncio.sleep(5)
+    await _filled(web)
     before, kernel = memory(web.pid), kernel_memory(web.port)
     stuck += await stall(web, count // 2, follow(long), long)
-    await asyncio.sleep(5)
+    await _filled(web)
     figures = {
         "KiB each": (memory(web.pid) - before) / (count // 2) / 1024,
         "kernel KiB each": (kernel_memory(web.port) - kernel) / (count // 2) / 1024,
@@ -101,6 +101,15 @@ async def stalled_readers(web: Process, count: int, long: bytes) -> Figures:
     for one in stuck:
         one.close()
     return figures
+
+
+async def _filled(web: Process) -> None:
+    """Wait until the kernel keeps as much for those who do not read as it will; a busy machine takes its time."""
+    before, now = -1, 0
+    async with asyncio.timeout(60):
+        while now != before:
+            await asyncio.sleep(3)
+            before, now = now, kernel_memory(web.port)
 
 
 async def stall(web: Process, count: int, request: bytes, long: bytes) -> list[Socket]:
