@@ -27,6 +27,10 @@ from tests.fleet import Process
 ALONE, STALLED, AGAIN = "alone", "10 % stalled", "alone again"
 SETTLE = 0.8
 """Seconds between the last reader that stalls, or none, and what is measured: their buffers are full then."""
+SPARE = 20.0
+"""Seconds that the streams last longer than the blocks would take on a machine without other work."""
+BEGUN = 10
+"""Pieces of a stream that came when it has begun."""
 DRAWS = 2000
 """How often the rows are drawn for the interval."""
 
@@ -47,8 +51,11 @@ async def blocks(web: Process, load: Load, rows: int, long: bytes) -> list[dict[
     """
     stalled = load.streams // 10
     each = stalled / RAMP + SETTLE + load.seconds + SETTLE
-    tokens = int(load.rate * (load.streams / RAMP + 3 * rows * each + 4))
+    tokens = int(load.rate * (load.streams / RAMP + 3 * rows * each + SPARE))
     opened = await open_all(lambda: Socket(SSE.request(web.port, tokens), SSE.ends), load.streams, web.port)
+    async with asyncio.timeout(30):
+        while any(len(one.arrivals) < BEGUN for one in opened):
+            await asyncio.sleep(0.2)
     taken = [await _row(web, load.seconds, stalled, long) for _ in range(rows)]
     async with asyncio.timeout(client.READ_WITHIN):
         await asyncio.gather(*(one.ended for one in opened))
@@ -82,6 +89,7 @@ def _figures(block: Block, read: Sequence[Stream], rate: float) -> Figures:
             number += count
             if block.since <= at < block.until:
                 dues.append(at - number / rate)
+        assert dues, f"a stream brought nothing for {block.until - block.since:g} s"
         start = min(dues)
         late += [(due - start) * 1000 for due in dues]
     return {
