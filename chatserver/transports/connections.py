@@ -32,6 +32,10 @@ HEAD_TIMEOUT = 10.0
 KEEP_ALIVE = 30
 """Seconds that a connection is kept for another request: longer than clients keep theirs (httpx: 5 s, as uvicorn by
 default), so that none is closed while a request is on its way."""
+PING = 20.0
+"""Seconds between pings on a WebSocket: what lies between keeps it open, and who is gone is noticed."""
+PONG_WITHIN = 20.0
+"""Seconds in which a ping must be answered; else the connection is closed with 1011."""
 MAX_HEAD = 64 * 1024
 """Bytes of a request's line and headers."""
 MAX_AHEAD = 16
@@ -47,8 +51,8 @@ class ServerConfig(uvicorn.Config):
             http=HttpConnection,
             ws=WebSocketConnection,
             ws_max_size=settings.max_body,
-            ws_ping_interval=20.0,
-            ws_ping_timeout=20.0,
+            ws_ping_interval=PING,
+            ws_ping_timeout=PONG_WITHIN,
             ws_per_message_deflate=False,  # costs more CPU and memory than deltas gain
             timeout_keep_alive=KEEP_ALIVE,
             lifespan="on",

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import kosoku
 import pytest
 import uvicorn
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from chatserver.service.supervision.listening import RECEIVE_BUFFER, SEND_BUFFER, listen
@@ -235,6 +236,30 @@ async def test_an_idle_socket_is_closed_and_a_busy_one_is_not():
             with pytest.raises(ConnectionClosed) as closed:
                 await receive(client)
     assert closed.value.rcvd.code == 4408
+
+
+async def test_who_does_not_answer_pings_is_closed_and_who_does_stays(monkeypatch):
+    """A client that is gone without a word is noticed; one that only says nothing is not disturbed."""
+    monkeypatch.setattr(connections, "PING", 0.1)
+    monkeypatch.setattr(connections, "PONG_WITHIN", 0.3)
+    async with echoing() as address, connect(f"ws://{address}") as silent:
+        host, _, port = address.partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        await reader.readuntil(b"\r\n\r\n")
+        async with asyncio.timeout(10):
+            assert (await reader.readexactly(6))[0] == 0x89
+            opcode = 0x89
+            while opcode == 0x89:
+                opcode, length = await reader.readexactly(2)
+                said = await reader.readexactly(length)
+        assert (opcode, int.from_bytes(said[:2])) == (0x88, 1011)
+        writer.close()
+        await silent.send("still here")
+        assert await silent.recv() == "still here"
 
 
 def test_the_kernel_keeps_little_for_a_client_that_does_not_read_or_is_not_read():
