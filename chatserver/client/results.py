@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -20,7 +20,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An answer that has ended, or how it stands. `status`: completed, incomplete, cancelled, failed, or not ended."""
+    """An answer that has ended, or how it stands; printed it is its text.
+
+    `status`: completed, incomplete, cancelled, failed, or not ended.
+    """
 
     id: str
     conversation_id: str | None
@@ -30,7 +33,10 @@ class Result:
     usage: Usage | None
     error: tuple[str, str] | None
     """(code, message) of an answer that failed."""
-    raw: dict[str, Any]
+    raw: dict[str, Any] = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.text
 
     @property
     def ended(self) -> bool:
@@ -46,7 +52,7 @@ class Conversation:
     title: str | None
     head: str | None
     active: str | None
-    raw: dict[str, Any]
+    raw: dict[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,7 @@ class Item:
     type: str
     role: str
     text: str
-    raw: dict[str, Any]
+    raw: dict[str, Any] = field(repr=False)
 
 
 def result_of(response: dict[str, Any]) -> Result:

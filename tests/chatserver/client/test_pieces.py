@@ -15,6 +15,7 @@ from chatserver.client import Options, ProtocolError, Unreachable
 from chatserver.client.calls import Again, Patience
 from chatserver.client.events import Interrupted, Other, ReasoningDelta, Started, ToolCallDelta, event_of
 from chatserver.client.options import FIRST_WAIT, LONGEST_WAIT, pause_before
+from chatserver.client.results import result_of
 from chatserver.client.sse import Data, Decoder, Place
 
 STREAM = (
@@ -112,3 +113,18 @@ from chatserver.client import connect
 connect("http://127.0.0.1:1")
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_result_is_printed_as_its_text():
+    """`print(await client.ask(…))`; and in a debugger it is no wall."""
+    message = {"type": "message", "content": [{"type": "output_text", "text": "A tide is …"}]}
+    whole = {
+        "id": "resp_1",
+        "status": "completed",
+        "model": "m",
+        "output": [message],
+        "context": {"kept": ["x"] * 900},
+    }
+    result = result_of(whole)
+    assert str(result) == "A tide is …"
+    assert result.raw is whole and len(repr(result)) < 300
