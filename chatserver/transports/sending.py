@@ -94,6 +94,7 @@ class Sending:
     async def _send_ping(self) -> None:
         if not self._pending:  # else it would come amid an event
             await self._one(_PING)
+        self._pinging = None
 
     def _cut(self) -> None:
         self._gone = True
