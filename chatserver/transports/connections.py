@@ -24,6 +24,7 @@ from chatserver.settings import Settings
 from chatserver.transports.lasting import CONNECTION
 from chatserver.transports.lean import Ahead, Flow, Head, Signal
 from chatserver.transports.middleware import new_request_id
+from chatserver.transports.turnstile import Turnstile
 from chatserver.transports.websocket_connection import WRITE_BUFFER, WebSocketConnection
 from chatserver.wire import errors
 
@@ -63,6 +64,7 @@ class ServerConfig(uvicorn.Config):
             timeout_graceful_shutdown=max(1, int(settings.drain)),
         )
         self.max_connections = settings.max_connections
+        self.turnstile = Turnstile()
 
 
 class HttpConnection(HttpToolsProtocol):
@@ -75,6 +77,7 @@ class HttpConnection(HttpToolsProtocol):
         self.pipeline = Ahead()  # type: ignore[assignment]
         self._head_bytes = 0
         self._in_head = True
+        self._held: bytes | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._lost = False
         self._on_lost: Callable[[], object] | None = None
@@ -119,7 +122,24 @@ class HttpConnection(HttpToolsProtocol):
             call()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; those of a head count."""
+        """Take bytes. A request waits for its turn, and then those of its head count."""
+        if self._held is not None:
+            self._held += data  # the answer before it has asked for more
+        elif self._in_head and not self._head_bytes and not self.config.turnstile.enter(self._begin):
+            self._held = data
+            self.transport.pause_reading()
+        else:
+            self._take(data)
+
+    def _begin(self) -> None:
+        data, self._held = self._held, None
+        if data is None or self._lost or self.transport.is_closing():
+            return
+        if not self.flow.read_paused:
+            self.transport.resume_reading()
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
         if self._in_head:
             self._head_bytes += len(data)
             if self._deadline is None and not self._answering:

@@ -50,18 +50,19 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--rate", type=float, default=50.0, help="tokens per second of each answer")
+    parser.add_argument("--nice", type=int, default=0, help="niceness; below 0 where others work")
     parser.add_argument("--stock", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
-    pin(os.getpid(), OTHER_CORE, children=False, niceness=0)
+    pin(os.getpid(), OTHER_CORE, children=False, niceness=options.nice)
     rounds: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        ours = stack.enter_context(Ours(folder, options.rate, options.starts, 0))
+        ours = stack.enter_context(Ours(folder, options.rate, options.starts, options.nice))
         arms: dict[str, tuple[Arm, Door]] = {
             f"ours: {door.name}": (ours, door) for door in (SSE, WEBSOCKET, CHAT)
         }
         if options.stock:
-            stock = stack.enter_context(Bare(folder, "stock", options.rate, 0, ready="/v1/models"))
+            stock = stack.enter_context(Bare(folder, "stock", options.rate, options.nice, ready="/v1/models"))
             arms[STOCK] = stock, CHAT
         for number in range(1 + options.rounds):
             for arm, (server, door) in arms.items():

@@ -1,0 +1,43 @@
+"""A burst of requests begins in order, a few in each turn of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+
+from chatserver.transports.turnstile import A_TURN, Turnstile
+from tests.chatserver.transports.conftest import running_web
+from tests.fakes import MODEL, MemoryStore
+
+
+async def test_a_burst_is_let_in_in_order_and_a_few_a_turn():
+    turnstile, came, turn = Turnstile(), [], 0
+    for number in range(5 * A_TURN):
+        if turnstile.enter(lambda number=number: came.append((turn, number))):
+            came.append((turn, number))
+    while len(came) < 5 * A_TURN:
+        turn += 1
+        await asyncio.sleep(0)
+    assert [number for _, number in came] == list(range(5 * A_TURN))
+    turns = [turn for turn, _ in came]
+    assert all(turns.count(turn) == A_TURN for turn in turns)
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert turnstile.enter(lambda: None)  # whoever comes behind a burst that is over waits for nobody
+
+
+async def test_a_burst_of_requests_is_answered_some_of_them_by_clients_that_leave():
+    """Heads that come in parts, and clients that are gone when it is their turn."""
+    store = MemoryStore()
+    store.known_models.append(MODEL)
+    async with running_web(store) as web, httpx.AsyncClient(base_url=web.url, timeout=30) as client:
+        port = int(web.url.rpartition(":")[2])
+        gone = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2 * A_TURN)]
+        for number, (_, writer) in enumerate(gone):
+            writer.write(b"GET /v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"[: 20 if number % 2 else None])
+        asked = [asyncio.create_task(client.get("/v1/models")) for _ in range(5 * A_TURN)]
+        for _, writer in gone:
+            writer.transport.abort()
+        answers = await asyncio.gather(*asked)
+        assert {answer.status_code for answer in answers} == {200}
