@@ -110,14 +110,14 @@ async def test_attach_cancel_and_errors(web):
         assert accepted[0]["response"]["id"] == response_id and accepted[0]["stream_id"] == "c"
         assert text_of(events + await until(first, "response.incomplete")) == text_of(rest)
         for frame, param in (
-            ({"type": "response.attach", "response_id": "resp_x"}, "response"),
+            ({"type": "response.attach", "response_id": "resp_x"}, "response_id"),
             (
                 {"type": "response.attach", "response_id": response_id, "starting_after": 9999},
                 "starting_after",
             ),
             ({"type": "response.create", "input": 5}, "input"),
             ({"type": "response.create", "input": "x", "stream_id": 5}, "stream_id"),
-            ({"type": "conversation.subscribe", "conversation_id": "c"}, "conversation"),
+            ({"type": "conversation.subscribe", "conversation_id": "c"}, "conversation_id"),
             ({"type": "response.steer"}, "type"),
             ({"type": "nonsense"}, "type"),
         ):
