@@ -95,6 +95,8 @@ class Params:
     """Have the tape say when the prompt is computed (`tape.Prefilled`)."""
     logprobs: int | None = None
     """Keep each token's log-probability and those of so many likeliest ones at its place; None = keep none."""
+    tell_reasoning: bool = False
+    """Chat Completions: have `reasoning_content` in every message and delta, null where there is none."""
     prefix: str = ""
     """Text that the answer goes on from; it is part of the prompt, not of the answer."""
     replay_of: str | None = None

@@ -21,10 +21,15 @@ DONE = b"data: [DONE]\n\n"
 
 
 class Chunks:
-    """Encodes the records of one answer as `data:` lines. `index`: of its choice; what ends the stream is `last`'s."""
+    """Encodes the records of one answer as `data:` lines. `index`: of its choice; what ends the stream is `last`'s.
+
+    Where there is reasoning, or it was asked for, each delta has `reasoning_content` and `content`, one of them null:
+    who reads DeepSeek's streams looks at the first to know whether to take the second.
+    """
 
     __slots__ = (
         "_calls",
+        "_head",
         "_heads",
         "_include_usage",
         "_index",
@@ -35,6 +40,7 @@ class Chunks:
         "_response",
         "_shared",
         "_tail",
+        "_told",
     )
 
     def __init__(self, response: Response, *, include_usage: bool, index: int = 0, last: bool = True) -> None:
@@ -54,11 +60,11 @@ class Chunks:
         self._response = response
         shared = orjson.dumps(self._shared)[:-1]
         # A delta is these bytes around its text.
-        head = b'data: %b,"choices":[{"index":%d,"delta":{' % (shared, index)
-        self._heads = {
-            PartKind.TEXT: head + b'"content":',
-            PartKind.REASONING: head + b'"reasoning_content":',
-        }
+        self._head = b'data: %b,"choices":[{"index":%d,"delta":{' % (shared, index)
+        self._told: dict[str, Any] = {}
+        self._heads = {PartKind.TEXT: self._head + b'"content":'}
+        if response.params.tell_reasoning:
+            self._tell_reasoning()
         self._tail = b',"finish_reason":null}]%b}\n\n' % (b',"usage":null' if include_usage else b"")
         self._plain_tail = b'},"logprobs":null' + self._tail
         self._calls: dict[int, int] = {}
@@ -69,6 +75,8 @@ class Chunks:
         if type(body) is Delta:
             return self._delta(body)
         if isinstance(body, ItemOpened):
+            if body.kind is PartKind.REASONING:
+                self._tell_reasoning()
             return self._open() + (self._call(body) if body.kind is PartKind.CALL else b"")
         if isinstance(body, Ended):
             return self._end(body.outcome)
@@ -111,6 +119,13 @@ class Chunks:
         call = {"index": index, "id": body.call_id, "type": "function", "function": function}
         return self._chunk({"tool_calls": [call]}, None)
 
+    def _tell_reasoning(self) -> None:
+        self._told = {"content": None, "reasoning_content": None}
+        self._heads = {
+            PartKind.TEXT: self._head + b'"reasoning_content":null,"content":',
+            PartKind.REASONING: self._head + b'"content":null,"reasoning_content":',
+        }
+
     def _open(self) -> bytes:
         if self._opened:
             return b""
@@ -120,7 +135,7 @@ class Chunks:
     def _end(self, outcome: Outcome) -> bytes:
         if outcome.failure is not None:
             return b"data: %b\n\n" % orjson.dumps({"error": from_failure(outcome.failure).body})
-        lines = self._open() + self._chunk({}, finish_reason(outcome))
+        lines = self._open() + self._chunk({"content": ""} if self._told else {}, finish_reason(outcome))
         return lines + self.closing([outcome]) if self._last else lines
 
     def closing(self, outcomes: Sequence[Outcome]) -> bytes:
@@ -132,7 +147,12 @@ class Chunks:
         return b"data: %b\n\n%b" % (orjson.dumps(last), DONE)
 
     def _chunk(self, delta: dict[str, Any], finish: str | None) -> bytes:
-        choice = {"index": self._index, "delta": delta, "logprobs": None, "finish_reason": finish}
+        choice = {
+            "index": self._index,
+            "delta": {**self._told, **delta},
+            "logprobs": None,
+            "finish_reason": finish,
+        }
         chunk = {**self._shared, "choices": [choice]}
         if self._include_usage:
             chunk["usage"] = None

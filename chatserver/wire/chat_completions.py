@@ -33,6 +33,8 @@ from chatserver.wire.truncation import truncation
 from chatserver.wire.usage import priced
 
 MAX_ID = 128
+REASONER = "deepseek-reasoner"
+"""Who asks for it reads `reasoning_content` of whatever comes, as DeepSeek's examples do."""
 
 
 def parse(body: dict[str, Any]) -> CompleteChat:
@@ -54,6 +56,8 @@ def parse(body: dict[str, Any]) -> CompleteChat:
         **chat_form(fields),
     )
     params = prefixed(params, prefix, len(listed))
+    if params.thinking or params.model.casefold() == REASONER:
+        params = replace(params, tell_reasoning=True)
     params.echo.update(labels(fields))
     stream = fields.flag("stream")
     if params.progress and not stream:
@@ -135,7 +139,7 @@ def completion(response: Response, outcomes: Sequence[Outcome]) -> bytes:
             "choices": [
                 {
                     "index": index,
-                    "message": answer_message(outcome.item),
+                    "message": answer_message(outcome.item, reasoning=response.params.tell_reasoning),
                     "logprobs": None if plain else choice_logprobs(chain.from_iterable(outcome.logprobs)),
                     "finish_reason": finish_reason(outcome),
                 }
@@ -149,8 +153,8 @@ def completion(response: Response, outcomes: Sequence[Outcome]) -> bytes:
     )
 
 
-def answer_message(item: Item | None) -> dict[str, Any]:
-    """Return an answer as a message: `reasoning_content` and `tool_calls` only if it has some."""
+def answer_message(item: Item | None, *, reasoning: bool = False) -> dict[str, Any]:
+    """Return an answer as a message; `tool_calls` if it has some, `reasoning_content` then or if `reasoning`."""
     parts = item.parts if item else ()
     thoughts = [part.text for part in parts if part.kind is PartKind.REASONING]
     calls = [part for part in parts if part.kind is PartKind.CALL]
@@ -160,8 +164,8 @@ def answer_message(item: Item | None) -> dict[str, Any]:
         "content": text or None if calls else text,
         "refusal": None,
     }
-    if thoughts:
-        message["reasoning_content"] = "".join(thoughts)
+    if thoughts or reasoning:
+        message["reasoning_content"] = "".join(thoughts) if thoughts else None
     if calls:
         message["tool_calls"] = [
             {

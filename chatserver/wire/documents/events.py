@@ -109,8 +109,8 @@ def chunk() -> Schema:
     delta = record(
         "",
         role=TEXT,
-        content=TEXT,
-        reasoning_content=TEXT,
+        content=or_null(TEXT),
+        reasoning_content=or_null(TEXT),
         tool_calls={"type": "array", "items": call},
         refusal={"type": "null"},
     )

@@ -81,7 +81,7 @@ def _others() -> dict[str, Schema]:
         "role content",
         role={"const": "assistant"},
         content=or_null(TEXT),
-        reasoning_content={**TEXT, "description": "what the model thought, if it did"},
+        reasoning_content=or_null({**TEXT, "description": "what the model thought, if it did"}),
         tool_calls={"type": "array", "items": call_schema()},
         refusal={"type": "null"},
     )

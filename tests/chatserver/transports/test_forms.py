@@ -198,6 +198,30 @@ async def test_a_schema_that_is_none_is_refused_by_name(sdk):
     assert error.value.param == "text.format.schema"
 
 
+async def as_deepseeks_examples(sdk) -> tuple[str, str]:
+    """Read as its pages do: each delta's reasoning is looked at, else its text is added."""
+    asked = {"model": "deepseek-reasoner", "messages": ask("Which is greater, 9.11 or 9.8?"), "seed": 3}
+    reasoning_content = content = ""
+    async for chunk in await sdk.chat.completions.create(**asked, stream=True):
+        if chunk.choices[0].delta.reasoning_content:
+            reasoning_content += chunk.choices[0].delta.reasoning_content
+        else:
+            content += chunk.choices[0].delta.content
+    message = (await sdk.chat.completions.create(**asked)).choices[0].message
+    assert (message.reasoning_content or "", message.content) == (reasoning_content, content)
+    return reasoning_content, content
+
+
+async def test_deepseeks_examples(named):
+    """The attribute is there in every delta, and text is never null where there is no reasoning."""
+    assert all(await as_deepseeks_examples(named))
+
+
+async def test_deepseeks_examples_where_nothing_is_reasoned(named_plain):
+    reasoning_content, content = await as_deepseeks_examples(named_plain)
+    assert content and not reasoning_content
+
+
 async def test_reasoning_beside_content(sdk):
     """DeepSeek's dialect: reasoning_content in the message and in the deltas; the history may carry it back."""
     more = {"extra_body": {"thinking": {"type": "enabled"}}}
