@@ -34,13 +34,14 @@ def begin(turn: NewTurn, queue_bound: int, *, together: bool) -> tuple[int, Comm
     names = [key.fields, key.tape, queue.jobs, queue.next, idempotency, *_conversation_keys(response)]
     names += [name for s in turn.siblings for name in (keys.response(s.id).fields, keys.response(s.id).tape)]
     names.append(awake(key.shard, together=together))
-    lists = [_fields(turn, response), _created(turn)]
+    watching = ["watch", turn.watcher] if turn.watcher else []
+    lists = [[*_fields(turn, response), *watching], _created(turn)]
     lists += [[sibling.id, *_fields(turn, sibling)] for sibling in turn.siblings]
     return key.shard, script("begin").command(
         names,
         *(response.id, response.tenant, response.created_at, queue_bound),
         *(IDEMPOTENCY_TTL if remembered else 0, turn.fingerprint, *_OPENING),
-        *(turn.watcher or "", keys.ENGINES_CHANNEL, key.shard),
+        *(keys.ENGINES_CHANNEL, key.shard),
         *(_mode(turn), response.conversation or "", response.parent or "", turn.title, MAX_BRANCH),
         len(turn.siblings),
         *(part for one in lists for part in (len(one), *one)),

@@ -5,11 +5,11 @@
 --        at the end: (response, tape)… of the siblings, which answer the same input and move nothing; awake
 -- ARGV   1 response id, 2 tenant, 3 now, 4 bound on the queue
 --        5 seconds to keep the idempotency key (0 = none), 6 its fingerprint
---        7 Accepted, 8 Queued, 9 watcher ('' = none): it knows them, so they are not announced
---        10 channel of all engines, 11 shard
---        12 mode: none (no conversation) · create · exclusive · branch
---        13 conversation id, 14 parent ('' = none), 15 title ('' = none), 16 bound on the depth
---        17 sibling count, then lists, each after its length: (field, value)… of the response, of a conversation
+--        7 Accepted, 8 Queued: whoever watches from the start knows them, so they are not announced
+--        9 channel of all engines, 10 shard
+--        11 mode: none (no conversation) · create · exclusive · branch
+--        12 conversation id, 13 parent ('' = none), 14 title ('' = none), 15 bound on the depth
+--        16 sibling count, then lists, each after its length: (field, value)… of the response, of a conversation
 --        that is created, (sibling id, field, value…)… of each sibling; the rest: (item id, item)…
 -- Result ok · known, response id · reused · missing · no_parent · busy · moved, head · full · taken
 --        overloaded, waiting jobs
@@ -26,9 +26,9 @@ if redis.call('EXISTS', KEYS[1]) == 1 then return {'ok'} end
 local known = known_response()
 if known then return known end
 
-local mode, parent = ARGV[12], ARGV[14]
-local siblings = tonumber(ARGV[17])
-local lists, items = {}, 18
+local mode, parent = ARGV[11], ARGV[13]
+local siblings = tonumber(ARGV[16])
+local lists, items = {}, 17
 for i = 1, siblings + 2 do
   lists[i] = {first = items + 1, last = items + tonumber(ARGV[items])}
   items = lists[i].last + 1
@@ -54,7 +54,7 @@ elseif mode ~= 'none' then
   end
 end
 if mode ~= 'none' then
-  if depth + count + 1 > tonumber(ARGV[16]) then return {'full'} end
+  if depth + count + 1 > tonumber(ARGV[15]) then return {'full'} end
   for i = items, #ARGV, 2 do
     if redis.call('HEXISTS', KEYS[8], ARGV[i]) == 1 then return {'taken'} end
   end
@@ -64,7 +64,7 @@ if waiting + siblings >= tonumber(ARGV[4]) then return {'overloaded', waiting} e
 
 -- nothing was written so far; nothing is refused from here on
 local function store(key, first, last)
-  for i = first, last - 1, 2 do redis.call('HSET', key, ARGV[i], ARGV[i + 1]) end
+  if last > first then redis.call('HSET', key, unpack(ARGV, first, last)) end
 end
 local function queue(response, tape, id)
   local number = redis.call('INCR', KEYS[4])
@@ -89,13 +89,13 @@ if mode ~= 'none' then
     last = ARGV[i]
   end
   redis.call('HSET', KEYS[6], 'head', last, 'active', ARGV[1], 'updated_at', ARGV[3])
-  if ARGV[15] ~= '' and (redis.call('HGET', KEYS[6], 'title') or '') == '' then
-    redis.call('HSET', KEYS[6], 'title', ARGV[15])
+  if ARGV[14] ~= '' and (redis.call('HGET', KEYS[6], 'title') or '') == '' then
+    redis.call('HSET', KEYS[6], 'title', ARGV[14])
   end
   -- `before` and `rev` let a refused turn take its input back, if nothing was put under it since
   local rev = redis.call('HINCRBY', KEYS[6], 'rev', 1)
   redis.call('HSET', KEYS[1], 'before', head, 'rev', rev)
-  redis.call('ZADD', KEYS[11], ARGV[3], ARGV[13])
+  redis.call('ZADD', KEYS[11], ARGV[3], ARGV[12])
 end
 
 queue(KEYS[1], KEYS[2], ARGV[1])
@@ -105,7 +105,6 @@ for i = 1, siblings do
   queue(KEYS[at], KEYS[at + 1], ARGV[list.first])
 end
 if ARGV[5] ~= '0' then redis.call('SET', KEYS[5], ARGV[1] .. ' ' .. ARGV[6], 'EX', ARGV[5]) end
-if ARGV[9] ~= '' then redis.call('HSET', KEYS[1], 'watch', ARGV[9]) end
-if redis.call('EXISTS', KEYS[#KEYS]) == 0 then redis.call('PUBLISH', ARGV[10], ARGV[11]) end
-if mode ~= 'none' then redis.call('PUBLISH', 'chat:changes', ARGV[13]) end
+if redis.call('EXISTS', KEYS[#KEYS]) == 0 then redis.call('PUBLISH', ARGV[9], ARGV[10]) end
+if mode ~= 'none' then redis.call('PUBLISH', 'chat:changes', ARGV[12]) end
 return {'ok'}
