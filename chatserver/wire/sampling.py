@@ -54,7 +54,8 @@ def labels(fields: Fields) -> dict[str, object]:
 def refuse_unsupported(fields: Fields) -> None:
     """Take fields of both dialects whose default means what this server does anyway; refuse other values."""
     fields.inert("service_tier", "auto", "default", why="is not offered: there is one service tier")
-    fields.inert("prompt_cache_retention", why="is not supported: prefixes stay cached while there is room")
+    why = "is not supported: prefixes stay cached while there is room"
+    fields.inert("prompt_cache_retention", "in_memory", "in-memory", why=why)
     fields.inert("prompt_cache_options")
     fields.inert("moderation")
 

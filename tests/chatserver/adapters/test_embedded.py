@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from chatserver.adapters import embedded
 from chatserver.adapters.embedded import SOCKET_PATH_BYTES, keep_synced, prepare, socket_path, url, wait_ready
 from chatserver.adapters.valkey import ValkeyStore
 from chatserver.adapters.valkey.client import connect
@@ -92,10 +93,14 @@ def test_a_binary_that_cannot_run_is_named(tmp_path: Path) -> None:
         prepare(tmp_path, binary=foreign)
 
 
-async def test_waiting_ends(tmp_path: Path) -> None:
-    """A store that is not there, or is there and silent, is given up with one line."""
-    with pytest.raises(StartupError, match="not ready within"):
-        await wait_ready(tmp_path / "nothing.sock", 0.1)
+async def test_waiting_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A store that is not there, or is there and silent, is waited for aloud, and given up with one line."""
+    monkeypatch.setattr(embedded, "TELL_AFTER", 0.05)
+    with pytest.raises(StartupError, match=r"not ready within .* start it: chatserver store"):
+        await wait_ready(tmp_path / "nothing.sock", 0.2)
+    assert caplog.text.count("waiting for the store at") == 1
     with running_store() as running:
         await wait_ready(running.socket, 5)
         running.pause()

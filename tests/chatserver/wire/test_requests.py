@@ -179,6 +179,7 @@ def test_what_clients_send_by_default_is_taken():
             "user": "u",
             "safety_identifier": "s",
             "prompt_cache_key": "k",
+            "prompt_cache_retention": "in_memory",
             "service_tier": "auto",
             "store": False,
             "parallel_tool_calls": True,
