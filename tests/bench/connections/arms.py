@@ -148,7 +148,8 @@ async def crowd(web: Process, load: Load) -> Figures:
 
 async def storm(webs: Sequence[Process], load: Load) -> Figures:
     """Cut all readers of the first process; let them come back to the second at once."""
-    tokens = int(load.rate * (load.streams / RAMP + 25))  # on a busy machine all of them take a while to begin
+    # on a busy machine it takes a while until all have begun
+    tokens = int(load.rate * (load.streams / RAMP + 25))
     opened = await open_all(
         lambda: Socket(SSE.request(webs[0].port, tokens), SSE.ends), load.streams, webs[0].port
     )
