@@ -38,6 +38,9 @@ from chatserver.transports.gate import guarded
 from chatserver.transports.lasting import Application
 from chatserver.transports.middleware import BodyLimit, Envelope, on_error, on_http_error
 
+FIRST = ("/v1/responses", "/v1/chat/completions")
+"""Paths that are looked for before all others, each of which takes a µs or two: nearly all requests want them."""
+
 
 def create_app(
     chat: Chat, hub: Hub, registry: Registry, settings: Settings, *, access: Access, accounts: Accounts
@@ -90,6 +93,7 @@ def routes(door: Door) -> list[BaseRoute]:
         *usage.routes(door),
         *metrics.routes(door.registry),
     ]
+    behind_the_gate.sort(key=lambda route: route.path not in FIRST)
     public = [*health.routes(door.registry), *documents.routes()]
     return [
         *websocket.routes(door),
