@@ -20,7 +20,8 @@ class NewTurn:
     Conflict while another turn of the conversation runs, and refuse if the head is no longer
     `response.parent`; False: make a branch there. `create`: the conversation does not exist yet and is
     made in the same step, titled `title` (an existing conversation without a title gets it, too).
-    `watcher`: web process that wants the tape's announcements from the start.
+    `watcher`: web process that wants the tape's announcements from the start; the opening itself (`tape.OPENING`) is
+    not announced.
     """
 
     response: Response

@@ -2,7 +2,9 @@
 
     store.ValkeyStore ── conversations, turns, tapes, signals, caches, registry, secrets      one port each
             └── client.Client        which server, once or again, errors
-                    └── connect.Link         one server: connections, pipelines, subscriptions
+                    └── connect.Link         one server: who asks on which connection
+                            ├── pipe.Pipe                    a connection that many ask on at once
+                            └── subscription.Subscription    a connection that announcements come on
 
 `keys` names things, `codec` and `frames` write them as bytes, `lua/` holds every step that must be atomic.
 """
