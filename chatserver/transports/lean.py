@@ -91,6 +91,10 @@ class Head:
             self._head = data
             asyncio.get_running_loop().call_soon(self._send)
 
+    def is_closing(self) -> bool:
+        """Whether the connection is being closed."""
+        return self._transport.is_closing()
+
     def close(self) -> None:
         """Write the head, and close."""
         self._send()

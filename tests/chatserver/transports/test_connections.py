@@ -295,3 +295,17 @@ async def test_what_is_no_utf_8_ends_the_connection_in_one_line_of_the_log(web, 
     async with socket_to(web) as connection:
         await connection.send([b'{"type": "\xc3', b'\xa9"}'], text=True)
         assert (await receive(connection))["error"]["param"] == "type"
+
+
+async def test_a_client_that_asks_before_it_sends_the_body_is_told_to(web):
+    """`Expect: 100-continue`, as curl asks for bodies above 1 MiB; on the next request of a connection, too."""
+    reader, writer = await dial(web)
+    for body in (b"{}", b'{"input": 5}'):
+        writer.write(b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n")
+        writer.write(b"Content-Length: %d\r\n\r\n" % len(body))
+        async with asyncio.timeout(60):
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(body)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+            assert json.loads(await reader.readuntil(b"}}"))["error"]["param"] == "input"
+    writer.close()
