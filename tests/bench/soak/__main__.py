@@ -3,8 +3,9 @@
 Each client asks, follows, is cut, comes back, until the answer is whole, and asks again. Half of them delete the
 conversation at once, half some time after the tape is gone by itself, whose time to live is short here. Memory of
 every process is taken every few seconds; the slope is a line fitted through what comes after the warm-up: until then
-caches fill that have a bound, and what is kept for a minute (marks of settled bills) or half a one (tapes) comes to
-as much as it will be. Counted are the pages that a process has for itself: shared ones depend on who else runs.
+caches fill that have a bound (the names of 2,048 answers), and what is kept for a minute (marks of settled bills) or
+half a one (tapes) comes to as much as it will be. Counted are the pages that a process has for itself: how many are
+shared depends on who else runs.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def main() -> None:
     """Print the table, keep the figures."""
     parser = argparse.ArgumentParser(prog="tests.bench.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0)
-    parser.add_argument("--warm", type=float, default=120.0, help="seconds of them that the slope leaves out")
+    parser.add_argument("--warm", type=float, default=300.0, help="seconds of them that the slope leaves out")
     parser.add_argument("--clients", type=int, default=24)
     parser.add_argument("--tokens", type=int, default=120, help="of each answer")
     parser.add_argument("--cut-every", type=float, default=15.0, help="events between two cuts, on average")
