@@ -35,6 +35,8 @@ HANDSHAKE = (
 QUEUED = 100
 """Answers that idle readers wait for."""
 IDLE_RAMP = 400
+LOOKS, STEADY = 3, 1.005
+"""How often in a row the kernel must keep the same, and what counts as the same."""
 ASK = {"model": "scripted", "input": client.PROMPT, "temperature": 0, "ignore_eos": True, "background": True}
 
 Figures = dict[str, float]
@@ -87,29 +89,34 @@ async def whole_answer(web: Process, tokens: int) -> bytes:
 async def stalled_readers(web: Process, count: int, long: bytes) -> Figures:
     """Have readers stall at the beginning of a long answer, until all buffers for them are full.
 
-    Counted is the second half: what the first reads of all cost for a moment is the heap's from then on.
+    The CPU is that of the process with all of them. Of the memory, counted is the second half: what the first reads
+    of all cost for a moment is the heap's from then on. All of it before the first are sent away, after 30 s.
     """
     stuck = await stall(web, count // 2, follow(long), long)
-    await _filled(web)
+    await filled(web)
     before, kernel = memory(web.pid), kernel_memory(web.port)
     stuck += await stall(web, count // 2, follow(long), long)
-    await _filled(web)
+    await filled(web)
     figures = {
         "KiB each": (memory(web.pid) - before) / (count // 2) / 1024,
         "kernel KiB each": (kernel_memory(web.port) - kernel) / (count // 2) / 1024,
     }
+    cpu, since = cpu_seconds(web.pid), time.perf_counter()
+    await asyncio.sleep(3)
+    figures["CPU share"] = (cpu_seconds(web.pid) - cpu) / (time.perf_counter() - since)
+    assert not any(one.ended.done() for one in stuck), "some were sent away before they were counted"
     for one in stuck:
         one.close()
     return figures
 
 
-async def _filled(web: Process) -> None:
+async def filled(web: Process, *, every: float = 1.0) -> None:
     """Wait until the kernel keeps as much for those who do not read as it will; a busy machine takes its time."""
-    before, now = -1, 0
+    looks = [0.0]
     async with asyncio.timeout(60):
-        while now != before:
-            await asyncio.sleep(3)
-            before, now = now, kernel_memory(web.port)
+        while len(looks) < LOOKS or max(looks[-LOOKS:]) > STEADY * min(looks[-LOOKS:]):
+            await asyncio.sleep(every)
+            looks.append(float(kernel_memory(web.port)))
 
 
 async def stall(web: Process, count: int, request: bytes, long: bytes) -> list[Socket]:

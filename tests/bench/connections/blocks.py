@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from tests.bench.connections.arms import Figures, Load, stall
+from tests.bench.connections.arms import Figures, Load, filled, stall
 from tests.bench.connections.readers import RAMP, follow, open_all
 from tests.bench.relay import client
 from tests.bench.relay.client import SSE, Socket, Stream
@@ -26,7 +26,9 @@ from tests.fleet import Process
 
 ALONE, STALLED, AGAIN = "alone", "10 % stalled", "alone again"
 SETTLE = 0.8
-"""Seconds between the last reader that stalls, or none, and what is measured: their buffers are full then."""
+"""Seconds before and behind each block."""
+FILLED = 4.0
+"""Seconds in which the buffers of those who stall are full, about."""
 SPARE = 20.0
 """Seconds that the streams last longer than the blocks would take on a machine without other work."""
 BEGUN = 10
@@ -50,8 +52,8 @@ async def blocks(web: Process, load: Load, rows: int, long: bytes) -> list[dict[
     One in ten readers stalls in the answer `long`, half of them over SSE, half over WebSocket.
     """
     stalled = load.streams // 10
-    each = stalled / RAMP + SETTLE + load.seconds + SETTLE
-    tokens = int(load.rate * (load.streams / RAMP + 3 * rows * each + SPARE))
+    each = 3 * (SETTLE + load.seconds + SETTLE) + FILLED
+    tokens = int(load.rate * (load.streams / RAMP + rows * each + SPARE))
     opened = await open_all(lambda: Socket(SSE.request(web.port, tokens), SSE.ends), load.streams, web.port)
     async with asyncio.timeout(30):
         while any(len(one.arrivals) < BEGUN for one in opened):
@@ -70,7 +72,9 @@ async def _row(web: Process, seconds: float, stalled: int, long: bytes) -> dict[
     for name in random.sample((ALONE, STALLED, AGAIN), 3):
         count = stalled if name == STALLED else 0
         stuck = await stall(web, count, follow(long), long)
-        await asyncio.sleep(SETTLE + (0 if count else stalled / RAMP))
+        if count:
+            await filled(web, every=0.4)  # to fill them is history read, which every late reader costs
+        await asyncio.sleep(SETTLE)
         cpu, since = cpu_seconds(web.pid), time.perf_counter()
         await asyncio.sleep(seconds)
         found[name] = Block(since, time.perf_counter(), cpu_seconds(web.pid) - cpu)
