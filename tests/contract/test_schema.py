@@ -186,6 +186,7 @@ _MEANT = {
     "/responses": {"input": "Hello", "max_output_tokens": 5},
     "/responses/input_tokens": {"input": "Hello"},
     "/chat/completions": {"model": "scripted", "messages": [MESSAGE], "max_tokens": 5},
+    "/beta/chat/completions": {"model": "scripted", "messages": [MESSAGE], "max_tokens": 5},
     "/conversations/{conversation_id}": {"metadata": {"topic": "tests"}},
     "/conversations/{conversation_id}/items": {"items": [MESSAGE]},
 }

@@ -8,7 +8,6 @@ import pytest
 
 from chatserver.domain.item import Item, Role
 from chatserver.domain.response import Status, Truncation
-from chatserver.errors import Unavailable
 from chatserver.ports.turns import NewTurn
 from chatserver.service.operation.again import send_again
 from engine.contract import EngineError
@@ -160,15 +159,16 @@ async def test_a_crash_between_answer_and_storing_loses_and_doubles_nothing(stor
 
         async def dies(*_, **__):
             died.set()
-            raise Unavailable("the process is killed here")
+            await asyncio.Event().wait()  # the process is killed here
 
-        async with worker(store, engine, lease=0.3) as role:
-            with monkeypatch.context() as broken:
+        turn = first_turn("Tell me.", max_output_tokens=40, **options)
+        with monkeypatch.context() as broken:
+            async with worker(store, engine, lease=0.3) as role:
                 broken.setattr(role._parts.turns, "finish", dies)
-                turn = first_turn("Tell me.", max_output_tokens=40, **options)
                 await store.turns.begin(turn, queue_bound=9)
                 await asyncio.wait_for(died.wait(), 60)
                 tokens = await tokens_on_tape(store, turn.response.id)
+        async with worker(store, engine, lease=0.3):
             after = await ended(store, turn.response.id)
         assert after.claim >= 2
         assert await tokens_on_tape(store, turn.response.id) == tokens == after.outcome.usage.output
