@@ -264,7 +264,7 @@ async def test_a_reader_that_never_reads_is_sent_away_and_harms_nobody(monkeypat
 async def test_waiting_answers_tell_their_place_at_every_door(web, monkeypatch):
     """While no engine takes the job: frames without a number on WebSocket, comment lines in SSE."""
     monkeypatch.setattr(waiting, "INTERVAL", 0.02)
-    web.engine.go.clear()
+    await web.engine.rest()
     async with socket_to(web) as socket, web.http() as client:
         await send(socket, type="response.create", model="tiny", input="Hello")
         told = await until(socket, "response.queued")
