@@ -45,12 +45,21 @@ class FakeEngine:
         self.write.set()
         self.started: list[str] = []
         self._tasks: set[asyncio.Task] = set()
+        self._resting = False
+
+    async def rest(self) -> None:
+        """Take no more jobs until `go` is set; return once none is being looked for."""
+        self.go.clear()
+        while not self._resting:
+            await asyncio.sleep(0.001)
 
     async def run(self) -> None:
         report = EngineReport("eng_1", EngineState.READY, "ready", time.time(), MODEL)
         await self.store.registry.put(report, ttl=3600)
         while True:
+            self._resting = not self.go.is_set()
             await self.go.wait()
+            self._resting = False
             response = await self._claim()
             if response is None:
                 await asyncio.sleep(0.005)

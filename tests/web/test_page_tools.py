@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,7 +43,7 @@ def page_url(program: Program) -> str:
 def respond(program: Program, conversation: str, given: Any) -> dict[str, Any]:
     """What an app would send; the answer."""
     body = {"model": "scripted", "conversation": conversation, "input": given, "tools": [WEATHER]}
-    answer = httpx.post(f"{program.url}/v1/responses", json=body, timeout=30)
+    answer = httpx.post(f"{program.url}/v1/responses", json=body, timeout=60)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -54,17 +55,21 @@ def fold(page: Page, title: str) -> Locator:
 
 def test_calls_and_what_they_gave(page: Page, program: Program) -> None:
     """A call is shown as it is written, what it gave is plain text, it can be answered anew, and a reload keeps all."""
-    conversation = httpx.post(f"{program.url}/v1/conversations", json={}).json()["id"]
+    conversation = httpx.post(f"{program.url}/v1/conversations", json={}, timeout=60).json()["id"]
     background = {"model": "scripted", "conversation": conversation, "tools": [WEATHER], "background": True}
     page.goto(f"{program.url}/#/c/{conversation}")
     expect(page.locator("#empty")).to_be_visible()
     asked = {**background, "input": "Please get_weather of Hanoi"}
-    begun = httpx.post(f"{program.url}/v1/responses", json=asked).json()
+    begun = httpx.post(f"{program.url}/v1/responses", json=asked, timeout=60).json()
+    with httpx.stream("GET", f"{program.url}/v1/responses/{begun['id']}?stream=true", timeout=60) as events:
+        assert any("function_call_arguments.delta" in line for line in events.iter_lines())
+        program.kill("engine", signal.SIGSTOP)  # there is as much time to see it as a busy machine needs
     expect(fold(page, "Calling get_weather…")).to_be_visible()
+    program.kill("engine", signal.SIGCONT)
     phase(page, "completed")
     called = fold(page, "Called get_weather")
     called.locator("summary").click()
-    (call,) = httpx.get(f"{program.url}/v1/responses/{begun['id']}").json()["output"]
+    (call,) = httpx.get(f"{program.url}/v1/responses/{begun['id']}", timeout=60).json()["output"]
     assert json.loads(called.locator("code").inner_text()) == json.loads(call["arguments"])
     given = {"type": "function_call_output", "call_id": call["call_id"], "output": WILD}
     respond(program, conversation, [given])
@@ -104,7 +109,9 @@ def test_all_of_it_is_copied(page: Page, program: Program) -> None:
         },
         {"type": "function_call_output", "call_id": "c1", "output": WILD},
     ]
-    conversation = httpx.post(f"{program.url}/v1/conversations", json={"items": given}).json()["id"]
+    conversation = httpx.post(f"{program.url}/v1/conversations", json={"items": given}, timeout=60).json()[
+        "id"
+    ]
     page.goto(f"{program.url}/#/c/{conversation}")
     for title, text in (
         ("Called look", '{\n  "where": [\n    "here",\n    {\n      "or": "there"\n    }\n  ]\n}'),

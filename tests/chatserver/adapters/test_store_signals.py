@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from chatserver.adapters.valkey import ValkeyStore, connect
+from chatserver.adapters.valkey import ValkeyStore, connect, turn_steps
 from chatserver.errors import Unavailable
 from chatserver.ports.registry import EngineReport, EngineState, ExpertLoad, LayerLoad, ServedModel, Work
 from chatserver.ports.tapes import Stop, Wake
@@ -34,8 +34,11 @@ async def test_engines_are_woken_by_new_and_by_returned_jobs(store: ValkeyStore)
         assert await anext(listening) == Wake(9)
 
 
-async def test_an_only_engine_that_looks_again_is_not_woken(store: ValkeyStore) -> None:
+async def test_an_only_engine_that_looks_again_is_not_woken(
+    store: ValkeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While it has room and got something; then it is woken again, as it is where others may want the job."""
+    monkeypatch.setattr(turn_steps, "LOOKS_AGAIN", 60.0)
     claim = functools.partial(store.turns.claim, "eng-a", lease=30, most=2)
     heard: asyncio.Queue[object] = asyncio.Queue()
 
@@ -43,16 +46,19 @@ async def test_an_only_engine_that_looks_again_is_not_woken(store: ValkeyStore) 
         async for command in store.signals.commands("eng-a"):
             heard.put_nowait(command)
 
-    async def wakes() -> bool:
+    async def wakes(expected: bool = True) -> bool:
         await store.turns.begin(turn(), queue_bound=BOUND)
-        await asyncio.sleep(0.03)
-        return [heard.get_nowait() for _ in range(heard.qsize())] == [Wake(SHARD)]
+        try:
+            return await asyncio.wait_for(heard.get(), 60 if expected else 0.05) == Wake(SHARD)
+        except TimeoutError:
+            return False
 
     listening = asyncio.create_task(listen())
     assert await heard.get() is None
     assert await wakes()
     assert len(await claim()) == 1
-    assert await wakes() is not store.turns._client.together
+    together = store.turns._client.together
+    assert await wakes(expected=not together) is not together
     assert len(await claim()) == 1
     assert await claim() == []
     assert [await wakes(), await wakes()] == [True, True]
@@ -60,6 +66,7 @@ async def test_an_only_engine_that_looks_again_is_not_woken(store: ValkeyStore) 
     assert await wakes()
     assert len(await claim(engines=2)) == 1
     assert await wakes()
+    monkeypatch.setattr(turn_steps, "LOOKS_AGAIN", LOOKS_AGAIN)
     assert len(await claim()) == 1
     await asyncio.sleep(1.5 * LOOKS_AGAIN)  # it did not come again: it may be gone
     assert await wakes()
@@ -87,7 +94,7 @@ async def test_who_listens_is_known_until_it_stops(store: ValkeyStore) -> None:
     async with aclosing(store.signals.commands("eng-a")) as listening:  # type: ignore[type-var]
         assert await anext(listening) is None
         assert await store.signals.listening(["eng-a", "eng-b"]) == {"eng-a"}
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while await store.signals.listening(["eng-a"]):
             await asyncio.sleep(0.01)
 

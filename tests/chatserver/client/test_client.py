@@ -125,7 +125,7 @@ async def test_a_lost_request_is_not_asked_twice(web):
     async with cutting(web.url, seed=1) as proxy:
         proxy.longest = 100_000
         async with connect(proxy.url, options=BRIEF) as client:
-            web.engine.go.clear()
+            await web.engine.rest()
             sending = asyncio.create_task(client.ask("Hello"))
             await asyncio.sleep(0.2)
             proxy.cut_all()
@@ -218,7 +218,7 @@ async def test_a_server_that_is_away_is_waited_for_so_long():
 async def test_a_full_queue_is_waited_for():
     """429 with a time to retry: the client keeps to it, and the answer comes."""
     async with opened_store("memory") as store, running_web(store, queue_bound=1) as web:
-        web.engine.go.clear()
+        await web.engine.rest()
         async with connect(web.url, options=BRIEF) as client:
             asking = [asyncio.create_task(client.ask("Hello")) for _ in range(3)]
             async with asyncio.timeout(60):

@@ -172,7 +172,7 @@ async def test_every_frame_is_as_described(web):
     async with connect(web.url.replace("http", "ws") + "/v1/responses") as socket:
         await socket.send(json.dumps({"type": "auth", "token": "x"}))
         await until(socket, "auth.accepted")
-        web.engine.go.clear()
+        await web.engine.rest()
         await socket.send(json.dumps({"type": "response.create", "input": "Hi", "stream_id": "a"}))
         await until(socket, "response.queue_position")
         web.engine.go.set()

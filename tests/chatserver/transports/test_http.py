@@ -126,8 +126,7 @@ async def test_last_event_id_wins_and_204_ends(memory):
 
 async def test_attach_before_the_first_token(memory):
     """Refresh while the answer is queued: the reader waits and then gets all of it."""
-    memory.engine.go.clear()
-    await asyncio.sleep(0.02)
+    await memory.engine.rest()
     http = memory.http()
     created = (await http.post("/v1/responses", json={"input": "Hi", "background": True})).json()
     asyncio.get_running_loop().call_later(0.1, memory.engine.go.set)

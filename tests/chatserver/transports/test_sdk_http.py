@@ -169,8 +169,7 @@ async def test_cancel_keeps_what_was_written(web):
 
 
 async def test_cancel_while_queued(web):
-    web.engine.go.clear()
-    await asyncio.sleep(0.02)
+    await web.engine.rest()
     client = web.sdk()
     created = await client.responses.create(**ASK, background=True)
     # the engine may just have been looking: it is in any case stopped in the end

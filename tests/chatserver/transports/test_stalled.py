@@ -74,7 +74,7 @@ async def calls_for(door: str, stalled: int) -> Counter[str]:
         await until_filled(web, names)
         with Calls() as calls:
             web.engine.write.set()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 await asyncio.gather(*(one.ended for one in reading))
         for one in opened:
             one.close()
@@ -99,7 +99,7 @@ async def until_filled(web: Web, names: list[str]) -> None:
     def written(name: str) -> int:
         return web.store.all_tapes[name][-1].last
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while min(map(written, names)) < FILL:
             await asyncio.sleep(0.005)
         web.engine.write.clear()

@@ -40,7 +40,7 @@ async def writing(*names):
 async def test_what_is_not_urgent_goes_along_with_what_is(monkeypatch):
     """A start waits for the first token of its own or any other answer; nothing is written twice."""
     monkeypatch.setattr(tape_writer, "COMPANY", 60.0)
-    async with writing("a", "b") as (writer, commits), asyncio.timeout(5):
+    async with writing("a", "b") as (writer, commits), asyncio.timeout(50):
         writer.write("a", Record(2, Started(9)), urgent=False)
         for _ in range(5):
             await asyncio.sleep(0)
@@ -52,7 +52,7 @@ async def test_what_is_not_urgent_goes_along_with_what_is(monkeypatch):
 
 async def test_what_is_not_urgent_does_not_wait_for_ever():
     """Without company it goes alone, once."""
-    async with writing("a") as (writer, commits), asyncio.timeout(5):
+    async with writing("a") as (writer, commits), asyncio.timeout(50):
         writer.write("a", Record(2, Started(9)), urgent=False)
         while not commits:
             await asyncio.sleep(0.005)
@@ -64,7 +64,7 @@ async def test_what_is_not_urgent_does_not_wait_for_ever():
 async def test_a_flush_hurries(monkeypatch, urgent):
     """The end of an answer waits for nobody's company."""
     monkeypatch.setattr(tape_writer, "COMPANY", 60.0)
-    async with writing("a") as (writer, commits), asyncio.timeout(5):
+    async with writing("a") as (writer, commits), asyncio.timeout(50):
         writer.write("a", Record(2, Started(9)), urgent=urgent)
         await writer.flush("a")
         assert commits == [{"a": [2]}]
@@ -72,7 +72,7 @@ async def test_a_flush_hurries(monkeypatch, urgent):
 
 async def test_a_tape_that_was_closed_or_opened_anew_leaves_nothing_behind():
     """What an older claim had waiting is not written under its name."""
-    async with writing("a", "b") as (writer, commits), asyncio.timeout(5):
+    async with writing("a", "b") as (writer, commits), asyncio.timeout(50):
         writer.write("a", Record(2, Started(9)))
         writer.write("b", Record(2, Started(9)))
         writer.close("a")

@@ -124,8 +124,7 @@ async def test_what_cannot_be_continued():
         with pytest.raises(Conflict, match="first word"):
             await chat.respond("local", ask(previous=refused.id))
         assert await chat.input_items("local", refused.id) == []  # what was refused is taken back
-        engine.go.clear()
-        await asyncio.sleep(0.02)
+        await engine.rest()
         queued, _ = await chat.respond("local", ask())
         with pytest.raises(Conflict, match="still runs"):
             await chat.respond("local", ask(previous=queued.id))
