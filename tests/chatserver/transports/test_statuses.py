@@ -37,7 +37,9 @@ async def test_who_may_not_and_who_may_no_more():
             got = {(await api.call(method, place)).status_code}
             for token in (usage, write, spent):
                 got.add((await api.call(method, place, headers=bearer(token))).status_code)
-            free = path.removeprefix("/v1").startswith("/models")  # any key may list them
+            free = (
+                path.removeprefix("/v1").removeprefix("/beta").startswith("/models")
+            )  # any key may list them
             assert {401, 429} <= got if "401" in answers else got <= {200, 503}, (method, path, got)
             assert (403 in got) == ("403" in answers and not free), (method, path, got)
 
@@ -77,8 +79,8 @@ async def test_what_is_too_large_spent_unknown_or_busy():
             assert (await api.call(method, path, body)).status_code == 409, (method, path)
         key = {"Idempotency-Key": "k"}
         await api.call("POST", "/v1/responses", HI | {"background": True}, headers=key)
-        other = await api.call("POST", "/v1/chat/completions", chat_of(), headers=key)
-        assert other.status_code == 409
+        for path in ("/v1/chat/completions", "/beta/chat/completions"):
+            assert (await api.call("POST", path, chat_of(), headers=key)).status_code == 409
         described = {(m, p) for m, p, _, answers in operations() if "409" in answers}
         seen = {(m, p) for m, p, status in api.seen if status == "409"}
         assert {(m, p.removeprefix("/v1")) for m, p in described} == {
