@@ -32,6 +32,7 @@ function entryOf(item, names) {
   if (item.type === 'compaction') return [{ kind: 'summary', ...place, id: item.id, text: item.summary?.[0]?.text ?? '' }];
   if (item.type === 'message' && item.role === 'user') return [{ kind: 'user', ...place, text: textIn(item) }];
   if (item.type === 'function_call_output') return [{ kind: 'output', ...place, text: item.output, name: names[item.call_id] ?? '' }];
+  if (['system', 'developer'].includes(item.role)) return [{ kind: 'output', ...place, text: textIn(item), name: null }];
   if (item.role !== 'assistant' && !['reasoning', 'function_call'].includes(item.type)) return [];
   return [joined(answer({ ...place, responseId: item.response_id ?? null, phase: 'completed' }), item)];
 }

@@ -115,11 +115,11 @@ export interface Call {
   arguments: string;
 }
 
-/** What a tool gave. */
+/** What a tool gave, or what the model was told by who wrote the app. */
 export interface Output extends Placed {
   kind: 'output';
-  /** The tool's, '' if the call was not read. */
-  name: string;
+  /** The tool's, '' if the call was not read, null of instructions. */
+  name: string | null;
   text: string;
 }
 

@@ -74,6 +74,13 @@ test('an answer to what a tool gave is followed, kept while it runs, and can be 
   assert.equal(questionOf(it, 's')?.id, 'msg_o');
 });
 
+test('an answer to instructions at the end of a conversation is followed', () => {
+  const told = { id: 'msg_s', parent: 'msg_a', type: 'message', role: 'developer', content: [{ type: 'input_text', text: 'Be brief' }] };
+  const read = withItems(EMPTY, page([Q, SAID, told]));
+  assert.equal(endOf(read), 'msg_s');
+  assert.deepEqual(read.entries.map((it) => (it.kind === 'output' ? [it.name, it.text] : it.kind)), ['user', 'answer', [null, 'Be brief']]);
+});
+
 test('JSON is put on lines without a change to what it says; all else stays as it is', () => {
   const values = [{}, [], [[], [{}]], { a: 1, b: [1, { c: 'x,{}[]: "\\' }], 'd e': null, f: true, g: -1.5e3 }, [' \n', '한국어']];
   for (const value of values) {

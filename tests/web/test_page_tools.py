@@ -100,6 +100,7 @@ def test_all_of_it_is_copied(page: Page, program: Program) -> None:
     """Also what is not shown."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     given = [
+        {"role": "system", "content": "Look before you speak."},
         {"role": "user", "content": "What is there?"},
         {
             "type": "function_call",
@@ -116,6 +117,7 @@ def test_all_of_it_is_copied(page: Page, program: Program) -> None:
     for title, text in (
         ("Called look", '{\n  "where": [\n    "here",\n    {\n      "or": "there"\n    }\n  ]\n}'),
         ("Output of look", WILD),
+        ("Instructions", "Look before you speak."),
     ):
         fold(page, title).locator("summary").click()
         fold(page, title).get_by_role("button", name="Copy").click()

@@ -41,11 +41,11 @@ test('an answer with reasoning is one entry, whatever it is listed as', () => {
   assert.deepEqual([it.id, it.parent, it.reasoning, textOf(it), it.siblings], ['msg_a', 'msg_q', 'Hm', 'Because.', ['msg_a', 'msg_b']]);
 });
 
-test('summaries are shown, system messages have no face', () => {
+test('summaries and instructions are shown, each where it stands', () => {
   const summary = { id: 'cmp_1', type: 'compaction', parent: 'msg_a', summary: [{ type: 'summary_text', text: 'In short' }] };
   const system = { ...Q, id: 'msg_s', role: 'system' };
   const entries = entriesOf([system, Q, A, summary]);
-  assert.deepEqual(entries.map(({ kind }) => kind), ['user', 'answer', 'summary']);
+  assert.deepEqual(entries.map(({ kind }) => kind), ['output', 'user', 'answer', 'summary']);
   assert.equal(endOf({ ...EMPTY, entries }), 'msg_a');
 });
 

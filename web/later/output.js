@@ -1,4 +1,4 @@
-// What a tool gave: folded, as long as the model sees it. Loaded with the first.
+// What a tool gave, or instructions: folded, as long as the model sees it. Loaded with the first.
 
 import { el } from '../dom.js';
 import { actsView, setText } from '../view/message.js';
@@ -15,7 +15,7 @@ export function view(node, t) {
     node,
     update(entry) {
       if (entry.kind !== 'output') return;
-      const words = entry.name ? t('outputOf', { name: entry.name }) : t('toolOutput');
+      const words = entry.name === null ? t('instructions') : entry.name ? t('outputOf', { name: entry.name }) : t('toolOutput');
       node.setAttribute('aria-label', words);
       setText(title, words);
       given.update(entry.text, true);

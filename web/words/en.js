@@ -116,4 +116,5 @@ export const WORDS = {
   outputOf: 'Output of {name}',
   showAll: 'Show all {n} characters',
   copyAll: 'Copy',
+  instructions: 'Instructions',
 };

@@ -116,4 +116,5 @@ export const WORDS = {
   outputOf: '{name} 출력',
   showAll: '전체 {n}자 보기',
   copyAll: '복사',
+  instructions: '지시문',
 };

@@ -116,4 +116,5 @@ export const WORDS = {
   outputOf: 'Kết quả của {name}',
   showAll: 'Hiện cả {n} ký tự',
   copyAll: 'Sao chép',
+  instructions: 'Chỉ dẫn',
 };
