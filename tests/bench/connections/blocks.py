@@ -33,6 +33,8 @@ SPARE = 20.0
 """Seconds that the streams last longer than the blocks would take on a machine without other work."""
 BEGUN = 10
 """Pieces of a stream that came when it has begun."""
+KEPT_UP = 0.8
+"""Share of the tokens that are due which must come in a block."""
 DRAWS = 2000
 """How often the rows are drawn for the interval."""
 
@@ -68,7 +70,9 @@ async def blocks(web: Process, load: Load, rows: int, long: bytes) -> list[dict[
         await asyncio.gather(*(one.ended for one in opened))
     read = [client.parse(SSE, one.arrivals) for one in opened]
     assert {one.tokens for one in read} == {tokens}
-    return [{name: _figures(block, read, load.rate) for name, block in row.items()} for row in taken]
+    steady = [row for row in taken if all(_steady(block, read, load.rate) for block in row.values())]
+    assert steady, "the engine stood still in every row: the machine is too busy to measure anything"
+    return [{name: _figures(block, read, load.rate) for name, block in row.items()} for row in steady]
 
 
 async def _row(web: Process, seconds: float, stalled: int, long: bytes) -> dict[str, Block]:
@@ -89,6 +93,13 @@ async def _row(web: Process, seconds: float, stalled: int, long: bytes) -> dict[
     return found
 
 
+def _steady(block: Block, read: Sequence[Stream], rate: float) -> bool:
+    """Whether about as many tokens came as were due; if not, the engine itself had no processor."""
+    due = (block.until - block.since) * rate * len(read)
+    came = sum(count for one in read for at, _, count in one.pieces if block.since <= at < block.until)
+    return came >= KEPT_UP * due
+
+
 def _figures(block: Block, read: Sequence[Stream], rate: float) -> Figures:
     """How late tokens were, in ms, behind the earliest schedule that each stream kept in the block."""
     late: list[float] = []
@@ -98,8 +109,7 @@ def _figures(block: Block, read: Sequence[Stream], rate: float) -> Figures:
             number += count
             if block.since <= at < block.until:
                 dues.append(at - number / rate)
-        assert dues, f"a stream brought nothing for {block.until - block.since:g} s"
-        start = min(dues)
+        start = min(dues, default=0.0)
         late += [(due - start) * 1000 for due in dues]
     return {
         "p50 ms": median(late),
