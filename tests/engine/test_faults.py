@@ -30,8 +30,7 @@ async def test_schedulers_that_pause_forget_and_stop(tiny_deepseek):
     """A pause is waited out; a forgotten request fails alone; stopped schedulers are given up, and end with us."""
     said = await happened(tiny_deepseek, 1, "pauses", "aborts", "stalls", "stops")
     assert said["pauses"] == {"tokens": 40}
-    print(said["aborts"])
-    assert said["aborts"]["at_once"] >= 1, said
+    assert said["aborts"]["at_once"] >= 5, said  # 64 on a machine with ten times its work
     assert (said["aborts"]["running"], said["aborts"]["leaked"], said["aborts"]["whole"]) == (0, 0, True)
     assert said["stalls"] == {"tokens": 20}
     assert said["lost"]["error"] == "EngineStalled"
