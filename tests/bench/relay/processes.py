@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -21,8 +22,9 @@ def pin(pid: int, core: int, *, children: bool, niceness: int) -> None:
     process = psutil.Process(pid)
     for one in (process, *(process.children(recursive=True) if children else ())):
         for thread in one.threads():
-            os.sched_setaffinity(thread.id, {core})
-            os.setpriority(os.PRIO_PROCESS, thread.id, niceness)
+            with suppress(ProcessLookupError):  # one of a pool's threads, which has ended since
+                os.sched_setaffinity(thread.id, {core})
+                os.setpriority(os.PRIO_PROCESS, thread.id, niceness)
         if niceness:
             _raise_session(one.pid, niceness)
 
