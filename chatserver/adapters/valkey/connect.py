@@ -117,14 +117,20 @@ class Link:
                 if self._opening is None:
                     self._opening = asyncio.create_task(self._open())
                     self._opening.add_done_callback(self._opened)
+                opening = self._opening
+                if opening.done():
+                    # its callback only comes in the next turn of the loop, and to await what is done leaves this one never
+                    self._opened(opening)
                 # all wait for the same one, and none of them ends it when it is cancelled
-                await asyncio.shield(self._opening)
+                await asyncio.shield(opening)
             elif pipe.full:
                 await pipe.room()
             else:
                 return pipe
 
     def _opened(self, opening: asyncio.Task[Pipe]) -> None:
+        if self._opening is not opening:
+            return
         self._opening = None
         if not opening.cancelled() and opening.exception() is None:
             self._shared = opening.result()
