@@ -119,7 +119,7 @@ class Link:
                     self._opening.add_done_callback(self._opened)
                 opening = self._opening
                 if opening.done():
-                    # its callback only comes in the next turn of the loop, and to await what is done leaves this one never
+                    # its callback is due only in the next turn of the loop, which awaiting it would never reach
                     self._opened(opening)
                 # all wait for the same one, and none of them ends it when it is cancelled
                 await asyncio.shield(opening)
