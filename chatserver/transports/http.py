@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
+from starlette.types import Receive, Scope, Send
 
 from chatserver.errors import ChatServerError
 from chatserver.ports.access import Access
@@ -80,8 +81,22 @@ def create_app(
     )
     app.router.redirect_slashes = False
     # Not a mount at "/": that would answer a known path with a wrong method by 404.
-    app.router.default = static.Page()
+    app.router.default = _Elsewhere()
     return app
+
+
+class _Elsewhere:
+    """What no route takes: perhaps one of the page's files."""
+
+    def __init__(self) -> None:
+        self._page = static.Page()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or handshake."""
+        if scope["type"] == "websocket":
+            await websocket.refuse_elsewhere(scope, receive, send)
+        else:
+            await self._page(scope, receive, send)
 
 
 def routes(door: Door) -> list[BaseRoute]:

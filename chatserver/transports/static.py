@@ -40,10 +40,7 @@ class Page:
         self._files = GZipMiddleware(StaticFiles(directory=folder, html=True)) if folder else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; WebSockets to unknown paths are refused."""
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 4504})
-            return
+        """Serve one request."""
         if self._files is None or _EXCLUDED & set(scope["path"].split("/")):
             raise HTTPException(404)
 

@@ -15,13 +15,14 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import orjson
 from starlette.routing import WebSocketRoute
-from starlette.types import Receive, Send
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from chatserver.domain.access import Scope
+from chatserver.domain.access import Scope as Permission
 from chatserver.errors import (
     BadRequest,
     ChatServerError,
+    NotFound,
     RateLimited,
     Unauthenticated,
 )
@@ -31,12 +32,14 @@ from chatserver.transports.door import Door, fingerprint, idempotency_key
 from chatserver.transports.frame_socket import GOODBYES, FrameSocket, ends_all
 from chatserver.transports.lanes import Lanes, relay
 from chatserver.transports.lasting import leave
+from chatserver.transports.middleware import error_response, new_request_id
 from chatserver.wire import frames
 from chatserver.wire.errors import nested_event
 from chatserver.wire.limits import rate_headers, updated_event
 
 log = logging.getLogger(__name__)
 
+PATH = "/v1/responses"
 AUTH_TIMEOUT = 5.0
 """Seconds in which the first message must bring the key."""
 MAX_BAD_FRAMES = 32
@@ -55,7 +58,15 @@ def routes(door: Door) -> list[WebSocketRoute]:
 
         leave(scope, run)
 
-    return [WebSocketRoute("/v1/responses", serve)]
+    return [WebSocketRoute(PATH, serve)]
+
+
+async def refuse_elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse a handshake at a path that has no WebSocket: 404, with the error body that HTTP has."""
+    place = scope["path"][:200]
+    answer = error_response(NotFound(f"Unknown WebSocket URL: {place}; expected {PATH}.", code="unknown_url"))
+    answer.headers["x-request-id"] = new_request_id()
+    await WebSocket(scope, receive, send).send_denial_response(answer)
 
 
 class Connection:
@@ -136,7 +147,7 @@ class Connection:
         return ticket
 
     async def _let_in(self, caller: Caller) -> Ticket:
-        caller.check(Scope.GENERATE)
+        caller.check(Permission.GENERATE)
         self._caller = caller
         return await self._enter()
 

@@ -121,6 +121,8 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         frames: Sequence[bytes] | None = message.get(FRAMES)  # type: ignore[assignment]
         if frames is None:
             await super().send(message)
+            if self.initial_response is not None and self.close_sent:
+                self.handshake_complete = True  # by a refusal, which uvicorn logs as an endpoint's mistake
             return
         await self.writable.wait()
         if self.disconnected or self.conn.state is not State.OPEN:

@@ -31,7 +31,7 @@ CLOSINGS = (
     Closing(4501, "no key came within 5 s, or it is unknown, expired or revoked", "with another key"),
     Closing(4502, "the key has spent what it may", "next month (UTC), or with another key"),
     Closing(4503, "the key may not do this, or it is a page of an origin that may not call", "no"),
-    Closing(4504, "there is no WebSocket at this path", "no"),
+    Closing(4504, "what it was for is not there", "no"),
     Closing(4513, "a frame was over the limit", "not with that frame"),
 )
 """Every code that this server closes with."""

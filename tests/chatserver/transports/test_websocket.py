@@ -223,10 +223,19 @@ async def test_foreign_origin(web):
         await until(socket, "response.completed")
 
 
-async def test_unknown_path_is_refused(web):
-    with pytest.raises(InvalidStatus):
-        async with connect(web.url.replace("http", "ws") + "/v1/nothing"):
+@pytest.mark.parametrize("path", ["/v1/nothing", "/v1/models", "/", "/%0d%0a%c3%a9"])
+async def test_a_handshake_elsewhere_is_a_404_in_our_form(memory, path, caplog):
+    """Also where HTTP has something; the connection ends with it, and the process serves on, silently."""
+    with pytest.raises(InvalidStatus) as refused:
+        async with connect(memory.url.replace("http", "ws") + path):
             pass
+    answer = refused.value.response
+    assert answer.status_code == 404 and answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-request-id"].startswith("req_") and answer.headers["connection"] == "close"
+    error = json.loads(answer.body)["error"]
+    assert error["code"] == "unknown_url" and "/v1/responses" in error["message"] and error["param"] is None
+    assert (await memory.http().get("/livez")).status_code == 200
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_a_reader_that_never_reads_is_sent_away_and_harms_nobody(monkeypatch):
