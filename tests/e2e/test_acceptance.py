@@ -35,7 +35,7 @@ import pytest
 from tests.chatserver.transports.conftest import running_web
 from tests.chatserver.transports.engine_beside import web_and_engine
 from tests.chatserver.transports.keyed import DEED, bearer, key_id_of, new_key
-from tests.chatserver.transports.test_http import parse_sse
+from tests.chatserver.transports.reading import parse_sse
 from tests.e2e.conftest import client_of
 
 ASK = {"model": "scripted", "temperature": 0, "max_output_tokens": 60, "ignore_eos": True}

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from tests.chatserver.transports.engine_beside import web_and_engine
-from tests.chatserver.transports.test_http import parse_sse
+from tests.chatserver.transports.reading import parse_sse
 
 CHAT = {"model": "scripted", "max_tokens": 20, "temperature": 0}
 SYSTEM, HELLO = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello there"}

@@ -10,7 +10,7 @@ import pytest
 from chatserver.ports.turns import FLEETING_TTL
 from tests.chatserver.transports.conftest import opened_store, running_web
 from tests.chatserver.transports.keyed import bearer, new_key
-from tests.chatserver.transports.test_http import parse_sse
+from tests.chatserver.transports.reading import parse_sse
 
 ANSWER = "".join(f"w{i} " for i in range(20))
 ASK = {"model": "tiny", "input": "a very private question"}

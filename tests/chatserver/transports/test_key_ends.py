@@ -14,7 +14,7 @@ from chatserver.domain.access import Limits, Scope
 from chatserver.service.web.vigil import Vigil
 from tests.chatserver.transports.conftest import opened_store, running_web
 from tests.chatserver.transports.keyed import DEED, bearer, key_id_of, new_key
-from tests.chatserver.transports.test_http import parse_sse
+from tests.chatserver.transports.reading import parse_sse
 
 
 @pytest.fixture

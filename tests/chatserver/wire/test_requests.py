@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import re
-
 import orjson
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from chatserver.domain.item import Message
 from chatserver.domain.response import Truncation
-from chatserver.errors import BadRequest, ChatServerError
-from chatserver.wire import chat_completions, conversations, frames, lists, responses
+from chatserver.wire import chat_completions, frames, lists, responses
 from chatserver.wire.commands import Place
-from chatserver.wire.fields import load
+from tests.chatserver.wire.refusals import refusal
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 CHAT = {"model": "tiny", "messages": MESSAGES}
-
-
-def refusal(parse, body) -> BadRequest:
-    with pytest.raises(BadRequest) as error:
-        parse(body)
-    assert set(error.value.body) == {"message", "type", "param", "code"}
-    orjson.dumps(error.value.body)
-    return error.value
 
 
 @pytest.mark.parametrize(
@@ -279,40 +266,6 @@ def test_places_and_policies():
     assert (params.retention_ratio, params.post_instructions, params.cut_inside) == (0.5, 900, True)
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"  ",
-        b"{",
-        b"[]",
-        b"5",
-        b'"x"',
-        b"\xff",
-        b'{"a": NaN}',
-        b'{"a": "\\ud800"}',
-        b"[" * 100_000,
-        b'{"a":' * 5_000,
-    ],
-)
-def test_broken_json_is_refused(body):
-    refusal(load, body)
-
-
-@pytest.mark.parametrize(
-    ("body", "param"),
-    [
-        (b'{"input": "\\ud800"}', "input"),
-        (b'{"a": 1, "messages": [{"content": "x\\udfffy"}]}', "messages[0].content"),
-        (b'{"\\ud800": 1}', None),
-        (b'{"a": NaN, "b": "\\u0041"}', None),
-        (b'{"a": "\\u0041", "b": ' + b"[" * 5000, None),
-    ],
-)
-def test_a_lone_surrogate_is_named(body, param):
-    assert refusal(load, body).param == param
-
-
 def test_pages():
     page = lists.parse_page({"limit": "5", "order": "asc", "after": "x"})
     assert (page.limit, page.newest_first, page.after) == (5, False, "x")
@@ -326,66 +279,6 @@ def test_pages():
         {"z": ""},
     ):
         refusal(lists.parse_page, query)
-
-
-def _words(text: str) -> st.SearchStrategy[str]:
-    return st.sampled_from(re.findall(r"\S+", text))
-
-
-names = _words("""
-    model messages input role content type text metadata stream stream_options stop temperature tools conversation
-    id parent truncation retention_ratio previous_response_id include reasoning effort format items title n seed
-    stream_id response_id starting_after token idempotency_key thinking user store background
-""")
-words = _words("""
-    user assistant system tool message text input_text output_text auto disabled retention_ratio response.create
-    response.attach response.cancel auth conversation.subscribe
-""")
-scalars = (
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
-    | st.floats(allow_nan=False)
-    | st.text()
-    | words
-)
-values = st.recursive(
-    scalars,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names | st.text(), inner, max_size=6),
-    max_leaves=25,
-)
-bodies = st.dictionaries(names | st.text(), values, max_size=12)
-PARSERS = [
-    chat_completions.parse,
-    responses.parse,
-    conversations.parse_create,
-    conversations.parse_update,
-    conversations.parse_items,
-    lambda body: frames.parse(orjson.dumps(body)),
-]
-
-
-@pytest.mark.parametrize("parse", PARSERS)
-@given(bodies, st.booleans())
-@settings(max_examples=120, deadline=None)
-def test_random_json_is_parsed_or_refused(parse, body, likely):
-    """Nothing but our own errors, whose bodies can be sent."""
-    if likely:
-        body = {"model": "m", "messages": MESSAGES, "input": "x", "type": "response.create"} | body
-    try:
-        parse(body)
-    except ChatServerError as error:
-        orjson.dumps(error.body)
-        assert 400 <= error.status < 500 and len(error.message) < 2_000
-
-
-@given(st.binary(max_size=200))
-def test_random_bytes_are_parsed_or_refused(data):
-    for parse in (load, frames.parse, frames.stream_id_in):
-        try:
-            parse(data)
-        except BadRequest as error:
-            orjson.dumps(error.body)
 
 
 def test_frames():
