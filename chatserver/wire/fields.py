@@ -33,6 +33,13 @@ def wrong(path: str, expected: str, value: object, *, code: str = "invalid_value
     return BadRequest(f"{path}: expected {expected}, got {describe(value)}", param=path, code=code)
 
 
+def at_most(path: str, most: int, what: str, value: str | list[Any]) -> None:
+    """Raise BadRequest if a text or a list has more than `most` of `what`."""
+    if len(value) > most:
+        kind = "string_above_max_length" if isinstance(value, str) else "array_above_max_length"
+        raise BadRequest(f"{path}: expected at most {most} {what}, got {len(value)}", param=path, code=kind)
+
+
 def describe(value: object) -> str:
     """Return a short description of a JSON value for an error message: at most 60 characters of it."""
     if isinstance(value, dict):
@@ -189,12 +196,7 @@ class Fields:
         path = self.path(name)
         if not isinstance(value, list):
             raise wrong(path, "a list", value, code="invalid_type")
-        if len(value) > most:
-            raise BadRequest(
-                f"{path}: expected at most {most} elements, got {len(value)}",
-                param=path,
-                code="array_above_max_length",
-            )
+        at_most(path, most, "elements", value)
         return value
 
     def inert(self, name: str, *harmless: object, why: str = "is not supported") -> Any:

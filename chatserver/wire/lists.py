@@ -7,7 +7,7 @@ from typing import Any
 
 from chatserver.errors import BadRequest
 from chatserver.wire.commands import Page
-from chatserver.wire.fields import Fields, wrong
+from chatserver.wire.fields import Fields, at_most
 from chatserver.wire.responses import MAX_ID, check_include
 
 MAX_LIMIT = 100
@@ -35,8 +35,7 @@ def parse_page(query: Mapping[str, str], *, search: bool = False) -> Page:
 def parse_query(pairs: Sequence[tuple[str, str]], *, logprobs: bool = False) -> dict[str, str]:
     """Check the `include` of a query, which may come several times; return the rest. Raises BadRequest."""
     included = [value for name, value in pairs if name in ("include", "include[]")]
-    if len(included) > MAX_INCLUDE:
-        raise wrong("include", f"at most {MAX_INCLUDE} values", included, code="array_above_max_length")
+    at_most("include", MAX_INCLUDE, "values", included)
     check_include(included, logprobs=logprobs)
     return {name: value for name, value in pairs if name not in ("include", "include[]")}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from chatserver.domain.item import Message, Part, PartKind, Role
 from chatserver.errors import BadRequest
-from chatserver.wire.fields import REQUIRED, Fields, describe, wrong
+from chatserver.wire.fields import REQUIRED, Fields, at_most, describe, wrong
 
 MAX_MESSAGES = 10_000
 MAX_TEXT = 1_000_000
@@ -28,19 +28,13 @@ def message_text(
     if isinstance(value, str):
         text = value
     elif isinstance(value, list):
-        if len(value) > MAX_PARTS:
-            raise wrong(path, f"at most {MAX_PARTS} parts", value, code="array_above_max_length")
+        at_most(path, MAX_PARTS, "parts", value)
         text = "".join(_part(part, f"{path}[{index}]", kinds) for index, part in enumerate(value))
     elif value is None and empty:
         text = ""
     else:
         raise wrong(path, "a string or a list of text parts", value, code="invalid_type")
-    if len(text) > MAX_TEXT:
-        raise BadRequest(
-            f"{path}: expected at most {MAX_TEXT} characters, got {len(text)}",
-            param=path,
-            code="string_above_max_length",
-        )
+    at_most(path, MAX_TEXT, "characters", text)
     return text
 
 
@@ -146,12 +140,7 @@ def input_messages(
         return (Message(Role.USER.value, message_text(value, path)),)
     if not isinstance(value, list):
         raise wrong(path, "a string or a list of messages", value, code="invalid_type")
-    if len(value) > most:
-        raise BadRequest(
-            f"{path}: expected at most {most} messages, got {len(value)}",
-            param=path,
-            code="array_above_max_length",
-        )
+    at_most(path, most, "messages", value)
     found: list[Message] = []
     answer: list[Part] = []
     called: set[str] = set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from chatserver.wire.fields import Fields, wrong
+from chatserver.wire.fields import Fields, at_most, wrong
 
 MAX_STOPS = 4
 MAX_STOP_LENGTH = 1_000
@@ -104,8 +104,7 @@ def _stops(fields: Fields) -> tuple[str, ...]:
         return ()
     if not isinstance(stops, list):
         raise wrong(path, "a string or a list of strings", value, code="invalid_type")
-    if len(stops) > MAX_STOPS:
-        raise wrong(path, f"at most {MAX_STOPS} strings", value, code="array_above_max_length")
+    at_most(path, MAX_STOPS, "strings", stops)
     for index, stop in enumerate(stops):
         if not isinstance(stop, str) or not 0 < len(stop) <= MAX_STOP_LENGTH:
             raise wrong(f"{path}[{index}]", f"a string of 1 to {MAX_STOP_LENGTH} characters", stop)
