@@ -82,8 +82,8 @@ class _Endpoints:
     async def add_items(self, request: Request) -> Response:
         tenant = self._door.tenant(request)
         self._door.query(request)
-        messages = wire.parse_items(load(await request.body()))
-        items = await self._chat.add_items(tenant, _id(request), messages)
+        messages, orphans = wire.parse_items(load(await request.body()))
+        items = await self._chat.add_items(tenant, _id(request), messages, orphans)
         return json_response(item_list(items))
 
     async def list_items(self, request: Request) -> Response:

@@ -7,6 +7,7 @@ from enum import Enum
 
 from chatserver.domain.item import Message
 from chatserver.domain.response import Params
+from chatserver.errors import BadRequest
 
 NEW = "new"
 """In place of a conversation's id: make one."""
@@ -19,6 +20,22 @@ class Place(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Orphan:
+    """What a tool gave, without its call beside it. `field`: where the request has the call's id."""
+
+    call_id: str
+    field: str
+
+    def refusal(self) -> BadRequest:
+        """Return the error if the call is nowhere else either."""
+        return BadRequest(
+            f"{self.field}: no tool call found for what a tool gave with the call id {self.call_id!r}; "
+            "expected the id of a call before it",
+            param=self.field,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class CreateResponse:
     """Ask for an answer to `messages`.
 
@@ -26,7 +43,8 @@ class CreateResponse:
     head, or as a branch under item `parent` (None: a new first item). `previous` continues after that
     response, as a branch if something followed it. `continues` goes on with that response's answer, which was
     stopped or cut off: asked as it was, but for the bound on the output and the labels. `count`: how many answers
-    to the same input. `store` False: nothing is kept past its end.
+    to the same input. `store` False: nothing is kept past its end. `orphans`: of the messages, those whose calls must
+    be in what they continue.
     """
 
     params: Params
@@ -39,6 +57,7 @@ class CreateResponse:
     store: bool = True
     stream: bool = False
     background: bool = False
+    orphans: tuple[Orphan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from typing import Any
 from chatserver.domain.item import Conversation, Message
 from chatserver.domain.response import Response
 from chatserver.errors import BadRequest
+from chatserver.wire.commands import Orphan
 from chatserver.wire.fields import Fields, metadata
-from chatserver.wire.messages import input_messages
+from chatserver.wire.messages import first_messages, input_messages
 from chatserver.wire.responses import MAX_ID, check_include
 
 MAX_ADDED = 20
@@ -22,7 +23,7 @@ def parse_create(body: dict[str, Any]) -> tuple[dict[str, str], tuple[Message, .
     pairs = metadata(fields.take("metadata"))
     items = fields.items("items", [], most=MAX_ADDED)
     fields.done()
-    return pairs, input_messages(items, "items", most=MAX_ADDED, first=True)
+    return pairs, first_messages(items, "items", most=MAX_ADDED)
 
 
 def parse_update(body: dict[str, Any]) -> tuple[str | None, dict[str, str] | None]:
@@ -36,8 +37,8 @@ def parse_update(body: dict[str, Any]) -> tuple[str | None, dict[str, str] | Non
     return title, pairs
 
 
-def parse_items(body: dict[str, Any]) -> tuple[Message, ...]:
-    """Check POST /v1/conversations/{id}/items."""
+def parse_items(body: dict[str, Any]) -> tuple[tuple[Message, ...], tuple[Orphan, ...]]:
+    """Check POST /v1/conversations/{id}/items; return as `input_messages`."""
     fields = Fields(body)
     items = fields.items("items", most=MAX_ADDED)
     check_include(fields.items("include", [], most=20))

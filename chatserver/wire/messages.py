@@ -7,6 +7,7 @@ from typing import Any
 
 from chatserver.domain.item import Message, Part, PartKind, Role
 from chatserver.errors import BadRequest
+from chatserver.wire.commands import Orphan
 from chatserver.wire.fields import REQUIRED, Fields, at_most, describe, wrong
 
 MAX_MESSAGES = 10_000
@@ -58,7 +59,8 @@ def chat_messages(values: list[Any], path: str = "messages") -> tuple[Message, .
     called: set[str] = set()
     for index, value in enumerate(values):
         message = chat_message(value, f"{path}[{index}]")
-        _check_called(message, called, f"{path}[{index}].tool_call_id")
+        if (orphan := _orphan(message, called, f"{path}[{index}].tool_call_id")) is not None:
+            raise orphan.refusal()
         found.append(message)
     return tuple(found)
 
@@ -118,36 +120,38 @@ def _call(value: object, path: str) -> Part:
     return Part(PartKind.CALL, arguments, call_id, name)
 
 
-def _check_called(message: Message, called: set[str], field: str) -> None:
-    """Refuse what a tool gave unless its call is among `called`; add the calls of the message."""
+def _orphan(message: Message, called: set[str], field: str) -> Orphan | None:
+    """Return what a tool gave if its call is not among `called`; add the calls of the message."""
     ids = {part.call_id for part in message.parts}
     if message.role == Role.TOOL and not ids <= called:
-        raise BadRequest(f"{field}: expected the id of a call before it, got {ids.pop()!r}", param=field)
+        return Orphan(ids.pop(), field)
     called |= ids
+    return None
 
 
 def input_messages(
-    value: object, path: str, *, most: int = MAX_MESSAGES, first: bool = False
-) -> tuple[Message, ...]:
+    value: object, path: str, *, most: int = MAX_MESSAGES
+) -> tuple[tuple[Message, ...], tuple[Orphan, ...]]:
     """Check the `input` of a response: a string, which is one user message, or a list of items.
 
-    Items that are parts of one answer (reasoning, message, calls) become one message again. `first`: nothing was said
-    before, so what a tool gave needs its call here.
+    Items that are parts of one answer (reasoning, message, calls) become one message again. Returns beside the messages
+    what tools gave whose calls are not among the items before: they must be in what the input continues.
     """
     if isinstance(value, str):
         if not value:
             raise wrong(path, "some text", value)
-        return (Message(Role.USER.value, message_text(value, path)),)
+        return (Message(Role.USER.value, message_text(value, path)),), ()
     if not isinstance(value, list):
         raise wrong(path, "a string or a list of messages", value, code="invalid_type")
     at_most(path, most, "messages", value)
     found: list[Message] = []
     answer: list[Part] = []
     called: set[str] = set()
+    orphans: list[Orphan] = []
     for index, item in enumerate(value):
         message = _input_item(item, f"{path}[{index}]")
-        if first:
-            _check_called(message, called, f"{path}[{index}].call_id")
+        if (orphan := _orphan(message, called, f"{path}[{index}].call_id")) is not None:
+            orphans.append(orphan)
         parts = message.parts or (Part(PartKind.TEXT, message.text),)
         if message.role != Role.ASSISTANT:
             found += [*_answer(answer), message]
@@ -157,7 +161,15 @@ def input_messages(
             answer = [*parts]
         else:
             answer += parts
-    return (*found, *_answer(answer))
+    return (*found, *_answer(answer)), tuple(orphans)
+
+
+def first_messages(value: object, path: str, *, most: int = MAX_MESSAGES) -> tuple[Message, ...]:
+    """Check an input with nothing before it. Raises BadRequest: what a tool gave answers no call."""
+    messages, orphans = input_messages(value, path, most=most)
+    for orphan in orphans:
+        raise orphan.refusal()
+    return messages
 
 
 def _begins(answer: list[Part], part: Part) -> bool:

@@ -7,11 +7,11 @@ from typing import Any
 from chatserver.domain.item import Message
 from chatserver.domain.response import Params
 from chatserver.errors import BadRequest
-from chatserver.wire.commands import CreateResponse, Place
+from chatserver.wire.commands import CreateResponse, Orphan, Place
 from chatserver.wire.fields import Fields, metadata, wrong
 from chatserver.wire.form import response_form
 from chatserver.wire.logprobs import INCLUDE, response_logprobs
-from chatserver.wire.messages import MAX_TEXT, input_messages
+from chatserver.wire.messages import MAX_TEXT, first_messages, input_messages
 from chatserver.wire.sampling import (
     MAX_MODEL,
     MAX_OUTPUT,
@@ -51,7 +51,7 @@ def parse(body: dict[str, Any]) -> CreateResponse:
             param="previous_response_id",
         )
     continues = conversation is not None or previous is not None
-    messages = _input(fields, continues)
+    messages, orphans = _input(fields, continues)
     form, echo = response_form(fields)
     include = fields.items("include", [], most=20)
     check_include(include, logprobs=True)
@@ -84,6 +84,7 @@ def parse(body: dict[str, Any]) -> CreateResponse:
         store=store,
         stream=stream,
         background=background,
+        orphans=orphans,
     )
 
 
@@ -121,18 +122,20 @@ def check_include(values: list[Any], path: str = "include", *, logprobs: bool = 
             )
 
 
-def _input(fields: Fields, continues: bool) -> tuple[Message, ...]:
+def _input(fields: Fields, continues: bool) -> tuple[tuple[Message, ...], tuple[Orphan, ...]]:
     value = fields.take("input")
     if value is None and continues:
-        return ()
+        return (), ()
     if value is None:
         raise BadRequest(
             "Missing required parameter: 'input'.", param="input", code="missing_required_parameter"
         )
-    messages = input_messages(value, "input", first=not continues)
-    if not messages and not continues:
+    if continues:
+        return input_messages(value, "input")
+    messages = first_messages(value, "input")
+    if not messages:
         raise wrong("input", "at least one message", value)
-    return messages
+    return messages, ()
 
 
 def _conversation(fields: Fields) -> tuple[str | None, str | Place | None]:

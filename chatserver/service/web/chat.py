@@ -23,6 +23,7 @@ from chatserver.ports.turns import Turns
 from chatserver.service.fresh import fresh_id
 from chatserver.service.web.admission import NOBODY, Payer
 from chatserver.service.web.asking import Asking
+from chatserver.service.web.calls import Calls
 from chatserver.service.web.counting import Counting
 from chatserver.service.web.feeds import Feeds
 from chatserver.service.web.hub import Hub
@@ -36,7 +37,7 @@ from chatserver.service.web.tree import Tree
 from chatserver.service.web.waiting import QueuePlaces
 from chatserver.service.web.warmth import Warmth
 from chatserver.settings import Settings
-from chatserver.wire.commands import CompleteChat, CreateResponse, Page
+from chatserver.wire.commands import CompleteChat, CreateResponse, Orphan, Page
 
 REFUSAL_PATIENCE = 1.0
 """Seconds for which a streamed answer's headers wait, so that a refused prompt can still be an HTTP error."""
@@ -73,7 +74,8 @@ class Chat:
         self._hub = hub
         self._settings = settings
         self._clock = clock
-        self._spots = Spots(conversations, turns)
+        self._calls = Calls(conversations, turns)
+        self._spots = Spots(conversations, turns, self._calls)
         self.counting = Counting(self._spots, self.models, caches, registry)
         """How long prompts are."""
         self._asking = Asking(
@@ -141,9 +143,15 @@ class Chat:
         await self._conversations.delete(tenant, conversation_id)
         return await self.warmth.released(tenant, conversation_id)
 
-    async def add_items(self, tenant: str, conversation_id: str, messages: Sequence[Message]) -> list[Item]:
-        """Append messages without asking for an answer. Raises NotFound, Conflict (a turn runs)."""
+    async def add_items(
+        self, tenant: str, conversation_id: str, messages: Sequence[Message], orphans: Sequence[Orphan] = ()
+    ) -> list[Item]:
+        """Append messages without asking for an answer. `orphans`: of them, whose calls must be there already.
+
+        Raises NotFound, BadRequest (a call is not there), Conflict (a turn runs).
+        """
         conversation = await self.conversation(tenant, conversation_id)
+        await self._calls.check(tenant, conversation_id, conversation.head, orphans, at_head=True)
         shard = _check_id(conversation_id, "conversation", "conv")
         now = int(self._clock())
         items = chain(messages, conversation.head, now, lambda: fresh_id("msg", shard))

@@ -22,6 +22,7 @@ from chatserver.domain.response import Params, Response, Usage
 from chatserver.errors import BadRequest, Conflict, NotFound
 from chatserver.ports.conversations import Conversations
 from chatserver.ports.turns import Turns
+from chatserver.service.web.calls import Calls
 from chatserver.wire.commands import NEW, CompleteChat, CreateResponse, Place
 
 TITLE_LENGTH = 80
@@ -59,9 +60,10 @@ def named(field: str) -> Iterator[None]:
 class Spots:
     """Finds the place of a new answer, and what an old one saw."""
 
-    def __init__(self, conversations: Conversations, turns: Turns) -> None:
+    def __init__(self, conversations: Conversations, turns: Turns, calls: Calls) -> None:
         self._conversations = conversations
         self._turns = turns
+        self._calls = calls
 
     async def find(self, tenant: str, ask: CreateResponse) -> Spot:
         """Return the spot. Raises NotFound, Conflict, BadRequest."""
@@ -143,6 +145,7 @@ class Spots:
         parent = conversation.head if isinstance(ask.parent, Place) else ask.parent and answer_of(ask.parent)
         if parent is None and not ask.messages:
             raise BadRequest("input: expected at least one message, the conversation is empty", param="input")
+        await self._calls.check(tenant, conversation_id, parent, ask.orphans, at_head=at_head)
         return Spot(
             shard, conversation_id, parent, ask.messages, exclusive=at_head, tokens=conversation.tokens
         )
@@ -150,6 +153,7 @@ class Spots:
     async def _after(self, tenant: str, ask: CreateResponse, previous_id: str) -> Spot:
         shard, conversation, previous = await self._kept(tenant, previous_id, "previous_response_id")
         parent = _leaf(previous)
+        await self._calls.check(tenant, conversation, parent, ask.orphans, at_head=False)
         model = previous.params.model
         if ask.store:
             tokens = _size(previous)

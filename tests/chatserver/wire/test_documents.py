@@ -225,5 +225,5 @@ def test_a_history_with_calls_is_as_described():
         for value in values:
             check.validate(value)
     assert len(messages.chat_messages(chat)) == 2
-    assert len(messages.input_messages(items, "input")) == 3
+    assert len(messages.first_messages(items, "input")) == 3
     assert not check.is_valid({"type": "function_call_output", "output": "2"})
