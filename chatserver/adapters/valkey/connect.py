@@ -26,6 +26,8 @@ CONNECTIONS = 32
 CONNECT_TIMEOUT = 3.0
 EXCHANGE_TIMEOUT = 8.0
 """Seconds for a whole pipeline, waiting for a connection included."""
+BACK_OFF = (0.01, 1.0)
+"""First and longest pause before the shared connection is opened again where the last one never answered, seconds."""
 PING_AFTER = 4.0
 """Seconds of silence on a subscription after which the peer is asked, and then given for its answer."""
 
@@ -38,7 +40,8 @@ class Link:
         """Where it is, fit to be printed."""
         self._factory = factory
         self._shared: Pipe | None = None
-        self._opening: asyncio.Task[Pipe] | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._pause = 0.0
         self._free: list[Pipe] = []
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._closed = False
@@ -78,6 +81,7 @@ class Link:
             if pipe is None or pipe.ended or pipe.full:
                 async with asyncio.timeout(timeout):
                     pipe = await self._roomy()
+                    return await pipe.ask(packed, len(commands), timeout)
             return await pipe.ask(packed, len(commands), timeout)
         except (TimeoutError, OSError, RedisError) as error:
             raise _lost(error, timeout) from error
@@ -114,28 +118,32 @@ class Link:
         while True:
             pipe = self._shared
             if pipe is None or pipe.ended:
-                if self._opening is None:
-                    self._opening = asyncio.create_task(self._open())
-                    self._opening.add_done_callback(self._opened)
-                opening = self._opening
-                if opening.done():
-                    # its callback is due only in the next turn of the loop, which awaiting it would never reach
-                    self._opened(opening)
-                # all wait for the same one, and none of them ends it when it is cancelled
-                await asyncio.shield(opening)
+                await self._opened()
             elif pipe.full:
                 await pipe.room()
             else:
                 return pipe
 
-    def _opened(self, opening: asyncio.Task[Pipe]) -> None:
-        if self._opening is not opening:
-            return
-        self._opening = None
-        if not opening.cancelled() and opening.exception() is None:
-            self._shared = opening.result()
-            if self._closed:
-                self._shared.close()
+    async def _opened(self) -> None:
+        """Return when the connection that all share was opened: all wait for the same one. Raises what that raises."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._share())
+            self._opening.add_done_callback(_seen)
+        opening = self._opening
+        await asyncio.wait((opening,))  # whoever is cancelled here does not end it for the others
+        if opening.cancelled():
+            raise OSError("the link was closed")
+        opening.result()
+
+    async def _share(self) -> None:
+        """Open it; a little later each time while it ends before it has answered anything."""
+        try:
+            failed = self._shared is not None and not self._shared.heard
+            self._pause = min(max(2 * self._pause, BACK_OFF[0]), BACK_OFF[1]) if failed else 0.0
+            await asyncio.sleep(self._pause)
+            self._shared = await self._open()
+        finally:
+            self._opening = None
 
     async def _alone(self, packed: bytes, count: int, timeout: float) -> list[Reply]:
         while self._free and self._free[-1].ended:
@@ -155,12 +163,7 @@ class Link:
     async def _open(self) -> Pipe:
         if self._closed:
             raise OSError("the link is closed")
-        try:
-            return Pipe(await self._connected())
-        except asyncio.CancelledError:
-            if self._closed:  # who waits for it was not cancelled
-                raise OSError("the link was closed") from None
-            raise
+        return Pipe(await self._connected())
 
     async def _connected(self) -> Taken:
         connection = self._factory.make_connection()
@@ -177,6 +180,12 @@ def shown(url: str) -> str:
     """Return a URL as it may be printed: without user, password and options."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _seen(opening: asyncio.Task[None]) -> None:
+    """Have nobody told of an error that nobody waits for any more."""
+    if not opening.cancelled():
+        opening.exception()
 
 
 def _packed(command: Command) -> bytes:

@@ -68,6 +68,8 @@ class Pipe(asyncio.Protocol):
         self._reader = hiredis.Reader(replyError=DefaultParser.parse_error, notEnoughData=_MISSING)
         self._asked: deque[Asked] = deque()
         self._kept: list[bytes] = []
+        self.heard = False
+        """Whether the server has answered anything."""
         self._wrote = self._paused = self._late = False
         self._waiting: list[asyncio.Future[None]] = []
         self._looks_at = float("inf")
@@ -111,6 +113,7 @@ class Pipe(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand replies to who asked."""
+        self.heard = True
         reader = self._reader
         reader.feed(data)
         try:
@@ -177,12 +180,12 @@ class Pipe(asyncio.Protocol):
         """Give up what is overdue. Replies to it may still come, so nothing more is asked here."""
         now = self._loop.time()
         self._looks_at = float("inf")
-        open_ones = [asked for asked in self._asked if not asked.future.done()]
-        for asked in open_ones:
+        for asked in self._asked:
             if asked.due <= now:
-                self._late = True
-                asked.future.set_exception(LinkLost(f"no answer within {asked.timeout:g} s"))
-        left = [asked.due for asked in open_ones if asked.due > now]
+                self._late = True  # also where nobody waits for it any more: the server owes it
+                if not asked.future.done():
+                    asked.future.set_exception(LinkLost(f"no answer within {asked.timeout:g} s"))
+        left = [asked.due for asked in self._asked if not (asked.future.done() and self._late)]
         if left:
             self._look_at(min(left))
         elif self._late:

@@ -89,7 +89,7 @@ class Subscription(asyncio.Protocol):
             self._missing -= 1
 
     def _look(self) -> None:
-        if not (self._heard or self._waiting):
+        if not self._heard and self._taken.transport.is_reading():
             self._lose(f"no answer within {self._ping_after:g} s")
             return
         asked = not self._heard

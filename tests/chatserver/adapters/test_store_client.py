@@ -176,16 +176,17 @@ async def test_calls_share_a_connection(client: Client) -> None:
 
 
 async def test_who_asks_as_the_connection_opens_shares_it(client: Client) -> None:
-    """Also in the very turn of the loop in which it was opened, before the link has heard of that."""
-    link = client._homes[0]
+    """Also in the very turn of the loop in which it was opened."""
+    link, before = client._homes[0], await _clients(client)
     assert link._shared is not None
     link._shared.close()
-    link._opening = opening = asyncio.create_task(link._open())
+    link._opening = opening = asyncio.create_task(link._share())
     while not opening.done():
         await asyncio.sleep(0)
     async with asyncio.timeout(5):
         assert await link.exchange([("PING",)]) == [b"PONG"]
-    assert link._opening is None and link._shared is opening.result()
+    assert link._opening is None and not link._shared.ended
+    assert await _clients(client) == before
 
 
 async def test_steps_that_wait_at_the_server_are_in_nobodys_way(client: Client) -> None:
