@@ -20,7 +20,7 @@ from chatserver.transports.sse import PADDING, Events, EventStream, wait_a_while
 from chatserver.wire import input_tokens
 from chatserver.wire import responses as wire
 from chatserver.wire.errors import flat_event
-from chatserver.wire.fields import Fields, load
+from chatserver.wire.fields import Fields, digits, load
 from chatserver.wire.item_lists import item_page, within
 from chatserver.wire.lists import parse_page
 from chatserver.wire.response_events import ResponseEvents
@@ -151,6 +151,7 @@ def _parse_retrieve(query: Mapping[str, str], last_event_id: str | None) -> tupl
     text = last_event_id or text
     if text is None or text == "":
         return stream_word.lower() == "true", -1
-    if not (text.isascii() and text.isdigit() and int(text[:20]) < MAX_POSITION):
+    after = digits(text, 0, MAX_POSITION)
+    if after is None:
         raise BadRequest(f"{field}: expected a sequence number, got {text[:60]!r}", param=field)
-    return stream_word.lower() == "true", int(text)
+    return stream_word.lower() == "true", after

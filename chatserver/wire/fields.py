@@ -23,6 +23,7 @@ from chatserver.errors import BadRequest
 REQUIRED: Any = object()
 """Marks a field without a default."""
 
+MAX_DIGITS = 20
 MAX_METADATA = 16
 MAX_METADATA_KEY = 64
 MAX_METADATA_VALUE = 512
@@ -74,6 +75,14 @@ def load(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadRequest(f"The body: expected a JSON object, got {describe(value)}", code="invalid_type")
     return value
+
+
+def digits(text: str, low: int, high: int) -> int | None:
+    """Return the whole number in [low, high] that the digits of a query are, None if they are no such number."""
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
+        return None
+    number = int(text)
+    return number if low <= number <= high else None
 
 
 def unknown(name: str, known: Iterable[str], path: str = "") -> BadRequest:

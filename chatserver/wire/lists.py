@@ -7,7 +7,7 @@ from typing import Any
 
 from chatserver.errors import BadRequest
 from chatserver.wire.commands import Page
-from chatserver.wire.fields import Fields, at_most
+from chatserver.wire.fields import Fields, at_most, digits
 from chatserver.wire.responses import MAX_ID, check_include
 
 MAX_LIMIT = 100
@@ -19,7 +19,8 @@ def parse_page(query: Mapping[str, str], *, search: bool = False) -> Page:
     """Check the query of a list: limit, after, order; `search`: q, too."""
     fields = Fields(query)
     text = fields.take("limit", "20")
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_LIMIT):
+    limit = digits(text, 1, MAX_LIMIT)
+    if limit is None:
         raise BadRequest(
             f"limit: expected a whole number from 1 to {MAX_LIMIT}, got {text[:60]!r}", param="limit"
         )
@@ -29,7 +30,7 @@ def parse_page(query: Mapping[str, str], *, search: bool = False) -> Page:
     after = fields.text("after", None, longest=MAX_ID)
     words = fields.text("q", "", longest=MAX_SEARCH) if search else ""
     fields.done()
-    return Page(int(text), after or None, order == "desc", words.strip())
+    return Page(limit, after or None, order == "desc", words.strip())
 
 
 def parse_query(pairs: Sequence[tuple[str, str]], *, logprobs: bool = False) -> dict[str, str]:

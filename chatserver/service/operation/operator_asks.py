@@ -11,6 +11,7 @@ from chatserver.domain.access import MAX_CONCURRENT, MAX_PER_MINUTE, Limits, Sco
 from chatserver.domain.money import amount
 from chatserver.errors import BadRequest
 from chatserver.wire import usage as wire
+from chatserver.wire.fields import digits
 
 MAX_NAME = 64
 _UNITS = {"h": 3600, "d": 86400}
@@ -84,9 +85,10 @@ def whole(text: str | None, flag: str, most: int) -> int | None:
     """Read a whole number from 1 to `most`. Raises BadRequest, which names the argument."""
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= most):
+    number = digits(text, 1, most)
+    if number is None:
         raise BadRequest(f"{flag}: expected a whole number from 1 to {most}, got {text[:80]!r}")
-    return int(text)
+    return number
 
 
 def _money(text: str | None) -> int | None:

@@ -108,7 +108,7 @@ async def test_last_event_id_wins_and_204_ends(memory):
     assert [event["id"] for event in rest] == ["26", "27", "28"]
     done = await http.get(url, headers={"Last-Event-ID": "28"})
     assert done.status_code == 204 and done.content == b""
-    for wrong in ("99", "x", "-1", "٣"):
+    for wrong in ("99", "x", "-1", "٣", "0" * 20 + "99", "0" * 20 + "9" * 5000):
         response = await http.get(
             f"/v1/responses/{whole['id']}", params={"stream": "true", "starting_after": wrong}
         )
