@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from chatserver.domain.response import Outcome
@@ -78,9 +77,9 @@ class Together:
         """Stop reading."""
         for task in self._reading:
             task.cancel()
-        for task in self._reading:
-            with contextlib.suppress(asyncio.CancelledError, ChatServerError):
-                await task
-        self._reading.clear()
-        for reader in self._readers:
-            await reader.aclose()
+        try:
+            await asyncio.gather(*self._reading, return_exceptions=True)
+        finally:
+            self._reading.clear()
+            for reader in self._readers:
+                await reader.aclose()

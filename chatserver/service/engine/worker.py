@@ -230,13 +230,13 @@ class Worker:
                 self._wake.set()
 
     async def _keep_leases(self) -> None:
+        lease = self._limits.lease
         while True:
-            await asyncio.sleep(self._limits.lease / 3)
+            await asyncio.sleep(lease / 3)
+            held = self._turns()  # by the time of the reply a newer claim of the same answer may run here
             try:
-                held = list(self._running)
-                for lost in await self._parts.turns.renew(self._engine_id, held, lease=self._limits.lease):
-                    if lost in self._running:
-                        self._running[lost][0].lose()
+                for lost in await self._parts.turns.renew(self._engine_id, list(held), lease=lease):
+                    held[lost].lose()
                 if await self._parts.turns.reap():
                     self._wake.set()
             except Unavailable as error:

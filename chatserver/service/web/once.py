@@ -17,11 +17,18 @@ class Once:
     async def __call__(self) -> None:
         """Return when it is done. A caller may be cancelled: the others still wait."""
         if self._doing is None:
-            self._doing = asyncio.create_task(self._work())
-            self._doing.add_done_callback(self._done)
+            self._doing = asyncio.create_task(self._do())
+            self._doing.add_done_callback(_seen)
         await asyncio.shield(self._doing)
 
-    def _done(self, doing: asyncio.Task[None]) -> None:
-        self._doing = None
-        if not doing.cancelled():
-            doing.exception()  # seen, even if nobody waits any more
+    async def _do(self) -> None:
+        try:
+            await self._work()
+        finally:
+            self._doing = None
+
+
+def _seen(doing: asyncio.Task[None]) -> None:
+    """Take an error, even if nobody waits any more."""
+    if not doing.cancelled():
+        doing.exception()
