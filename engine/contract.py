@@ -106,6 +106,7 @@ class Sampling:
     seed: int | None = None
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
     ignore_end: bool = False
     min_p: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()

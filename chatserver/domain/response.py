@@ -76,6 +76,8 @@ class Params:
     stop: tuple[str, ...] = ()
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    """What the logits of tokens that the answer has already are divided by (multiplied, below 0)."""
     ignore_end: bool = False
     truncation: Truncation = Truncation.DISABLED
     retention_ratio: float = 0.7

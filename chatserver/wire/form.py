@@ -17,12 +17,16 @@ MAX_SCHEMA = 65_536
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """`none` is without reasoning. The others are one and the same: the models served here know no levels."""
+SUMMARIES = ("auto", "concise", "detailed")
+"""Of reasoning. It is shown whole, which is more than any of them asks for: items have it as content."""
+SWITCHES = ("thinking", "enable_thinking")
+"""What chat templates call the switch that `thinking` is: DeepSeek's, and Qwen's."""
 
 
 def chat_form(fields: Fields) -> dict[str, Any]:
     """Take the fields of the Chat Completions dialect; return keyword arguments of Params."""
     effort = _effort(fields, "reasoning_effort")
-    thinking = _thinking(fields)
+    thinking = _template_switch(fields, _thinking(fields))
     if thinking is not None and effort is not None and thinking is not (effort != "none"):
         raise BadRequest(
             f"reasoning_effort: expected it to agree with thinking, got {effort!r}", param="reasoning_effort"
@@ -51,12 +55,13 @@ def response_form(fields: Fields) -> tuple[dict[str, Any], dict[str, object]]:
     if reasoning is not None:
         inner = Fields(reasoning, "reasoning")
         effort = _effort(inner, "effort")
-        for name in ("summary", "generate_summary", "context", "mode"):
+        wished = [_word(inner, name, SUMMARIES) for name in ("summary", "generate_summary")]
+        for name in ("context", "mode"):
             inner.inert(name, why="is not supported: the reasoning itself is shown")
         inner.done()
         if effort is not None:
             form["thinking"] = effort != "none"
-            echo["reasoning"] = {"effort": effort, "summary": None}
+        echo["reasoning"] = {"effort": effort, "summary": wished[0] or wished[1]}
     return form, echo
 
 
@@ -171,9 +176,13 @@ def _schema(fields: Fields, name: str) -> dict[str, Any] | None:
 
 
 def _effort(fields: Fields, name: str) -> str | None:
+    return _word(fields, name, EFFORTS)
+
+
+def _word(fields: Fields, name: str, words: tuple[str, ...]) -> str | None:
     value = fields.take(name)
-    if value is not None and (not isinstance(value, str) or value not in EFFORTS):
-        raise wrong(fields.path(name), f"one of {', '.join(EFFORTS)}", value)
+    if value is not None and (not isinstance(value, str) or value not in words):
+        raise wrong(fields.path(name), f"one of {', '.join(words)}", value)
     return value
 
 
@@ -188,3 +197,22 @@ def _thinking(fields: Fields) -> bool | None:
     if kind not in ("enabled", "disabled"):
         raise wrong("thinking.type", "enabled or disabled", kind)
     return kind == "enabled"
+
+
+def _template_switch(fields: Fields, thinking: bool | None) -> bool | None:
+    """Take `chat_template_kwargs`, as vLLM's and SGLang's clients send it; return what it and `thinking` say."""
+    value = fields.take("chat_template_kwargs")
+    if value is None:
+        return thinking
+    inner = Fields(value, "chat_template_kwargs")
+    for name in SWITCHES:
+        if inner.peek(name) is None:
+            continue
+        said = inner.flag(name)
+        if thinking is not None and said is not thinking:
+            raise wrong(inner.path(name), "what else says whether to think to agree with it", said)
+        thinking = said
+    inner.done(
+        f"is not supported: expected {' or '.join(SWITCHES)}, which is all that a request says to a template"
+    )
+    return thinking

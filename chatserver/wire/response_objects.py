@@ -123,6 +123,7 @@ def _context(response: Response, ledger: Ledger, usage: Usage) -> dict[str, Any]
             "stop": params.stop,
             "presence_penalty": params.presence_penalty,
             "frequency_penalty": params.frequency_penalty,
+            "repetition_penalty": params.repetition_penalty,
             "ignore_eos": params.ignore_end,
         },
     }

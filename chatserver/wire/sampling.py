@@ -13,6 +13,8 @@ MAX_OUTPUT = 10_000_000
 MAX_MODEL = 256
 MAX_ANSWERS = 8
 """Answers to one request, at most: each takes a place in the queue and in the engine."""
+LEAST_REPETITION = 0.01
+"""Logits are divided by it: much less would make them infinite, and an engine would fail with all its answers."""
 MAX_LABEL = 1_024
 """Longest user, safety_identifier or prompt_cache_key."""
 
@@ -29,6 +31,7 @@ def sampling(fields: Fields) -> dict[str, Any]:
         "stop": _stops(fields),
         "presence_penalty": fields.number("presence_penalty", 0.0, -2, 2),
         "frequency_penalty": fields.number("frequency_penalty", 0.0, -2, 2),
+        "repetition_penalty": fields.number("repetition_penalty", 1.0, LEAST_REPETITION, 2),
         "ignore_end": fields.flag("ignore_eos"),
     }
 

@@ -96,3 +96,16 @@ async def test_a_bias_and_a_floor_decide(sglang_engine):
     assert await first(temperature=0.0, logit_bias=((wanted, 100.0),)) == wanted
     greedy = await first(temperature=0.0)
     assert {await first(temperature=2.0, min_p=1.0, seed=seed) for seed in range(5)} == {greedy}
+
+
+async def test_what_was_written_is_written_less_or_more(sglang_engine):
+    """A greedy answer that goes round in circles does not under a penalty; the reverse of one keeps it in one place."""
+    tokenizer = sglang_engine.tokenizer
+    ids = (*tokenizer.head(None), *tokenizer.segment("user", "Say no."), *tokenizer.cue())
+
+    async def kinds(penalty: float) -> int:
+        sampling = Sampling(24, temperature=0.0, repetition_penalty=penalty, ignore_end=True)
+        asked = GenerateRequest(new_id(), ids, sampling)
+        return len({i async for chunk in sglang_engine.generate(asked) for i in chunk.ids})
+
+    assert await kinds(0.5) < await kinds(1.0) < await kinds(2.0) == 24

@@ -157,6 +157,7 @@ class Generation:
             seed=params.seed,
             presence_penalty=params.presence_penalty,
             frequency_penalty=params.frequency_penalty,
+            repetition_penalty=params.repetition_penalty,
             ignore_end=params.ignore_end,
             min_p=params.min_p,
             logit_bias=params.logit_bias,

@@ -16,7 +16,7 @@ from chatserver.wire.documents.pieces import (
     or_null,
     record,
 )
-from chatserver.wire.form import CHOICES, EFFORTS
+from chatserver.wire.form import CHOICES, EFFORTS, SUMMARIES, SWITCHES
 from chatserver.wire.logprobs import INCLUDE
 from chatserver.wire.messages import MAX_MESSAGES, MAX_TEXT
 from chatserver.wire.responses import HARMLESS_INCLUDES, MAX_ID
@@ -59,6 +59,13 @@ def request_schemas() -> dict[str, Schema]:
             },
             thinking=record("type", type={"type": "string", "enum": ["enabled", "disabled"]}),
             reasoning_effort=_effort(),
+            chat_template_kwargs=record(
+                "",
+                **{
+                    name: {**FLAG, "description": "as thinking, by its name in templates"}
+                    for name in SWITCHES
+                },
+            ),
             truncation={**truncation, "description": "extension; compaction only with X-Conversation-Id"},
             tools=_tools(nested=True),
             tool_choice=_choice(nested=True),
@@ -97,7 +104,7 @@ def _response(conversation: Schema, truncation: Schema) -> Schema:
         top_logprobs={**TOP_LOGPROBS, "description": "with " + INCLUDE},
         stream_options=record("", include_obfuscation=NO),
         max_tool_calls={**WHOLE, "minimum": 0, "maximum": 1_000_000},
-        reasoning=record("", effort=_effort()),
+        reasoning=record("", effort=_effort(), summary=_summary(), generate_summary=_summary()),
         truncation=truncation,
         max_output_tokens=OUTPUT,
         tools=_tools(nested=False),
@@ -165,6 +172,17 @@ def _effort() -> Schema:
     }
 
 
+def _summary() -> Schema:
+    return or_null(
+        {
+            "type": "string",
+            "enum": list(SUMMARIES),
+            "description": "taken as a wish to see the reasoning, which is shown in full, as content; nothing is "
+            "summarised, so that the items' summary stays empty",
+        }
+    )
+
+
 def _sampling() -> Schema:
     stop: Schema = {"type": "string", "minLength": 1, "maxLength": bounds.MAX_STOP_LENGTH}
     label: Schema = {"type": "string", "maxLength": bounds.MAX_LABEL}
@@ -188,6 +206,13 @@ def _sampling() -> Schema:
         },
         "presence_penalty": {"type": "number", "minimum": -2, "maximum": 2, "default": 0},
         "frequency_penalty": {"type": "number", "minimum": -2, "maximum": 2, "default": 0},
+        "repetition_penalty": {
+            "type": "number",
+            "minimum": bounds.LEAST_REPETITION,
+            "maximum": 2,
+            "default": 1,
+            "description": "extension: divides the logits of tokens that the answer has already",
+        },
         "ignore_eos": {"type": "boolean", "default": False, "description": "extension"},
         "metadata": METADATA,
         "parallel_tool_calls": FLAG,

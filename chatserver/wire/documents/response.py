@@ -145,6 +145,7 @@ def _ledger() -> Schema:
             stop={"type": "array", "items": TEXT},
             presence_penalty={"type": "number"},
             frequency_penalty={"type": "number"},
+            repetition_penalty={"type": "number"},
             ignore_eos=FLAG,
         ),
     )
