@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import uvloop
@@ -9,19 +10,23 @@ import uvloop
 from chatserver.app import store as stores
 from chatserver.errors import BadRequest, StartupError
 from chatserver.service.operation import operators
-from chatserver.settings import read
+from chatserver.settings import Settings, read
 
 
 def run(command: str, chosen: dict[str, Any]) -> int:
     """Do it, print what it says, and return 0. Raises StartupError for a wrong argument, which it names."""
+    limits_spending = operators.limits_spending(chosen)
     try:
         work = operators.work(command, chosen)
     except BadRequest as error:
         raise StartupError(error.message, exit_code=2) from None
-    uvloop.run(_operate(chosen, work))
+    settings = read(**chosen)
+    uvloop.run(_operate(settings, work))
+    if limits_spending and settings.prices is None:
+        print(f"chatserver: {operators.UNPRICED}", file=sys.stderr)
     return 0
 
 
-async def _operate(chosen: dict[str, Any], work: operators.Work) -> None:
-    async with stores.borrowed(read(**chosen)) as store:
+async def _operate(settings: Settings, work: operators.Work) -> None:
+    async with stores.borrowed(settings) as store:
         print(await work(store.access, store.accounts))

@@ -22,6 +22,17 @@ from chatserver.wire import usage as wire
 
 Work = Callable[[Access, Accounts], Awaitable[str]]
 
+UNPRICED = (
+    "--monthly-spend: no prices are set here (CHATSERVER_PRICES); a server without them cannot count what is spent, "
+    "and refuses this key's answers until it has them"
+)
+"""What an operator is warned of; a server elsewhere may have prices all the same."""
+
+
+def limits_spending(chosen: dict[str, Any]) -> bool:
+    """Whether a command's arguments give a key a limit of money."""
+    return (chosen.get("monthly_spend") or "none").lower() != "none"
+
 
 def work(command: str, chosen: dict[str, Any]) -> Work:
     """Take a command's arguments out of `chosen`; return what does it. Raises BadRequest, which names the argument."""
