@@ -128,6 +128,8 @@ class HttpConnection(HttpToolsProtocol):
         elif self._in_head and not self._head_bytes and not self.config.turnstile.enter(self._begin):
             self._held = data
             self.transport.pause_reading()
+            self._disarm()  # the client has done its part
+            self._unset_keepalive_if_required()
         else:
             self._take(data)
 

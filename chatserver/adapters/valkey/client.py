@@ -59,6 +59,7 @@ class Client:
         self._seed = link
         self._links = {link.address: link}
         self._homes = [link] * SHARDS
+        self._members = {link.address}  # addresses of all servers, as the cluster said last
         self._cluster = cluster
         self._replicated: set[Link] = set()
         """Servers of a cluster that have a replica."""
@@ -102,11 +103,18 @@ class Client:
         raise self._unreachable("the cluster did not settle")
 
     async def everywhere(self, command: Command) -> list[Reply]:
-        """Ask each server that was ever known, and return the replies. Raises Unavailable unless all answer."""
-        results = await asyncio.gather(*(_exchange(link, [command]) for link in self._links.values()))
-        replies = [result if isinstance(result, LinkLost) else result[0] for result in results]
-        if lost := [reply for reply in replies if isinstance(reply, LinkLost | ResponseError)]:
-            raise Unavailable(f"a part of the store does not answer: {lost[0]}", retry_after=RETRY_AFTER)
+        """Ask each server, also one that left the cluster and lives. Raises Unavailable unless all of it answer."""
+        links = list(self._links.values())
+        results = await asyncio.gather(*(_exchange(link, [command]) for link in links))
+        replies = []
+        for link, result in zip(links, results, strict=True):
+            reply = result if isinstance(result, LinkLost) else result[0]
+            if not isinstance(reply, LinkLost | ResponseError):
+                replies.append(reply)
+            elif link.address in self._members:
+                raise Unavailable(f"a part of the store does not answer: {reply}", retry_after=RETRY_AFTER)
+            else:
+                self._links.pop(link.address, None)  # until `learn` finds it again
         return replies
 
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
@@ -125,7 +133,7 @@ class Client:
 
     async def close(self) -> None:
         """Close all connections. Idempotent."""
-        for link in self._links.values():
+        for link in {*self._links.values(), self._seed}:
             await link.close()
 
     async def _send(self, todo: dict[int, Sending], replies: list[Reply]) -> str:
@@ -196,6 +204,8 @@ class Client:
                 return
 
     def _settle(self, ranges: list[Reply]) -> None:
+        servers = [server for _, _, *servers in ranges for server in servers]
+        self._members = {f"{host.decode()}:{port}" for host, port, *_ in servers if host}
         for shard in range(SHARDS):
             slot = key_slot(keys.tag(shard).encode())
             for first, last, (host, port, *_), *replicas in ranges:

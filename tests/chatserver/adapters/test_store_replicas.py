@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import aclosing
 
 import pytest
 from redis.crc import key_slot
@@ -82,6 +83,10 @@ async def test_what_was_acknowledged_is_there_after_a_fail_over(
     assert await insist(store, response, FIRST + 2)
     tokens = [r for r in await store.tapes.read(response.id, -1) if isinstance(r.body, Delta)]
     assert tokens == [Record(FIRST + i, Delta((f"{FIRST + i} ",), (FIRST + i,))) for i in range(3)]
+    async with aclosing(store.signals.commands("eng-a")) as commands:  # type: ignore[type-var]
+        assert await anext(commands) is None
+        assert await store.signals.listening(["eng-a", "eng-b"]) == {"eng-a"}, "one server is gone for good"
+        assert await store.signals.listening(["eng-a"]) == {"eng-a"}
     await store.close()
 
 

@@ -6,6 +6,7 @@ import asyncio
 
 import httpx
 
+from chatserver.transports import connections
 from chatserver.transports.turnstile import A_TURN, Turnstile
 from tests.chatserver.transports.conftest import running_web
 from tests.fakes import MODEL, MemoryStore
@@ -41,3 +42,21 @@ async def test_a_burst_of_requests_is_answered_some_of_them_by_clients_that_leav
             writer.transport.abort()
         answers = await asyncio.gather(*asked)
         assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_who_waits_for_its_turn_is_not_given_up(monkeypatch):
+    """It has sent its part: neither the time for a head nor the time for another request runs meanwhile."""
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT", 0.2)
+    monkeypatch.setattr(connections, "KEEP_ALIVE", 0.2)
+    waiting = []
+    monkeypatch.setattr(Turnstile, "enter", lambda _, begin: bool(waiting.append(begin)))
+    async with running_web(MemoryStore()) as web:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(web.url.rpartition(":")[2]))
+        for _ in range(2):
+            writer.write(b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+            while not waiting:
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(0.5)
+            waiting.pop()()
+            assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
