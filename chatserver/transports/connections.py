@@ -4,7 +4,7 @@
                    head: within HEAD_TIMEOUT, at most MAX_HEAD     408, 431
                    requests sent ahead: at most MAX_AHEAD          cut
 
-Bodies are bounded in `middleware`, sends by `deadline`; WebSockets in `websocket_connection`.
+Bodies are bounded in `middleware`, sends in `sending`; WebSockets in `websocket_connection`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import is_ssl
+from websockets.http11 import Response
 
 from chatserver.errors import BadRequest, ChatServerError, Unavailable
 from chatserver.settings import Settings
@@ -26,6 +27,7 @@ from chatserver.transports.lean import Ahead, Flow, Head, Signal
 from chatserver.transports.middleware import new_request_id
 from chatserver.transports.turnstile import Turnstile
 from chatserver.transports.websocket_connection import WRITE_BUFFER, WebSocketConnection
+from chatserver.transports.websocket_handshake import answer_to, scope_of
 from chatserver.wire import errors
 
 HEAD_TIMEOUT = 10.0
@@ -52,9 +54,6 @@ class ServerConfig(uvicorn.Config):
             http=HttpConnection,
             ws=WebSocketConnection,
             ws_max_size=settings.max_body,
-            ws_ping_interval=PING,
-            ws_ping_timeout=PONG_WITHIN,
-            ws_per_message_deflate=False,  # costs more CPU and memory than deltas gain
             timeout_keep_alive=KEEP_ALIVE,
             lifespan="on",
             log_config=None,
@@ -63,6 +62,7 @@ class ServerConfig(uvicorn.Config):
             server_header=False,
             timeout_graceful_shutdown=max(1, int(settings.drain)),
         )
+        self.ping_every, self.pong_within = PING, PONG_WITHIN
         self.max_connections = settings.max_connections
         self.turnstile = Turnstile()
 
@@ -162,6 +162,24 @@ class HttpConnection(HttpToolsProtocol):
         if len(self.pipeline) > MAX_AHEAD:
             self.transport.abort()
             raise ConnectionError("too many requests ahead of their answers")
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over. Not uvicorn's own way: that writes the head as text again, to be parsed anew."""
+        if self._answering or not self.url.isascii():
+            self._refuse(400, BadRequest("The request: expected a WebSocket's handshake by itself, in ASCII"))
+            return
+        self.connections.discard(self)
+        scope: Any = self.scope
+        answer = answer_to(scope["method"], scope["http_version"], self.url, self.headers)
+        if isinstance(answer, Response):
+            self.transport.write(answer.serialize())
+            self.transport.close()
+            return
+        opening = scope_of(scope, self.url)
+        connection = WebSocketConnection(self.config, self.server_state, self.transport, opening, answer)
+        self.transport.set_protocol(connection)
+        self.parser = None  # type: ignore[assignment]  # it has this object, which has it
+        connection.begin(cast("ASGIApp", self.app))
 
     def on_message_complete(self) -> None:
         """End the request's body: what follows is the next one's head."""

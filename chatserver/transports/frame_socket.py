@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 from starlette.datastructures import Headers
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
 from chatserver.errors import BadRequest, ChatServerError, TooLarge, Unauthenticated, Unavailable
 from chatserver.service.web.follower import RESTARTING, SLOW_READER
-from chatserver.transports.deadline import SendDeadline
 from chatserver.transports.websocket_connection import FRAMES
 from chatserver.wire.errors import nested_event
 
@@ -40,40 +40,53 @@ GOODBYES = (WebSocketDisconnect, OSError)
 
 
 class FrameSocket:
-    """One socket. `over` is done once something finds that the connection must end, and says why."""
+    """One socket. Whoever finds that the connection must end says so by `end`.
+
+    One timer sees to both clocks: a time-out for each send would cost more than the send.
+    """
 
     def __init__(
-        self, websocket: WebSocket, *, max_frame: int, idle: float, busy: Callable[[], bool]
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        max_frame: int,
+        idle: float,
+        busy: Callable[[], bool],
     ) -> None:
         """Take frames of up to `max_frame` bytes, and end after `idle` seconds of silence while not `busy`."""
-        self._socket = websocket
+        self._scope = scope
+        self._receive, self._send = receive, send
         self._max_frame = max_frame
         self._seconds_idle = idle
         self._busy = busy
         self._loop = asyncio.get_running_loop()
-        self._deadline = SendDeadline(SEND_TIMEOUT, self._on_late)
-        self._used_at = self._loop.time()
-        self._idle = self._loop.call_later(idle, self._look_if_idle)
-        self.over: asyncio.Future[ChatServerError] = self._loop.create_future()
+        self._pending = 0  # sends that have not gone through
+        self._used_at = self._sent_at = self._loop.time()
+        self._clock = self._loop.call_later(min(idle, SEND_TIMEOUT), self._look)
+        self._reason: ChatServerError | None = None
+        self._serving: asyncio.Task[None] | None = None
 
     @property
     def headers(self) -> Headers:
         """The headers of the handshake, until it is over."""
-        return Headers(scope=self._socket.scope)  # not the socket's own, which it would keep
+        return Headers(scope=self._scope)
 
     @property
     def offered(self) -> Sequence[str]:
         """The subprotocols that the client offers, until the handshake is over."""
-        return self._socket.scope.get("subprotocols", [])
+        return self._scope.get("subprotocols", [])
 
     async def accept(self, subprotocol: str | None, headers: Mapping[str, str]) -> None:
         """End the handshake."""
         pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await self._socket.accept(subprotocol=subprotocol, headers=pairs)
+        await self._receive()  # that somebody wants to connect, which is known
+        await self._send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": pairs})
 
     async def receive(self) -> bytes:
         """Return the next frame. Raises BadRequest for a binary one, TooLarge, WebSocketDisconnect."""
-        message = await self._socket.receive()
+        message = await self._receive()
         self._used_at = self._loop.time()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
@@ -87,14 +100,38 @@ class FrameSocket:
 
     async def send(self, *events: bytes) -> None:
         """Send events, a frame each, in one write. The deadline ends the connection if the client does not read."""
-        self._deadline.begin()
-        await self._socket.send({"type": "websocket.send", FRAMES: events})
-        self._deadline.end()
+        if self._pending == 0:
+            self._sent_at = self._loop.time()
+        self._pending += 1
+        try:
+            await self._send({"type": "websocket.send", FRAMES: events})
+        finally:
+            self._pending -= 1
+        if self._pending:  # the others have their time anew
+            self._sent_at = self._loop.time()
+
+    async def serve(self, work: Coroutine[None, None, None]) -> None:
+        """Do `work`, in the caller's task, until it ends or the connection must. Raises what that ends with."""
+        task = self._serving = asyncio.current_task()
+        assert task is not None
+        try:
+            if self._reason is None:
+                await work
+        except asyncio.CancelledError:
+            if self._reason is None or task.uncancel() > 0:
+                raise
+        finally:
+            self._serving = None
+            work.close()
+        if self._reason is not None:
+            raise self._reason
 
     def end(self, error: ChatServerError) -> None:
         """Have the connection end with `error`, if nothing has ended it yet."""
-        if not self.over.done():
-            self.over.set_result(error)
+        if self._reason is None:
+            self._reason = error
+            if self._serving is not None:
+                self._serving.cancel()
 
     async def close(self, error: ChatServerError) -> None:
         """Say why, and close; a client that does not read is not waited for."""
@@ -104,28 +141,26 @@ class FrameSocket:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 if error.code != SLOW_READER:
                     await self.send(nested_event(error))
-                await self._socket.close(code, error.message[:100].encode()[:120].decode(errors="ignore"))
+                reason = error.message[:100].encode()[:120].decode(errors="ignore")
+                await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
     def release(self) -> None:
-        """Stop the clocks. Idempotent."""
-        self._deadline.close()
-        self._idle.cancel()
-        self.over.cancel()
+        """Stop the clock. Idempotent."""
+        self._clock.cancel()
 
-    def _on_late(self) -> None:
-        self.end(
-            Unavailable(f"Nothing was read for {SEND_TIMEOUT:g} s: come back and attach.", code=SLOW_READER)
-        )
-
-    def _look_if_idle(self) -> None:
+    def _look(self) -> None:
         now = self._loop.time()
         if self._busy():
             self._used_at = now
-        due = self._used_at + self._seconds_idle
-        if due > now:
-            self._idle = self._loop.call_at(due, self._look_if_idle)
-        else:
+        late = (self._sent_at if self._pending else now) + SEND_TIMEOUT
+        idle = self._used_at + self._seconds_idle
+        if late <= now:
+            message = f"Nothing was read for {SEND_TIMEOUT:g} s: come back and attach."
+            self.end(Unavailable(message, code=SLOW_READER))
+        elif idle <= now:
             self.end(Unavailable("Nothing was asked for long: connect again when needed.", code=IDLE))
+        else:
+            self._clock = self._loop.call_at(min(late, idle), self._look)
 
 
 def ends_all(error: ChatServerError) -> bool:

@@ -79,7 +79,8 @@ class Lanes:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, stream_id: str | None, lane: deque[frames.Create]) -> None:
         """Answer the creates of a lane, one after the other."""

@@ -50,8 +50,11 @@ class Application(Starlette):
     """An application whose endpoints may leave something that lasts."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, then what lasts of it."""
-        await super().__call__(scope, receive, send)
+        """Serve one request, then what lasts of it. WebSockets go by the layers, which are about HTTP all of them."""
+        if scope["type"] == "websocket":
+            await self.router(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
         run = scope.pop(_RUN, None)
         if run is None:
             return

@@ -49,16 +49,22 @@ TOKEN_PROTOCOL = "openai-insecure-api-key."  # noqa: S105 - a prefix; the conven
 
 def routes(door: Door) -> list[WebSocketRoute]:
     """Return the route."""
+    return [WebSocketRoute(PATH, _Route(door))]
 
-    async def serve(websocket: WebSocket) -> None:
-        scope = websocket.scope
+
+class _Route:
+    """The route's own application: Starlette's would put two objects and two layers around each socket."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Leave the socket to last."""
 
         async def run(receive: Receive, send: Send) -> None:
-            await Connection(door, WebSocket(scope, receive, send)).run()
+            await Connection(self._door, scope, receive, send).run()
 
         leave(scope, run)
-
-    return [WebSocketRoute(PATH, serve)]
 
 
 async def refuse_elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,11 +78,13 @@ async def refuse_elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
 class Connection:
     """One socket and the lanes on it."""
 
-    def __init__(self, door: Door, websocket: WebSocket) -> None:
+    def __init__(self, door: Door, scope: Scope, receive: Receive, send: Send) -> None:
         self._door = door
         self._chat = door.chat
         self._socket = FrameSocket(
-            websocket,
+            scope,
+            receive,
+            send,
             max_frame=door.settings.max_body,
             idle=door.settings.idle,
             busy=lambda: self._lanes.busy,
@@ -99,7 +107,7 @@ class Connection:
             ticket = self._ticket or await self._first_message()
             unwatch = ticket.watch(self._socket.end)
             try:
-                await self._serve()
+                await self._socket.serve(self._take_frames())
             finally:
                 unwatch()
         except GOODBYES:
@@ -165,18 +173,6 @@ class Connection:
     def _error(self, error: ChatServerError, stream_id: str | None) -> bytes:
         """Return an error event, with the key's limits if they are what it is about."""
         return nested_event(error, stream_id, self._limits() if isinstance(error, RateLimited) else None)
-
-    async def _serve(self) -> None:
-        """Take frames until the client goes or a task finds that the connection is over."""
-        receiving = asyncio.create_task(self._take_frames())
-        try:
-            await asyncio.wait({receiving, self._socket.over}, return_when=asyncio.FIRST_COMPLETED)
-            if self._socket.over.done():
-                raise self._socket.over.result()
-            receiving.result()
-        finally:
-            receiving.cancel()
-            await asyncio.gather(receiving, return_exceptions=True)
 
     async def _take_frames(self) -> None:
         bad = 0

@@ -1,10 +1,8 @@
-"""What one WebSocket may cost: uvicorn's protocol, with bounds where it has none.
+"""One WebSocket: frames of the `websockets` package on one side, ASGI on the other.
 
-    messages waiting: at most MAX_WAITING           1008
-    messages and pings: RATE a second on average    read more slowly
-    nothing is read while nothing can be written
-
-Messages are bounded by uvicorn's `ws_max_size`, sends by `deadline`.
+handshake    `connections` takes it, `websocket_handshake` answers
+bounds       a message: `ws_max_size`; what waits, and how fast it is read: `websocket_inbox`; sends: `frame_socket`
+pings        `heartbeat`
 """
 
 from __future__ import annotations
@@ -12,177 +10,277 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING
 
-from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
-from uvicorn.protocols.utils import ClientDisconnected, is_ssl
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from starlette.types import ASGIApp, Message, Scope
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
-from websockets.protocol import State
-from websockets.server import ServerProtocol
 
+from chatserver.transports.heartbeat import Heartbeat
 from chatserver.transports.lasting import forget
-from chatserver.transports.lean import Signal
+from chatserver.transports.websocket_frames import Frames, text_head
+from chatserver.transports.websocket_handshake import head_of, refusal, switching
+from chatserver.transports.websocket_inbox import Inbox
+
+if TYPE_CHECKING:
+    from chatserver.transports.connections import ServerConfig
 
 log = logging.getLogger(__name__)
 
 WRITE_BUFFER = 32 * 1024
 """Bytes that wait for one client in this process, beside one event; the kernel holds some, too (`listening`)."""
-MAX_WAITING = 1024
-"""Messages that wait for the application, on one WebSocket."""
-RATE = 200.0
-"""Messages and pings a second that are read from one WebSocket, on average."""
-BURST = 1000.0
-"""How many of them may come at once."""
+CLOSE_WITHIN = 10.0
+"""Seconds in which a client must answer our close frame, or read what is left for it."""
+_DENIAL = ("websocket.http.response.start", "websocket.http.response.body")
 FRAMES = "chatserver.frames"
 """Where a `websocket.send` has texts, encoded, that are sent together: a frame each."""
-_QUIET = logging.getLogger("uvicorn.error.websocket")
-"""Not told of each socket that is accepted: that is no more than an access log, which HTTP has none of either."""
-_QUIET.setLevel(logging.WARNING)
 
 
-class WebSocketConnection(WebSocketsSansIOProtocol):
-    """A WebSocket whose client cannot make this process keep more than the bounds above."""
+class WebSocketConnection(asyncio.Protocol):
+    """A WebSocket whose client cannot make this process keep more than the bounds above.
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.conn = _Frames(max_size=self.config.ws_max_size, logger=self.logger)
-        self.logger = _QUIET
-        self.writable = Signal()
-        self.writable.set()
-        self._credit, self._counted = BURST, self.loop.time()
-        self._brake: asyncio.TimerHandle | None = None
+    In place of uvicorn's, which parses the head of the handshake once more, stops and starts reading for each message,
+    and keeps an empty queue for each connection.
+    """
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take over the connection from HTTP; as there, without asking for addresses."""
-        self.connections.add(self)
-        self.transport = cast("asyncio.Transport", transport)
-        self.scheme = "wss" if is_ssl(self.transport) else "ws"
-        self.transport.set_write_buffer_limits(high=WRITE_BUFFER)
+    def __init__(
+        self,
+        config: ServerConfig,
+        server: ServerState,
+        transport: asyncio.Transport,
+        scope: Scope,
+        accept: str,
+    ) -> None:
+        """Take over `transport` from HTTP. `accept`: what our side of the handshake says."""
+        self._config = config
+        self._server = server
+        self._transport = transport
+        self._scope = scope
+        self._accept = accept
+        self._loop = asyncio.get_running_loop()
+        self._frames = Frames(config.ws_max_size)
+        self._inbox = Inbox(transport, {"type": "websocket.connect"})
+        self._part = bytearray()  # of a message whose end has not come
+        self._is_text = True
+        self._opened = self._closing = self._lost = False
+        self._heart: Heartbeat | None = None
+        self._closing_late: asyncio.TimerHandle | None = None
+        self._denial = b""
+        server.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own classes
+
+    def begin(self, app: ASGIApp) -> None:
+        """Have the application serve it."""
+        task = self._loop.create_task(self._run(app))
+        self._server.tasks.add(task)
+        task.add_done_callback(self._server.tasks.discard)
+
+    def shutdown(self) -> None:
+        """Close: the server ends."""
+        if not self._opened:
+            self._refuse(refusal(503))
+            return
+        if not self._closing:
+            self._end(1012)
+            self._frames.send_close(1012)
+            self._flush()
+        self._leave()
+
+    # What the transport calls
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
-        if self._brake is not None:
-            self._brake.cancel()
-        super().connection_lost(exc)
-
-    def start_keepalive(self) -> None:
-        """Begin to ping. The handshake is over: what it needed is forgotten."""
-        super().start_keepalive()
-        del self.request, self.response
-        forget(self.scope)  # type: ignore[arg-type]  # a typed dictionary of uvicorn's
+        self._lost = True
+        self._end(1005 if self._opened else 1006)
+        self._inbox.stop()
+        if self._closing_late is not None:
+            self._closing_late.cancel()
+        self._server.connections.discard(self)  # type: ignore[arg-type]
 
     def pause_writing(self) -> None:
         """Stop reading, too: the answer to a ping is written, wanted or not."""
-        super().pause_writing()
-        self._steer()
+        self._inbox.writable.clear()
+        self._inbox.steer()
 
     def resume_writing(self) -> None:
         """Go on."""
-        super().resume_writing()
-        self._steer()
+        self._inbox.writable.set()
+        self._inbox.steer()
 
-    def handle_text(self, event: Frame) -> None:
-        """Take a text frame, whole or the first of a message."""
-        super().handle_text(event)
-        self._make_room(event)
-
-    def handle_bytes(self, event: Frame) -> None:
-        """Take a binary frame, whole or the first of a message."""
-        super().handle_bytes(event)
-        self._make_room(event)
-
-    def handle_cont(self, event: Frame) -> None:
-        """Take the rest of a message. One buffer for all: a list of small parts costs 40 times their size."""
-        self.frames[0] += event.data  # type: ignore[operator]
-        if event.fin:
-            self.send_receive_event_to_app()
-
-    def handle_ping(self) -> None:
-        """Answer a ping; it counts."""
-        super().handle_ping()
-        self._count()
-
-    def send_receive_event_to_app(self) -> None:
-        """Hand a message over; it counts. What is no UTF-8 ends the connection, in one line of the log."""
-        if self.curr_msg_data_type == "text" and not _is_text(self.frames) and not self.close_sent:
-            log.info("a text message that is not UTF-8: closed with 1007")
-            self.conn.fail(1007, "a text message must be UTF-8")
-            self.handle_parser_exception()
+    def data_received(self, data: bytes) -> None:
+        """Take bytes."""
+        self._frames.receive_data(data)
+        if self._frames.parser_exc is not None:
+            self._cut_off()
             return
-        super().send_receive_event_to_app()
-        self._count()
-        if self.queue.qsize() > MAX_WAITING and not self.close_sent:
-            self.conn.fail(1008, "too many messages at once")
-            self.handle_parser_exception()
+        for frame in self._frames.events_received():
+            assert isinstance(frame, Frame)  # the handshake is over for the package
+            self._take(frame)
 
-    async def send(self, message: ASGISendEvent) -> None:
-        """Send; our own messages bring text frames as bytes, which go out in one write."""
-        frames: Sequence[bytes] | None = message.get(FRAMES)  # type: ignore[assignment]
-        if frames is None:
-            await super().send(message)
-            if self.initial_response is not None and self.close_sent:
-                self.handshake_complete = True  # by a refusal, which uvicorn logs as an endpoint's mistake
-            return
-        await self.writable.wait()
-        if self.disconnected or self.conn.state is not State.OPEN:
+    # What the application calls
+
+    async def send(self, message: Message) -> None:
+        """Send; our own messages bring text frames as bytes, which go out in one write. Raises ClientDisconnected."""
+        if not self._inbox.writable.is_set():
+            await self._inbox.writable.wait()
+        if self._closing:
             raise ClientDisconnected
-        self.transport.write(b"".join([part for data in frames for part in (_head(len(data)), data)]))
-
-    async def receive(self) -> ASGIReceiveEvent:
-        """Return the next message; reading goes on when none is left and nothing else forbids it."""
-        message = await self.queue.get()
-        if self.queue.empty():
-            self.read_paused = False
-            self._steer()
-        return message
-
-    def _make_room(self, event: Frame) -> None:
-        if not event.fin:
-            self.frames = [bytearray(event.data)]  # type: ignore[list-item]
-
-    def _count(self) -> None:
-        now = self.loop.time()
-        self._credit = min(BURST, self._credit + (now - self._counted) * RATE) - 1
-        self._counted = now
-        if self._credit < 0 and self._brake is None:
-            self._brake = self.loop.call_later(-self._credit / RATE, self._release)
-            self._steer()
-
-    def _release(self) -> None:
-        self._brake = None
-        self._steer()
-
-    def _steer(self) -> None:
-        """Read, or do not."""
-        if self.transport.is_closing():
-            return
-        if self.read_paused or self._brake is not None or not self.writable.is_set():
-            self.transport.pause_reading()
+        kind = message["type"]
+        if kind == "websocket.send" and self._opened:
+            self._send(message)
+        elif kind == "websocket.close":
+            self._close(message.get("code", 1000), message.get("reason") or "")
+        elif kind == "websocket.accept" and not self._opened:
+            self._open(message)
+        elif kind in _DENIAL and not self._opened:
+            self._deny(message)
         else:
-            self.transport.resume_reading()
+            raise RuntimeError(f"{kind}: not expected here")
 
+    async def _run(self, app: ASGIApp) -> None:
+        try:
+            await app(self._scope, self._inbox.get, self.send)
+        except ClientDisconnected:
+            pass
+        except Exception:
+            log.exception("a WebSocket failed")
+        finally:
+            if not self._opened:
+                self._refuse(refusal(500))
+            elif not self._closing:
+                self._end(1006)
+                self._leave()
 
-def _head(length: int) -> bytes:
-    """Return what stands before a whole text frame of a server: RFC 6455, section 5.2; there are no extensions."""
-    if length < 126:
-        return b"\x81%c" % length
-    return b"\x81\x7e" + length.to_bytes(2) if length < 2**16 else b"\x81\x7f" + length.to_bytes(8)
+    def _open(self, message: Message) -> None:
+        """End the handshake: what it needed is forgotten."""
+        headers = (*self._server.default_headers, *message.get("headers", ()))
+        self._transport.write(switching(self._accept, message.get("subprotocol"), headers))
+        self._opened = True
+        self._heart = Heartbeat(
+            self._loop,
+            self._config.ping_every,
+            self._config.pong_within,
+            self._ping,
+            lambda: self._cut_off(1011, "a ping was not answered"),
+        )
+        forget(self._scope)
 
+    def _send(self, message: Message) -> None:
+        frames: Sequence[bytes] | None = message.get(FRAMES)
+        if frames is not None:
+            self._transport.write(
+                b"".join([part for data in frames for part in (text_head(len(data)), data)])
+            )
+            return
+        text = message.get("text")
+        if text is None:
+            self._frames.send_binary(message["bytes"])
+        else:
+            self._frames.send_text(text.encode())
+        self._flush()
 
-def _is_text(frames: Sequence[bytes | bytearray]) -> bool:
-    """Whether one whole message is UTF-8; nearly all are ASCII, and seen to be at a glance."""
-    try:
-        _ = [frame.isascii() or frame.decode() for frame in frames]
-    except UnicodeDecodeError:
-        return False
-    return True
+    def _close(self, code: int, reason: str) -> None:
+        if not self._opened:
+            self._refuse(refusal(403))
+            return
+        self._end(code, reason)
+        self._frames.send_close(code, reason)
+        self._flush()
+        self._closing_late = self._loop.call_later(CLOSE_WITHIN, self._transport.abort)
 
+    def _deny(self, message: Message) -> None:
+        """Refuse the handshake with an answer of HTTP: its start, then its body."""
+        if "status" in message:
+            self._denial = head_of(message["status"], message.get("headers", ()))
+            return
+        self._denial += message.get("body", b"")
+        if not message.get("more_body", False):
+            self._refuse(self._denial)
 
-class _Frames(ServerProtocol):
-    """The protocol of `websockets`, with RFC 6455, section 5.4: a close frame may come amid a fragmented message."""
+    def _refuse(self, answer: bytes) -> None:
+        """Answer the handshake by something else, once."""
+        if not self._closing:
+            self._end(1006)
+            self._transport.write(answer)
+            self._leave()
 
-    def recv_frame(self, frame: Frame) -> None:
-        if frame.opcode is Opcode.CLOSE:
-            self.current_size = None
-        super().recv_frame(frame)
+    # What the client sends
+
+    def _take(self, frame: Frame) -> None:
+        opcode = frame.opcode
+        if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
+            self._is_text = opcode is Opcode.TEXT
+            if frame.fin:
+                self._deliver(frame.data)
+            else:
+                self._part = bytearray(frame.data)
+        elif opcode is Opcode.CONT:
+            self._part += frame.data  # one buffer for all: a list of small parts costs 40 times their size
+            if frame.fin:
+                part, self._part = self._part, bytearray()
+                self._deliver(part)
+        elif opcode is Opcode.PING:
+            self._flush()
+            self._inbox.count()
+        elif opcode is Opcode.PONG:
+            if self._heart is not None:
+                self._heart.heard(frame.data)
+        else:
+            self._on_close()
+
+    def _deliver(self, data: bytes | bytearray | memoryview) -> None:
+        """Hand a message over; it counts. What is no UTF-8 ends the connection, in one line of the log."""
+        self._inbox.count()
+        if self._closing:
+            return
+        try:
+            content = {"text": str(data, "utf-8")} if self._is_text else {"bytes": bytes(data)}
+        except UnicodeDecodeError:
+            log.info("a text message that is not UTF-8: closed with 1007")
+            self._cut_off(1007, "a text message must be UTF-8")
+            return
+        self._inbox.put({"type": "websocket.receive", **content})
+        if self._inbox.full:
+            self._cut_off(1008, "too many messages at once")
+
+    def _on_close(self) -> None:
+        received = self._frames.close_rcvd
+        assert received is not None
+        self._end(received.code, received.reason)
+        self._flush()
+        self._leave()
+
+    # What both bring about
+
+    def _end(self, code: int, reason: str = "") -> None:
+        """Tell the application, once; it sends no more."""
+        if not self._closing:
+            self._closing = True
+            if self._heart is not None:
+                self._heart.stop()
+            self._inbox.close({"type": "websocket.disconnect", "code": code, "reason": reason})
+
+    def _cut_off(self, code: int = 0, reason: str = "") -> None:
+        """Close at once: with `code`, or with what the package has found."""
+        if code:
+            self._frames.fail(code, reason)
+        said = self._frames.close_sent
+        assert said is not None
+        self._end(said.code, said.reason)
+        self._flush()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Close the connection when what was written is read; within CLOSE_WITHIN at all events."""
+        if self._lost:
+            return
+        if self._closing_late is None and self._transport.get_write_buffer_size():
+            self._closing_late = self._loop.call_later(CLOSE_WITHIN, self._transport.abort)
+        self._transport.close()
+
+    def _ping(self, payload: bytes) -> None:
+        self._frames.send_ping(payload)
+        self._flush()
+
+    def _flush(self) -> None:
+        self._transport.write(b"".join(self._frames.data_to_send()))

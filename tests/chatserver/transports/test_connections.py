@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 
 from chatserver.service.supervision.listening import RECEIVE_BUFFER, SEND_BUFFER, listen
 from chatserver.settings import Settings
-from chatserver.transports import connections, websocket_connection
+from chatserver.transports import connections, websocket_inbox
 from chatserver.transports.connections import ServerConfig
 from tests.chatserver.transports.conftest import running_web
 from tests.chatserver.transports.test_websocket import receive, send, socket_to, until
@@ -41,11 +41,11 @@ async def echo(scope, receive, send) -> None:
 
 
 @asynccontextmanager
-async def echoing(**changes):
-    """The echo behind our protocols; yields host:port."""
+async def echoing(app=echo, **changes):
+    """The echo, or another application, behind our protocols; yields host:port."""
     settings = Settings(port=0, **changes)
     listener = listen(settings)
-    server = uvicorn.Server(ServerConfig(echo, settings))
+    server = uvicorn.Server(ServerConfig(app, settings))
     serving = asyncio.create_task(server._serve([listener]))
     while not server.started:
         await asyncio.sleep(0.005)
@@ -81,7 +81,7 @@ async def rest_of(reader) -> bytes:
 )
 async def test_autobahn(group, cases, monkeypatch):
     """Every case of the Autobahn suite, 301, but the compression ones, which no client is offered."""
-    monkeypatch.setattr(websocket_connection, "RATE", 1e6)
+    monkeypatch.setattr(websocket_inbox, "RATE", 1e6)
     async with echoing(max_body=AUTOBAHN_BODY) as address:
         results = await kosoku.run_fuzzingclient(f"ws://{address}", [group], concurrency=2)
     behaviors = {result.behavior.value for result in results}
@@ -210,8 +210,8 @@ async def test_pings_of_a_client_that_reads_nothing_are_not_answered_for_ever(we
 
 async def test_a_flood_of_frames_is_slowed_down(web, monkeypatch):
     """Past the burst, frames are read at the rate; none is lost and none is answered with an error."""
-    monkeypatch.setattr(websocket_connection, "RATE", 100.0)
-    monkeypatch.setattr(websocket_connection, "BURST", 10.0)
+    monkeypatch.setattr(websocket_inbox, "RATE", 100.0)
+    monkeypatch.setattr(websocket_inbox, "BURST", 10.0)
     loop = asyncio.get_running_loop()
     async with socket_to(web) as client:
         started = loop.time()
