@@ -115,6 +115,19 @@ class HttpConnection(HttpToolsProtocol):
         """See `lasting.Connection`."""
         return not self.cycle.more_body
 
+    @property
+    def door(self) -> str:
+        """Where its client has come in: `sse` while events are sent, `http` for all else, and while it is idle."""
+        return "http" if self._on_lost is None else "sse"
+
+    def doors(self) -> dict[str, int]:
+        """See `lasting.Connection`."""
+        found = dict.fromkeys(("http", "sse", WebSocketConnection.door), 0)
+        for connection in self.connections:
+            assert isinstance(connection, HttpConnection | WebSocketConnection)
+            found[connection.door] += 1
+        return found
+
     def when_lost(self, call: Callable[[], object] | None) -> None:
         """See `lasting.Connection`."""
         self._on_lost = call

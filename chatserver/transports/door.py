@@ -15,6 +15,7 @@ from chatserver.ports.accounts import Accounts
 from chatserver.ports.registry import Registry
 from chatserver.service.web.admission import Admission, Ticket
 from chatserver.service.web.chat import Chat
+from chatserver.service.web.pulse import Pulse
 from chatserver.settings import Settings
 from chatserver.transports import gate
 from chatserver.transports.auth import Keys
@@ -34,6 +35,7 @@ class Door:
     settings: Settings
     admission: Admission
     accounts: Accounts
+    pulse: Pulse
 
     def ticket(self, request: Request) -> Ticket:
         """Return the ticket that the gate gave to a request: it pays for what the request asks for."""

@@ -19,6 +19,7 @@ from chatserver.ports.registry import Registry
 from chatserver.service.web.admission import Admission
 from chatserver.service.web.chat import Chat
 from chatserver.service.web.hub import Hub
+from chatserver.service.web.pulse import Pulse
 from chatserver.service.web.settling import Settling
 from chatserver.settings import Settings
 from chatserver.transports import (
@@ -49,26 +50,30 @@ def create_app(
     """Return the web role's application. Its lifespan starts and stops the hub and the bookkeeping."""
     settling = Settling(accounts)
     admission = Admission(accounts)
+    pulse = Pulse(hub)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await hub.start()
         await chat.feeds.start()
         await settling.start()
-        telling = asyncio.create_task(chat.places.run(), name="queue places")
-        watching = asyncio.create_task(admission.vigil.run(), name="vigil")
+        running = [
+            asyncio.create_task(chat.places.run(), name="queue places"),
+            asyncio.create_task(admission.vigil.run(), name="vigil"),
+            asyncio.create_task(pulse.run(), name="pulse"),
+        ]
         try:
             yield
         finally:
-            telling.cancel()
-            watching.cancel()
-            await asyncio.gather(telling, watching, return_exceptions=True)
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
             await settling.close()
             await chat.feeds.close()
             await hub.close()
 
     keys = Keys(settings.api_keys, host=settings.host, access=access, origins=settings.cors_origins)
-    door = Door(chat, registry, keys, settings, admission, accounts)
+    door = Door(chat, registry, keys, settings, admission, accounts, pulse)
     app = Application(
         routes=routes(door),
         middleware=[
@@ -106,7 +111,7 @@ def routes(door: Door) -> list[BaseRoute]:
         *responses.routes(door),
         *conversations.routes(door),
         *usage.routes(door),
-        *metrics.routes(door.registry),
+        *metrics.routes(door.registry, door.pulse),
     ]
     behind_the_gate.sort(key=lambda route: route.path not in FIRST)
     public = [*health.routes(door.registry), *documents.routes()]

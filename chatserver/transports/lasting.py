@@ -9,7 +9,7 @@ took half the memory of an idle stream, and were passed by every event. See deci
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from starlette.applications import Starlette
@@ -39,6 +39,10 @@ class Connection(Protocol):
     @property
     def heard(self) -> bool:
         """Whether the whole body of the newest request has come."""
+        ...
+
+    def doors(self) -> Mapping[str, int]:
+        """Return how many connections this process has open, by their door: http, sse or websocket."""
         ...
 
     def when_lost(self, call: Callable[[], object] | None) -> None:

@@ -1,7 +1,8 @@
-"""GET /metrics: what the engines do, for Prometheus.
+"""GET /metrics: what the engines do, and how this web process fares, for Prometheus.
 
-The figures are the engines' own, read from the store: any web process shows all of them, so scrape one. Counters begin
-at 0 with each engine process; the label `engine` changes with it.
+The engines' figures are their own, read from the store: any web process shows all of them, so scrape one. Counters
+begin at 0 with each engine process; the label `engine` changes with it. What a web process says of itself has the label
+`web`: behind one address each scrape tells of the one that answered.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from starlette.routing import Route
 
 from chatserver.errors import Unavailable
 from chatserver.ports.registry import TTFT_BOUNDS, EngineReport, EngineState, ExpertLoad, Registry
+from chatserver.service.web.pulse import LAG_BOUNDS, Pulse, Vitals
+from chatserver.transports.lasting import CONNECTION
 
 STORE_TIMEOUT = 2.0
 """Seconds in which the store must answer."""
 
 
-def routes(registry: Registry) -> list[Route]:
+def routes(registry: Registry, pulse: Pulse) -> list[Route]:
     """Return the route; it tells nothing of any tenant."""
 
     async def metrics(request: Request) -> Response:
@@ -37,6 +40,7 @@ def routes(registry: Registry) -> list[Route]:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         shown = CollectorRegistry(auto_describe=False)
         shown.register(_Figures(engines, experts))
+        shown.register(_OwnFigures(pulse.vitals(), request.scope[CONNECTION].doors()))
         return Response(encode(shown), headers={"content-type": content_type})
 
     return [Route("/metrics", metrics, methods=["GET"])]
@@ -119,6 +123,47 @@ class _Figures:
                 for rank, pairs in enumerate(layer.ranks):
                     given.add_metric((engine, number, str(rank)), pairs)
         yield from (given, ranks, single, whole)
+
+
+class _OwnFigures:
+    """Makes one scrape's metrics of what this process is like. Those of `process_` are named as everywhere."""
+
+    def __init__(self, vitals: Vitals, doors: Mapping[str, int]) -> None:
+        self._vitals = vitals
+        self._doors = doors
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family; prometheus_client calls it."""
+        vitals, web = self._vitals, self._vitals.web_id
+        connections = GaugeMetricFamily(
+            "chatserver_web_connections",
+            "Open connections, by door; http: those that are idle, too",
+            labels=("web", "door"),
+        )
+        for door, count in self._doors.items():
+            connections.add_metric((web, door), count)
+        readers = GaugeMetricFamily(
+            "chatserver_web_readers", "Readers of answers that are attached here", labels=("web",)
+        )
+        readers.add_metric((web,), vitals.readers)
+        cpu = CounterMetricFamily(
+            "process_cpu_seconds", "CPU time of this process, user and system", labels=("web",)
+        )
+        cpu.add_metric((web,), vitals.cpu)
+        lag = HistogramMetricFamily(
+            "chatserver_web_loop_lag_seconds",
+            "How late the event loop is, looked at regularly",
+            labels=("web",),
+        )
+        within = zip((*map(str, LAG_BOUNDS), "+Inf"), accumulate(vitals.lag), strict=True)
+        lag.add_metric((web,), list(within), sum_value=vitals.lag_seconds)
+        yield from (connections, readers, cpu, lag)
+        if vitals.resident is not None:
+            memory = GaugeMetricFamily(
+                "process_resident_memory_bytes", "Memory of this process", labels=("web",)
+            )
+            memory.add_metric((web,), vitals.resident)
+            yield memory
 
 
 def _counter(name: str, text: str, *labels: str) -> CounterMetricFamily:

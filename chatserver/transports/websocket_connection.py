@@ -44,6 +44,8 @@ class WebSocketConnection(asyncio.Protocol):
     and keeps an empty queue for each connection.
     """
 
+    door = "websocket"
+
     def __init__(
         self,
         config: ServerConfig,

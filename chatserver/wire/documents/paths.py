@@ -162,7 +162,11 @@ def paths() -> dict[str, Schema]:
             )
         },
         "/metrics": {
-            "get": _operation("Figures of the engines for Prometheus", TEXT, content_type="text/plain")
+            "get": _operation(
+                "Figures for Prometheus: of the engines, and of this web process",
+                TEXT,
+                content_type="text/plain",
+            )
         },
         **_public(),
     }

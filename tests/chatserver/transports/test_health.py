@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 from prometheus_client.parser import text_string_to_metric_families
+from websockets.asyncio.client import connect
 
 from chatserver.ports.registry import EngineReport, EngineState, ExpertLoad, LayerLoad, Work
+from chatserver.service.web import pulse
 from tests.fakes import MODEL
 
 
@@ -88,3 +91,50 @@ async def test_metrics(memory):
     refused = await http.get("/metrics")
     assert refused.status_code == 503 and refused.headers["retry-after"]
     memory.store.down = False
+
+
+async def figures(http) -> dict[tuple[str, ...], float]:
+    """What one scrape tells of the web process itself."""
+    found = text_string_to_metric_families((await http.get("/metrics")).text)
+    return {
+        (sample.name, *(value for name, value in sample.labels.items() if name != "web")): sample.value
+        for family in found
+        for sample in family.samples
+        if "web" in sample.labels
+    }
+
+
+async def test_a_web_process_tells_of_itself(memory, monkeypatch):
+    """Connections by their door, readers, memory, CPU time, and a loop that was held up: all by its name."""
+    monkeypatch.setattr(pulse, "INTERVAL", 0.01)
+    memory.engine.write.clear()
+    lag = "chatserver_web_loop_lag_seconds"
+    http, ask = memory.http(), {"model": "tiny", "input": "Hi", "stream": True}
+    async with (
+        http.stream("POST", "/v1/responses", json=ask) as first,
+        http.stream("POST", "/v1/responses", json=ask) as second,
+        connect(memory.url.replace("http", "ws") + "/v1/responses") as socket,
+    ):
+        assert first.status_code == second.status_code == 200
+        await socket.send(json.dumps({"type": "response.create", "model": "tiny", "input": "Hi"}))
+        assert json.loads(await socket.recv())["type"] == "response.created"
+        async with asyncio.timeout(60):
+            while (before := await figures(http))[f"{lag}_count",] < 2:  # the first look was far off
+                await asyncio.sleep(0.01)
+        time.sleep(0.25)
+        await asyncio.sleep(0.02)
+        after = await figures(http)
+        memory.engine.write.set()
+    connections = "chatserver_web_connections"
+    assert [before[connections, door] for door in ("http", "sse", "websocket")] == [1, 2, 1]
+    assert before["chatserver_web_readers",] == 3
+    assert 10 * 2**20 < before["process_resident_memory_bytes",] < 64 * 2**30
+    assert 0 < before["process_cpu_seconds_total",] <= after["process_cpu_seconds_total",]
+    assert after[f"{lag}_sum",] - before[f"{lag}_sum",] > 0.2
+    late = [found[f"{lag}_bucket", "+Inf"] - found[f"{lag}_bucket", "0.2"] for found in (before, after)]
+    assert late[1] > late[0]
+    async with asyncio.timeout(60):
+        while (await figures(http))[connections, "sse"] or (await figures(http))[connections, "websocket"]:
+            await asyncio.sleep(0.01)
+    assert (await figures(http))["chatserver_web_readers",] == 0
+    assert f'web="{memory.hub.web_id}"' in (await http.get("/metrics")).text

@@ -41,7 +41,7 @@ def _routes() -> set[tuple[str, str]]:
 
 def _door():
     class Door:
-        registry = chat = keys = settings = admission = accounts = None
+        registry = chat = keys = settings = admission = accounts = pulse = None
 
     return Door()
 
