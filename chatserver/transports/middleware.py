@@ -9,7 +9,7 @@ import secrets
 
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -64,6 +64,8 @@ class Envelope:
                 raise
             # The client has not read for so long that its answer was given up; it may come back and resume.
             log.info("%s %s: the client stopped reading", request_id, scope["path"])
+        except ClientDisconnect:
+            log.info("%s %s: the client left before its body had come", request_id, scope["path"])
         except Exception:
             log.exception("%s %s %s failed", request_id, scope["method"], scope["path"])
             if started:
