@@ -14,6 +14,10 @@ from tests.program import KEPT, KERNELS, MODELS, ROOT, free_port, inherited
 
 pytestmark = [pytest.mark.e2e, pytest.mark.sglang]
 
+MEMORY = 8 * 2**30
+"""Bytes of addresses: the largest process has used 3 GB when it takes the KV cache."""
+RAN_OUT = "host memory ran out"
+
 
 def prepared(model: str):
     """Return a model's folder, made without a limit on memory."""
@@ -101,19 +105,33 @@ def test_a_fault_that_only_the_scheduler_finds(tmp_path):
     assert "starting it again" not in printed
 
 
-def test_memory_that_runs_out_at_the_start(tmp_path):
+@pytest.fixture
+def endless(tmp_path) -> str:
+    """A model with such a window that memory runs out where the KV cache is taken, and nowhere else.
+
+    Four windows are 48 GB, or what the machine has; under MEMORY there are 5 GB left for them when their turn comes.
+    """
+    folder = tmp_path / "model"
+    shutil.copytree(prepared("smollm2-135m-instruct"), folder, copy_function=os.symlink)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 2**18}))
+    return str(folder)
+
+
+def test_memory_that_runs_out_at_the_start(tmp_path, endless):
     """Under a real limit on the processes' memory: the line says which setting makes the program smaller."""
-    model = prepared("smollm2-135m-instruct").name
-    code, printed = run(tmp_path, "serve", "--model", model, memory=3_000_000_000)
+    code, printed = run(tmp_path, "serve", "--model", endless, memory=MEMORY)
     assert code == 1
+    assert RAN_OUT in last_words(printed)
     assert "CHATSERVER_CONTEXT" in last_words(printed)
 
 
-def test_the_doctor_tries_the_start(tmp_path):
+def test_the_doctor_tries_the_start(tmp_path, endless):
     """Memory that runs out in the start that the doctor tries: its line has the setting to change."""
-    model = prepared("smollm2-135m-instruct").name
-    code, printed = run(tmp_path, "doctor", "--engine", "--model", model, memory=3_000_000_000)
+    code, printed = run(tmp_path, "doctor", "--engine", "--model", endless, memory=MEMORY)
     (line,) = (line for line in printed.splitlines() if line.startswith("fail"))
     assert code == 1
     assert "engine " in line
+    assert RAN_OUT in line
     assert "CHATSERVER_CONTEXT" in line
