@@ -11,13 +11,13 @@ from tests.fakes import MemoryStore
 
 
 @pytest.fixture
-async def store():
+async def memory():
     return MemoryStore()
 
 
 @pytest.fixture
-async def web(store):
-    web = Hub(store.tapes, store.signals, "web_1")
+async def web(memory):
+    web = Hub(memory.tapes, memory.signals, "web_1")
     await web.start()
     await asyncio.sleep(0)
     yield web
