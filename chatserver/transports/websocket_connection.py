@@ -221,10 +221,13 @@ class WebSocketConnection(asyncio.Protocol):
             if frame.fin:
                 part, self._part = self._part, bytearray()
                 self._deliver(part)
+            elif not frame.data:
+                self._inbox.count()
         elif opcode is Opcode.PING:
             self._flush()
             self._inbox.count()
         elif opcode is Opcode.PONG:
+            self._inbox.count()
             if self._heart is not None:
                 self._heart.heard(frame.data)
         else:

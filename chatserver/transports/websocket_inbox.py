@@ -1,7 +1,7 @@
 """What came on a WebSocket and waits for the application, and when more is read.
 
-messages waiting: at most MAX_WAITING           `full`
-messages and pings: RATE a second on average    read more slowly
+messages waiting: at most MAX_WAITING                           `full`
+messages, pings, empty frames: RATE a second on average         read more slowly
 nothing is read while a message waits, or nothing can be written
 """
 
@@ -17,7 +17,7 @@ from chatserver.transports.lean import Signal
 MAX_WAITING = 1024
 """Messages that wait for the application, on one WebSocket."""
 RATE = 200.0
-"""Messages and pings a second that are read from one WebSocket, on average."""
+"""Messages, pings, pongs and empty parts of messages a second that are read from one WebSocket, on average."""
 BURST = 1000.0
 """How many of them may come at once."""
 
@@ -109,9 +109,8 @@ class _Brake:
 
     def count(self) -> None:
         """One message came."""
-        now = self._loop.time()
-        self._credit = min(BURST, self._credit + (now - self._counted) * RATE) - 1
-        self._counted = now
+        self._earn()
+        self._credit -= 1
         if self._credit < 0 and self._timer is None:
             self._timer = self._loop.call_later(-self._credit / RATE, self._release)
             self._changed()
@@ -122,5 +121,14 @@ class _Brake:
             self._timer.cancel()
 
     def _release(self) -> None:
-        self._timer = None
-        self._changed()
+        self._earn()
+        if self._credit < 0:  # more came in the same piece
+            self._timer = self._loop.call_later(-self._credit / RATE, self._release)
+        else:
+            self._timer = None
+            self._changed()
+
+    def _earn(self) -> None:
+        now = self._loop.time()
+        self._credit = min(BURST, self._credit + (now - self._counted) * RATE)
+        self._counted = now

@@ -221,6 +221,26 @@ async def test_a_flood_of_frames_is_slowed_down(web, monkeypatch):
         assert loop.time() - started > 0.45
 
 
+@pytest.mark.parametrize(
+    ("flood", "last"),
+    [(b"\x8a\x80\0\0\0\0", b"\x81"), (b"\x01\x80\0\0\0\0" + b"\0\x80\0\0\0\0" * 60, b"\x80")],
+    ids=["pongs", "empty parts of a message"],
+)
+async def test_frames_that_bring_nothing_are_slowed_down_as_well(web, monkeypatch, flood, last):
+    """Whoever sends them as fast as the network goes must not have this process do nothing else."""
+    monkeypatch.setattr(websocket_inbox, "RATE", 100.0)
+    monkeypatch.setattr(websocket_inbox, "BURST", 10.0)
+    loop = asyncio.get_running_loop()
+    async with socket_to(web) as client:
+        started = loop.time()
+        client.transport.write(flood * (60 if len(flood) < 60 else 1))
+        await asyncio.sleep(0.05)
+        text = b'{"type":"auth","token":"any"}'
+        client.transport.write(last + bytes([0x80 + len(text)]) + b"\0\0\0\0" + text)
+        assert await receive(client) == {"type": "auth.accepted"}
+        assert loop.time() - started > 0.45
+
+
 async def test_more_frames_at_once_than_anybody_needs_end_the_connection(web):
     """Thousands of frames in one go are not kept in memory."""
     async with socket_to(web) as client:
