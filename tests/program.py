@@ -50,9 +50,10 @@ def inherited() -> dict[str, str]:
 
 
 class Program:
-    """`chatserver serve` in its own data folder. Use as a context manager."""
+    """`chatserver serve` in its own data folder. Use as a context manager. `module`: what is run in its place."""
 
-    def __init__(self, data_dir: Path, *, model: str, **environment: str) -> None:
+    def __init__(self, data_dir: Path, *, model: str, module: str = "chatserver", **environment: str) -> None:
+        self._module = module
         self.data_dir = data_dir
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -74,7 +75,7 @@ class Program:
     def __enter__(self) -> Program:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "chatserver", "serve"],
+                [sys.executable, "-m", self._module, "serve"],
                 cwd=ROOT,
                 env=self._environment,
                 stdout=log,

@@ -124,7 +124,9 @@ def main() -> None:
     rounds: dict[str, list[Figures]] = {}
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        ours = stack.enter_context(Ours(folder, options.rate, options.streams, options.nice))
+        ours = stack.enter_context(
+            Ours(folder, options.rate, options.streams, options.nice, scripted=options.scripted)
+        )
         for door in (SSE, WEBSOCKET, CHAT):
             arms[f"ours: {door.name}"] = ours, door
         arms["floor: bare uvloop, SSE"] = (
@@ -225,6 +227,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--nice", type=int, default=0, help="niceness; below 0 where others work")
     parser.add_argument("--only", default="", help="arms whose name contains this")
+    parser.add_argument("--scripted", action="store_true", help="ours without SGLang: the scripted engine")
     parser.add_argument("--stock", action=argparse.BooleanOptionalAction, default=True)
     return parser.parse_args()
 

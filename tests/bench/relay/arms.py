@@ -11,6 +11,7 @@ from typing import Protocol
 
 import httpx
 
+from tests.bench.relay import stub
 from tests.bench.relay.processes import pin
 from tests.program import ROOT, Program, free_port
 
@@ -26,23 +27,33 @@ class Arm(Protocol):
 
 
 class Ours:
-    """The whole program with the scripted engine."""
+    """The whole program, with SGLang's own ways in and out over the stub scheduler, or `scripted`: without SGLang."""
 
-    def __init__(self, folder: Path, rate: float, streams: int, niceness: int) -> None:
-        settings = {
-            "SCRIPTED_TOKENS_PER_SECOND": str(rate),
-            "SCRIPTED_TTFT_MS": "0",  # as stock's stub
-            "CHATSERVER_MAX_RUNNING": str(streams),
-            "CHATSERVER_QUEUE_BOUND": str(streams),
-        }
-        self._program = Program(folder / "ours", model="scripted", **settings)
+    def __init__(
+        self, folder: Path, rate: float, streams: int, niceness: int, *, scripted: bool = False
+    ) -> None:
+        common = {"CHATSERVER_MAX_RUNNING": str(streams), "CHATSERVER_QUEUE_BOUND": str(streams)}
+        if scripted:
+            # its first token comes at once, as the stub's
+            settings = {"SCRIPTED_TOKENS_PER_SECOND": str(rate), "SCRIPTED_TTFT_MS": "0"}
+            self._program = Program(folder / "scripted", model="scripted", **common, **settings)
+        else:
+            settings = {
+                stub.RATE: str(rate),
+                "CHATSERVER_ALIASES": "scripted",
+                "CHATSERVER_CONTEXT": str(stub.CONTEXT),
+            }
+            module = f"{__package__}.stubbed"
+            self._program = Program(
+                folder / "ours", model=stub.MODEL.name, module=module, **common, **settings
+            )
         self.port = self._program.port
         self.front = 0
         self._niceness = niceness
 
     def __enter__(self) -> Ours:
         self._program.__enter__()
-        self._program.wait_ready(60)
+        self._program.wait_ready(120)
         pin(self._program.process.pid, OTHER_CORE, children=True, niceness=self._niceness)
         self.front = self._program.pid("web")
         pin(self.front, SERVER_CORE, children=False, niceness=self._niceness)

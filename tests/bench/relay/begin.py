@@ -51,13 +51,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--rate", type=float, default=50.0, help="tokens per second of each answer")
     parser.add_argument("--nice", type=int, default=0, help="niceness; below 0 where others work")
+    parser.add_argument("--scripted", action="store_true", help="ours without SGLang: the scripted engine")
     parser.add_argument("--stock", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     pin(os.getpid(), OTHER_CORE, children=False, niceness=options.nice)
     rounds: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        ours = stack.enter_context(Ours(folder, options.rate, options.starts, options.nice))
+        ours = stack.enter_context(
+            Ours(folder, options.rate, options.starts, options.nice, scripted=options.scripted)
+        )
         arms: dict[str, tuple[Arm, Door]] = {
             f"ours: {door.name}": (ours, door) for door in (SSE, WEBSOCKET, CHAT)
         }
