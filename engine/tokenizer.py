@@ -190,7 +190,7 @@ class HubTokenizer:
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the ids of plain text; special-token strings are not interpreted."""
-        return tuple(self._plain.encode(text, add_special_tokens=False).ids)
+        return tuple(self._plain.encode_batch_fast([text], add_special_tokens=False)[0].ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids` without special tokens."""
@@ -226,7 +226,7 @@ class HubTokenizer:
 
     def template_ids(self, text: str) -> tuple[int, ...]:
         """Return the ids of the template's own text; special-token strings are special tokens."""
-        return tuple(self._full.encode(text, add_special_tokens=False).ids)
+        return tuple(self._full.encode_batch_fast([text], add_special_tokens=False)[0].ids)
 
     def _wrap(self, wrapper: Wrapper, text: str) -> tuple[int, ...]:
         text = wrapper.strip(text)
