@@ -44,13 +44,13 @@ with warnings.catch_warnings(), without_collections():
         _scheduler_died_error,
         _wait_for_scheduler_ready,
     )
-    from sglang.srt.managers.io_struct import GenerateReqInput
     from sglang.srt.managers.load_snapshot import shm_path_for
     from sglang.srt.runtime_context import get_parallel
     from sglang.srt.utils import kill_process_tree
     from sglang.utils import TypeBasedDispatcher
 
     from engine import scheduler_messages as messages
+    from engine.exchange import Exchange
 asyncio.set_event_loop_policy(_policy)  # SGLang sets uvloop's at import
 
 _KILL_SECONDS = 20.0
@@ -107,7 +107,7 @@ class Runtime(Engine):
 
     @property
     def manager(self) -> Any:
-        """Return SGLang's tokenizer manager, the requests' way in and out."""
+        """Return SGLang's tokenizer manager; requests go past it, see `engine.exchange`."""
         return self.tokenizer_manager
 
     @property
@@ -131,11 +131,12 @@ class Runtime(Engine):
         It replaces SGLang's `auto_create_handle_loop`, which installs signal handlers.
         """
         self.manager.event_loop = loop
+        self.exchange = Exchange(self.manager)
         self._questions = Questions(self.manager._dispatch_to_scheduler, get_parallel().num_dp_ranks)
         self.manager._result_dispatcher += TypeBasedDispatcher(
             [(kind, self._questions.answered) for kind in (messages.ReleaseReqOutput, messages.PoolReqOutput)]
         )
-        return loop.create_task(self.manager.handle_loop(), name="sglang-receive")
+        return loop.create_task(self.exchange.receive(), name="sglang-receive")
 
     def processor_seconds(self) -> float:
         """Return how much processor time this machine's schedulers have used so far."""
@@ -199,31 +200,6 @@ def _remove_socket(name: object) -> None:
     """Remove the file of an `ipc://` address, which SGLang leaves behind."""
     if isinstance(name, str) and name.startswith("ipc://"):
         Path(name.removeprefix("ipc://")).unlink(missing_ok=True)
-
-
-def generate_input(
-    request_id: str,
-    ids: list[int],
-    sampling: dict[str, Any],
-    salt: str,
-    logprobs: int | None,
-    *,
-    thinks: bool,
-) -> GenerateReqInput:
-    """Return SGLang's form of one request. SGLang may modify `ids` and `sampling`: pass copies.
-
-    `logprobs`: of the answer only; those of a prompt would make SGLang compute its cached prefix again.
-    """
-    return GenerateReqInput(
-        rid=request_id,
-        input_ids=ids,
-        sampling_params=sampling,
-        stream=True,
-        cache_salt=salt or None,
-        return_logprob=logprobs is not None,
-        top_logprobs_num=logprobs or 0,
-        require_reasoning=thinks,
-    )
 
 
 @contextlib.contextmanager

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
-from engine.contract import EngineError, EngineLost, EngineStalled, RequestRefused
-from engine.runtime import Runtime, generate_input
+from engine.contract import Chunk, EngineError, EngineLost, EngineStalled
+from engine.runtime import Runtime
 from engine.scheduler_messages import PoolState
 from engine.settings import EngineSettings, patience
 from engine.watchdog import Wait, Watchdog
@@ -42,8 +42,9 @@ class Schedulers:
         self._lost = lost
         self._lose = lose
         self._watchdog = Watchdog(settings.silence, time.monotonic())
-        self._steps: dict[str, asyncio.Future[Any]] = {}
         self._used = runtime.processor_seconds()
+        self._exchange = runtime.exchange
+        lost.add_done_callback(lambda _: self._exchange.fail(self._loss()))
         self.pool: PoolState | None = None
         """The KV pool as it was when nothing ran last."""
 
@@ -65,36 +66,31 @@ class Schedulers:
         logprobs: int | None = None,
         *,
         thinks: bool = False,
-    ) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield SGLang's outputs for one request; leaving early aborts it.
+    ) -> AsyncGenerator[Chunk, None]:
+        """Yield what comes of one request; leaving early aborts it.
 
         `thinks`: its grammar waits for the end of the reasoning.
 
-        Raises RequestRefused (also for an id that is running), EngineStalled, EngineLost.
+        Raises RequestRefused (also for an id that is running), EngineBusy, EngineStalled, EngineLost.
         """
-        waits = self._watchdog.waits
-        if request_id in waits:
-            raise RequestRefused(f"request {request_id} is running already")
-        manager = self._runtime.manager
-        source = generate_input(request_id, list(ids), sampling, salt, logprobs, thinks=thinks)
-        outputs = manager.generate_request(source, None)
-        waits[request_id] = wait = Wait(patience(self._settings, len(ids)))
+        if self._lost.done():
+            raise self._loss()
+        wait, exchange, waits = Wait(patience(self._settings, len(ids))), self._exchange, self._watchdog.waits
+        stream = exchange.open(request_id, ids, sampling, wait, salt=salt, logprobs=logprobs, thinks=thinks)
+        waits[request_id] = wait
         try:
-            while (output := await self._next(request_id, wait, outputs)) is not None:
-                yield output
-        except ValueError as error:
-            raise RequestRefused(str(error)) from error
+            while True:
+                chunk = await stream.take()
+                yield chunk
+                if chunk.finish is not None:
+                    return
         finally:
             del waits[request_id]
-            # A request that ended is unknown to SGLang by now, and the abort does nothing.
-            if not self._lost.done():
-                manager.abort_request(request_id)
-            await outputs.aclose()
+            exchange.close(request_id, abort=not self._lost.done())
 
     def abort(self, request_id: str) -> None:
         """Ask for a request's end. Unknown ids are ignored."""
-        if request_id in self._watchdog.waits:
-            self._runtime.manager.abort_request(request_id)
+        self._exchange.abort(request_id)
 
     async def release(self, ids: Sequence[int], keep: int, salt: str) -> int:
         """Free cached prefixes from token `keep` on; return how many tokens. Raises EngineError: no answer in time."""
@@ -112,7 +108,7 @@ class Schedulers:
             return False
         finally:
             # Any message is a sign of life, also a late answer or another request's token.
-            self._watchdog.heard(self._runtime.manager.last_receive_tstamp, time.monotonic())
+            self._watchdog.heard(self._exchange.received, time.monotonic())
 
     async def keep_watch(self) -> None:
         """Lose schedulers that say nothing, end requests that get nothing, until cancelled."""
@@ -130,7 +126,8 @@ class Schedulers:
                 self._lose(f"the scheduler said nothing for {silent:.0f} s")
             # Schedulers that do not answer are computing, or are lost soon: then the answers go on elsewhere.
             for request_id in self._watchdog.stalled(now) if answered else ():
-                self._steps[request_id].cancel()
+                waited = self._watchdog.waits[request_id].patience
+                self._exchange.fail_one(request_id, EngineStalled(f"no token came for {waited:.0f} s"))
 
     def _look_at_work(self, now: float) -> None:
         """Note whether the schedulers have computed since the last look."""
@@ -139,20 +136,5 @@ class Schedulers:
             self._watchdog.worked_at = now
         self._used = used
 
-    async def _next(self, request_id: str, wait: Wait, outputs: AsyncIterator[Any]) -> dict[str, Any] | None:
-        """Return the next output, None at the end. Raises EngineLost as soon as the engine is lost, EngineStalled."""
-        step: asyncio.Future[Any] = asyncio.ensure_future(anext(outputs, None))
-        self._steps[request_id], wait.since = step, time.monotonic()
-        try:
-            await asyncio.wait((step, self._lost), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            wait.since = None
-            del self._steps[request_id]
-            if not step.done():
-                step.cancel()
-                await asyncio.gather(step, return_exceptions=True)
-        if not step.cancelled():
-            return step.result()
-        if self._lost.done():
-            raise EngineLost(f"{self._lost.result()}; the answer can be continued on a new engine")
-        raise EngineStalled(f"no token came for {wait.patience:.0f} s")
+    def _loss(self) -> EngineLost:
+        return EngineLost(f"{self._lost.result()}; the answer can be continued on a new engine")

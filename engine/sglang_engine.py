@@ -33,7 +33,7 @@ from engine.contract import (
 from engine.experts import ExpertLoad
 from engine.model_card import read_card
 from engine.models import folder
-from engine.requests import Progress, raise_refusal, sampling_arguments
+from engine.requests import sampling_arguments
 from engine.settings import EngineSettings, prepare_environment, server_args, window
 from engine.token_contract import Tokenizer
 from engine.tokenizer import HubTokenizer
@@ -118,28 +118,22 @@ class SglangEngine:
             raise EngineError("the engine has not started")
         return self._forms.splitter(form)
 
-    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
         """Run one request, yielding a chunk per scheduler step; the last has `finish`."""
         schedulers = self._runnable(
             request.request_id, request.ids, request.sampling.max_tokens, request.logprobs
         )
-        progress = Progress()
         assert self._forms is not None  # there is a card
         sampling = sampling_arguments(request.sampling, self.card.end_ids)
         sampling |= self._forms.sampling(request.form, request.emitted)
-        async with contextlib.aclosing(
-            schedulers.run(
-                request.request_id,
-                request.ids,
-                sampling,
-                request.salt,
-                request.logprobs,
-                thinks=self._forms.thinks(request.form),
-            )
-        ) as outputs:
-            async for output in outputs:
-                if chunk := progress.chunk(output):
-                    yield chunk
+        return schedulers.run(
+            request.request_id,
+            request.ids,
+            sampling,
+            request.salt,
+            request.logprobs,
+            thinks=self._forms.thinks(request.form),
+        )
 
     async def abort(self, request_id: str) -> None:
         """Ask the scheduler to drop a request within one step. Unknown ids are ignored."""
@@ -151,10 +145,9 @@ class SglangEngine:
         schedulers = self._runnable(request_id, ids, 0)
         sampling = {"max_new_tokens": 0, "temperature": 0.0}
         cached = 0
-        async with contextlib.aclosing(schedulers.run(request_id, ids, sampling, salt)) as outputs:
-            async for output in outputs:
-                raise_refusal(output["meta_info"])
-                cached = output["meta_info"].get("cached_tokens", cached)
+        async with contextlib.aclosing(schedulers.run(request_id, ids, sampling, salt)) as chunks:
+            async for chunk in chunks:
+                cached = chunk.cached
         return cached
 
     async def release(self, ids: Sequence[int], keep: int = 0, salt: str = "") -> int:

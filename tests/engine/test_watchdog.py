@@ -11,6 +11,7 @@ import pytest
 from engine.contract import EngineLost, EngineStalled
 from engine.questions import Questions
 from engine.settings import EngineSettings, patience
+from engine.stream import Stream
 from engine.watchdog import Wait, Watchdog
 
 SETTINGS = EngineSettings(Path("m"), "m", silence=0.2)
@@ -89,30 +90,51 @@ async def test_questions_are_answered_by_their_ids():
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
+class _Exchange:
+    """The way to schedulers that give each request one token and then nothing, but to "fff…" 40 more."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.aborted: list[str] = []
+        self._streams: dict[str, Stream] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def open(self, request_id, ids, sampling, wait, **more) -> Stream:
+        stream = self._streams[request_id] = Stream(wait)
+        self._tasks.append(asyncio.create_task(self._generate(request_id, stream)))
+        return stream
+
+    async def _generate(self, request_id, stream) -> None:
+        more = 40 if request_id == "f" * 32 else 0
+        for left in range(more, -1, -1):
+            await asyncio.sleep(0.02)
+            finish = {"type": "length"} if more and not left else None
+            stream.put(SimpleNamespace(cached_tokens=[0], output_ids=[[1]], finished_reasons=[finish]), 0)
+
+    def close(self, request_id, *, abort) -> None:
+        if not self._streams.pop(request_id).over and abort:
+            self.aborted.append(request_id)
+
+    def fail(self, error) -> None:
+        for stream in self._streams.values():
+            stream.fail(error)
+
+    def fail_one(self, request_id, error) -> None:
+        self._streams[request_id].fail(error)
+
+
 class _Runtime:
-    """SGLang's side: requests get one token and then nothing; pings are answered while `alive`."""
+    """SGLang's side; pings are answered while `alive`."""
 
     def __init__(self) -> None:
         self.alive = True
         self.hold_up = 0.0
         self.used, self.use = 0.0, 0.0
-        self.aborted: list[str] = []
-        self.manager = SimpleNamespace(
-            generate_request=self._generate, abort_request=self.aborted.append, last_receive_tstamp=0
-        )
+        self.exchange = _Exchange()
 
     def processor_seconds(self) -> float:
         self.used += self.use
         return self.used
-
-    async def _generate(self, source, _):
-        yield {"token": 1}
-        if source.rid == "f" * 32:
-            for _ in range(40):
-                await asyncio.sleep(0.02)
-                yield {"token": 1}
-        else:
-            await asyncio.sleep(60)
 
     async def pool(self, timeout: float):
         if self.hold_up:
@@ -122,7 +144,7 @@ class _Runtime:
         if not self.alive:
             await asyncio.sleep(0.02)
             raise TimeoutError
-        self.manager.last_receive_tstamp += 1
+        self.exchange.received += 1
 
 
 @pytest.fixture
@@ -141,7 +163,7 @@ async def watched(monkeypatch):
 
 async def outputs(schedulers, request_id: str) -> int:
     """Return how many outputs a request had, all of them."""
-    return len([output async for output in schedulers.run(request_id, [1, 2], {}, "")])
+    return sum([len(chunk.ids) async for chunk in schedulers.run(request_id, [1, 2], {}, "")])
 
 
 @pytest.mark.sglang
@@ -151,7 +173,7 @@ async def test_a_request_that_gets_nothing_ends_alone(watched):
     steady = asyncio.create_task(outputs(schedulers, "f" * 32))
     with pytest.raises(EngineStalled, match=r"no token came for \d+ s"):
         await asyncio.wait_for(outputs(schedulers, "0" * 32), 60)
-    assert runtime.aborted == ["0" * 32]
+    assert runtime.exchange.aborted == ["0" * 32]
     assert await steady == 41
     assert schedulers.running == 0
 
