@@ -16,7 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from chatserver.adapters.valkey.pipe import LinkLost, Pipe, Reply, Taken
+from chatserver.adapters.valkey.pipe import CLOSED, LinkLost, Pipe, Reply, Taken
 from chatserver.adapters.valkey.scripts import Command
 from chatserver.adapters.valkey.subscription import Subscription
 from chatserver.errors import BadRequest
@@ -134,6 +134,8 @@ class Link:
         if opening.cancelled():
             raise OSError("the link was closed")
         opening.result()
+        if self._shared is None or self._shared.ended:
+            raise OSError(CLOSED)
 
     async def _share(self) -> None:
         """Open it; a little later each time while it ends before it has answered anything."""
@@ -149,6 +151,8 @@ class Link:
         while self._free and self._free[-1].ended:
             self._free.pop()
         pipe = self._free.pop() if self._free else await self._open()
+        if pipe.ended:
+            raise OSError(CLOSED)
         try:
             replies = await pipe.ask(packed, count, timeout)
         except BaseException:

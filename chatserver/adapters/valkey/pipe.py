@@ -25,6 +25,7 @@ MAX_ASKED = 1024
 """Exchanges under way on one connection; callers past it wait, within their time-out."""
 TOGETHER = 16
 """Exchanges that are kept for one write at most."""
+CLOSED = "the server closed the connection"
 _MISSING = object()
 
 
@@ -35,12 +36,14 @@ class LinkLost(Exception):
 class Taken:
     """The transport of a connection that redis-py has opened, for as long as this is kept."""
 
-    __slots__ = ("_writer", "transport")
+    __slots__ = ("_writer", "ended", "transport")
 
     def __init__(self, connection: AbstractConnection) -> None:
         """Take it away from the connection, which forgets it: there is no public way."""
-        writer = connection._writer
-        assert writer is not None, "expected an opened connection"
+        reader, writer = connection._reader, connection._writer
+        assert reader is not None and writer is not None, "expected an opened connection"
+        self.ended = reader.at_eof() or writer.transport.is_closing()
+        """Whether it was closed before it was taken: nobody else was told."""
         connection._reader = connection._writer = None
         self._writer = writer  # it closes the transport when nobody keeps it
         self.transport: asyncio.Transport = writer.transport  # type: ignore[assignment]
@@ -76,6 +79,8 @@ class Pipe(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._transport = taken.transport
         self._transport.set_protocol(self)
+        if taken.ended:
+            self.close()
 
     @property
     def ended(self) -> bool:
@@ -127,7 +132,7 @@ class Pipe(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell everybody."""
-        self._lose(LinkLost(" ".join(str(exc or "the server closed the connection").split())[:200]))
+        self._lose(LinkLost(" ".join(str(exc or CLOSED).split())[:200]))
 
     def pause_writing(self) -> None:
         """Let callers wait."""

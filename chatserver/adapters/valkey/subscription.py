@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import hiredis
 
-from chatserver.adapters.valkey.pipe import LinkLost, Reply, Taken
+from chatserver.adapters.valkey.pipe import CLOSED, LinkLost, Reply, Taken
 
 MAX_WAITING = 256
 """Messages that wait for who reads them; then the connection is not read for a while."""
@@ -35,7 +35,10 @@ class Subscription(asyncio.Protocol):
         self._timer = self._loop.call_later(ping_after, self._look)
         self._missing = len(channels)
         taken.transport.set_protocol(self)
-        taken.transport.write(hiredis.pack_command(("SUBSCRIBE", *channels)))  # type: ignore[arg-type]
+        if taken.ended:
+            self._lose(CLOSED)
+        else:
+            taken.transport.write(hiredis.pack_command(("SUBSCRIBE", *channels)))  # type: ignore[arg-type]
 
     async def stands(self) -> None:
         """Return once all channels are subscribed to. Raises LinkLost."""
@@ -68,7 +71,7 @@ class Subscription(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the reader, behind what has come."""
-        self._lose(str(exc or "the server closed the connection"))
+        self._lose(str(exc or CLOSED))
 
     async def _news(self) -> None:
         if self._lost is not None:

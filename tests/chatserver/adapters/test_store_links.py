@@ -9,6 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from redis.asyncio import UnixDomainSocketConnection
 
 from chatserver.adapters.valkey import connect as links
 from chatserver.adapters.valkey import pipe as pipes
@@ -73,6 +74,7 @@ async def test_waiting_for_a_place_is_part_of_the_time(monkeypatch: pytest.Monke
 
 
 async def test_a_server_that_closes_at_once_is_tried_less_and_less_often() -> None:
+    """Each call says at once what happened, and the next one does not open a connection as fast as it can."""
     opened = 0
 
     async def close(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
@@ -83,9 +85,38 @@ async def test_a_server_that_closes_at_once_is_tried_less_and_less_often() -> No
         loop = asyncio.get_running_loop()
         until = loop.time() + 0.5
         while loop.time() < until:
-            with pytest.raises(LinkLost):
-                await link.exchange([("PING",)], timeout=until - loop.time() + 0.01)
+            with pytest.raises(LinkLost, match=r"closed the connection|reset by peer|Broken pipe"):
+                await link.exchange([("PING",)])
         assert 2 < opened < 12
+
+
+async def test_a_connection_that_ends_as_it_is_opened_is_lost_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its end was told to redis-py and to nobody else: who asked on it would wait for the whole of its time."""
+    connect = UnixDomainSocketConnection.connect
+    opened = 0
+
+    async def connect_slowly(connection: UnixDomainSocketConnection) -> None:
+        nonlocal opened
+        opened += 1
+        await connect(connection)
+        assert connection._reader is not None
+        while not connection._reader.at_eof():
+            await asyncio.sleep(0.001)
+
+    async def close(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None: ...
+
+    monkeypatch.setattr(UnixDomainSocketConnection, "connect", connect_slowly)
+    async with linked(close) as link, asyncio.timeout(5):
+        for asking in (link.exchange([("PING",)], alone=True), anext(link.subscribe(["c"]))):
+            with pytest.raises(LinkLost, match="closed the connection"):
+                await asking
+        began, opened = asyncio.get_running_loop().time(), 0
+        for _ in range(6):
+            with pytest.raises(LinkLost, match="closed the connection"):
+                await link.exchange([("PING",)])
+        assert opened == 6 and asyncio.get_running_loop().time() - began > 0.3, "as fast as it can"
 
 
 async def test_who_waits_for_a_connection_is_told_that_the_link_was_closed() -> None:
