@@ -164,8 +164,9 @@ async def outlived(store: ValkeyStore, turn: NewTurn, *, fail_after: int) -> Res
 
 async def at_rest(role: Worker, timeout: float = 60.0) -> None:
     """Wait until no turn is under way (one wants idle work after its end is stored) and no idle work is left."""
+    parts = role._parts
     async with asyncio.timeout(timeout):
-        while role._running or not role._parts.prefixes.idle:
+        while role._running or not (parts.prefixes.idle and parts.compactor.idle):
             await asyncio.sleep(0.005)
 
 

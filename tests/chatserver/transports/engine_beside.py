@@ -16,7 +16,7 @@ class _Role:
         self._store, self._engine, self._limits = store, engine, limits
 
     async def run(self) -> None:
-        async with worker(self._store, self._engine, **self._limits):
+        async with worker(self._store, self._engine, **self._limits) as self.worker:
             await asyncio.Event().wait()
 
     async def close(self) -> None:
@@ -25,7 +25,7 @@ class _Role:
 
 @asynccontextmanager
 async def web_and_engine(engine_options: dict | None = None, *, role: dict | None = None, **options):
-    """Serve until the block ends; `role`: limits of the engine role. The web has the engine as `scripted`."""
+    """Serve until the block ends. `role`: limits of the engine role; the web has it as `worker`, and `scripted`."""
     async with (
         opened_store("valkey") as store,
         scripted(**(engine_options or {})) as engine,
@@ -33,5 +33,5 @@ async def web_and_engine(engine_options: dict | None = None, *, role: dict | Non
     ):
         while not any(report.model for report in await store.registry.engines()):
             await asyncio.sleep(0.005)
-        web.scripted = engine
+        web.scripted, web.worker = engine, web.engine.worker
         yield web

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from tests.chatserver.service.engine_role import at_rest
 from tests.chatserver.transports.engine_beside import web_and_engine
 from tests.chatserver.transports.reading import parse_sse
 
@@ -149,7 +150,7 @@ async def test_what_a_long_history_drops_is_summarised():
             seen = (await http.get(f"/v1/responses/{answer.json()['id']}")).json()
             if seen["context"]["summary"]:
                 break
-            await asyncio.sleep(0.05 if seen["context"]["next_cut"] is None else 0.5)
+            await at_rest(web.worker)
         context = seen["context"]
         assert context["summary"]["tokens"] > 10 and context["cut"]
         assert len(context["kept"]) + len(context["dropped"]) == len(body["messages"]) - 1

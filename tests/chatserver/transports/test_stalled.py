@@ -7,8 +7,11 @@ same in milliseconds: `make bench NAME=connections`.
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -19,6 +22,7 @@ import uvicorn
 import websockets
 
 import chatserver
+from chatserver.service.web.follower import Follower
 from tests.bench.connections.arms import HANDSHAKE
 from tests.bench.connections.readers import Stalled, follow, open_all
 from tests.bench.relay.client import Socket, masked
@@ -32,6 +36,7 @@ SHARE = 0.1
 """What a reader that stalls may cost, as a share of one that reads."""
 SERVER = tuple(str(Path(it.__file__).parent) for it in (chatserver, uvicorn, starlette, websockets))
 """Where the functions are that are counted. The readers here are bare protocols and use none of them."""
+NUMBER = re.compile(rb'"sequence_number":(\d+)[,}]')
 
 
 class Calls:
@@ -53,32 +58,106 @@ class Calls:
             self.of[f"{Path(code.co_filename).stem}.{code.co_name}"] += 1
 
 
+class Reading(Socket):
+    """One that reads. `number`: of the last event that came; `on_news` is called for each piece."""
+
+    def __init__(self, request: tuple[bytes, bytes], name: str) -> None:
+        super().__init__(request, b"response.completed")
+        self.name, self.number, self.on_news = name, -1, lambda: None
+        self._rest = b""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if found := NUMBER.findall(self._rest + data):
+            self.number = int(found[-1])
+        self._rest = data[-40:]
+        self.on_news()
+
+
+class InStep:
+    """An engine's `write`: a token of each answer, and the next when all who read have it.
+
+    However busy the machine is, no two tokens are sent as one, which would cost fewer calls. Behind what fills buffers
+    it waits for `open`.
+    """
+
+    def __init__(self, store: MemoryStore, readers: list[Reading]) -> None:
+        self.filled = asyncio.Event()
+        self._store, self._readers = store, readers
+        self._opened, self._tokens, self._waiting = False, 1, 0
+        self._turn = asyncio.Event()
+        for reader in readers:
+            reader.on_news = self._look
+
+    async def wait(self) -> None:
+        self._waiting += 1
+        turn = self._turn
+        self._look()
+        await turn.wait()
+
+    def open(self) -> None:
+        self._opened = True
+        self._look()
+
+    def _look(self) -> None:
+        if self._waiting < ANSWERS or any(self._lacks(reader) for reader in self._readers):
+            return
+        if self._tokens == FILL:
+            self.filled.set()
+            if not self._opened:
+                return
+        self._tokens, self._waiting = self._tokens + 1, 0
+        self._turn.set()
+        self._turn = asyncio.Event()
+
+    def _lacks(self, reader: Reading) -> bool:
+        return reader.number < self._store.all_tapes[reader.name][-1].last
+
+
 async def calls_for(door: str, stalled: int) -> Counter[str]:
     """Run the answers, each with one reader and so many that stall; return the calls for the last tokens."""
     store = MemoryStore()
     store.known_models.append(MODEL)
-    async with running_web(store) as web:
-        web.engine.answer = ["x" * 2000 + " "] * FILL + ["y "] * COUNTED
-        web.engine.step, web.engine.pause = 1, 0.002
+    async with running_web(store) as web, asyncio.timeout(240):
+        web.engine.answer, web.engine.step = ["x" * 2000 + " "] * FILL + ["y "] * COUNTED, 1
+        await web.engine.rest()
         names = [await begun(web) for _ in range(ANSWERS)]
-        port = int(web.url.rpartition(":")[2])
-        asks = iter([request(door, name) for name in names for _ in range(1 + stalled)])
-        kinds = iter([kind for _ in names for kind in (Socket, *(Stalled for _ in range(stalled)))])
+        makes = iter([make for name in names for make in makers(door, name, stalled)])
+        port, count = int(web.url.rpartition(":")[2]), ANSWERS * (1 + stalled)
 
         def reader() -> Socket:
-            kind, ask = next(kinds), next(asks)
-            return kind(ask, 2) if kind is Stalled else kind(ask, b"response.completed")
+            return next(makes)()
 
-        opened = await open_all(reader, ANSWERS * (1 + stalled), port, ramp=0, narrow=True)
-        reading = [one for one in opened if not isinstance(one, Stalled)]
-        await until_filled(web, names)
+        opened = await open_all(reader, count, port, ramp=0, narrow=True)
+        reading = [one for one in opened if isinstance(one, Reading)]
+        await until(lambda: web.hub.following == count)
+        web.engine.write = gate = InStep(store, reading)
+        web.engine.go.set()
+        await gate.filled.wait()
+        await until(lambda: sum(one._behind for one in followers(web)) == ANSWERS * stalled)
         with Calls() as calls:
-            web.engine.write.set()
-            async with asyncio.timeout(120):
-                await asyncio.gather(*(one.ended for one in reading))
+            gate.open()
+            await asyncio.gather(*(one.ended for one in reading))
         for one in opened:
             one.close()
     return calls.of
+
+
+def makers(door: str, name: str, stalled: int) -> list[Callable[[], Socket]]:
+    """What makes the readers of an answer."""
+    ask = request(door, name)
+    return [partial(Reading, ask, name), *[partial(Stalled, ask, 2)] * stalled]
+
+
+def followers(web: Web) -> list[Follower]:
+    """Those of all answers."""
+    return [one for readers in web.hub._followers.values() for one in readers]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what the web does."""
+    while not condition():
+        await asyncio.sleep(0.005)
 
 
 def request(door: str, name: str) -> tuple[bytes, bytes]:
@@ -91,19 +170,6 @@ def request(door: str, name: str) -> tuple[bytes, bytes]:
 async def begun(web: Web) -> str:
     """Begin an answer that can have any number of readers."""
     return (await web.http().post("/v1/responses", json={"input": "Hi", "background": True})).json()["id"]
-
-
-async def until_filled(web: Web, names: list[str]) -> None:
-    """Hold the engine once all answers are past what fills buffers; wait for those that read."""
-
-    def written(name: str) -> int:
-        return web.store.all_tapes[name][-1].last
-
-    async with asyncio.timeout(120):
-        while min(map(written, names)) < FILL:
-            await asyncio.sleep(0.005)
-        web.engine.write.clear()
-        await asyncio.sleep(0.2)
 
 
 @pytest.mark.parametrize("door", ["sse", "websocket"])
