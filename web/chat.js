@@ -128,7 +128,7 @@ export class Chat {
 
   /** Catch up with what other tabs did: the feed tells of the open conversation, not of the list. */
   refresh() {
-    if (this.begun && this.state.signIn === null) void this.guard(this.#loadList(null));
+    if (this.begun && this.state.signIn === null) this.#relist();
   }
 
   /** Somebody writes: the server may warm up. */
@@ -216,7 +216,12 @@ export class Chat {
     const entry = this.answer(conversation, streamId);
     if (!conversation || !entry || isLive(entry)) return;
     if (entry.phase === 'lost') void this.reader.read(conversation);
-    void this.guard(this.#loadList(null));
+    this.#relist();
+  }
+
+  /** Nobody asked for it: if the network fails, the status says enough. */
+  #relist() {
+    this.#loadList(null).catch((error) => this.report(error));
   }
 
   /** @param {string | null} after */
@@ -247,14 +252,18 @@ export class Chat {
 
   /** @template T @param {Promise<T>} promise @returns {Promise<T | undefined>} undefined after a failure, which is shown */
   async guard(promise) {
-    return promise.catch((error) => this.report(error));
+    return promise.catch((error) => this.report(error, 'unreached'));
   }
 
-  /** Show a failure of the server or the network; anything else is a bug and goes on to the console. @param {unknown} error */
-  report(error) {
+  /**
+   * Show a failure of the server; anything else is a bug and goes on to the console.
+   * @param {unknown} error @param {string} [lost] what is said of one of the network
+   */
+  report(error, lost) {
     if (!(error instanceof ApiError)) throw error;
-    if (error.status === 401) this.askForKey();
-    else if (error.status !== 0) this.dispatch({ type: 'local.notice', text: 'raw', values: { message: error.message } });
+    const { status, message } = error;
+    if (status === 401) this.askForKey();
+    else if (status || lost) this.dispatch({ type: 'local.notice', text: status ? 'raw' : lost, values: { message } });
     return undefined;
   }
 }

@@ -1,4 +1,4 @@
-// The message field: Enter sends, Shift + Enter breaks the line, and input methods are left in peace.
+// The message field: Enter sends, Shift + Enter breaks the line.
 
 import { byId, icon } from './dom.js';
 import { sendOnEnter } from './enter.js';

@@ -1,4 +1,4 @@
-// The wiring of `EnterRule` to a field: Enter sends, Shift + Enter breaks the line, input methods are left in peace.
+// The wiring of `EnterRule` to a field.
 
 import { EnterRule } from './keys.js';
 

@@ -7,7 +7,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.web.conftest import Watch
 from tests.web.fake_server import Fake
-from tests.web.steps import answers, ask, composer, phase, words
+from tests.web.steps import act, answers, ask, composer, phase, words
 
 pytestmark = pytest.mark.browser
 
@@ -220,3 +220,55 @@ def test_says_that_it_is_offline(page: Page, context: BrowserContext, fake: Fake
     context.set_offline(False)
     phase(page, "completed")
     expect(answers(page).locator("p").first).to_have_text(words(60))
+
+
+@pytest.mark.parametrize("what", ["delete", "rename", "delete a message", "delete on a phone"])
+def test_says_what_cannot_be_done_offline(
+    page: Page, context: BrowserContext, fake: Fake, watch: Watch, what: str
+) -> None:
+    """What somebody asked for and the network lost is told; all is as before then, and can be done once it is back."""
+    watch.expected.append("ERR_INTERNET_DISCONNECTED")
+    fake.add_conversation("Tides", (("user", "Hi"), ("assistant", "Hello")))
+    with (
+        page.expect_request_finished(lambda it: "dialogs.js" in it.url),
+        page.expect_request_finished(lambda it: "rename.js" in it.url),
+    ):
+        page.reload()
+    page.get_by_role("link", name="Tides").click()
+    expect(answers(page)).to_have_text("Hello")
+    rows, dialog = page.locator("#conversations li"), page.get_by_role("dialog")
+
+    def do() -> None:
+        if what == "delete on a phone":
+            page.set_viewport_size({"width": 390, "height": 760})
+            page.locator("#show-list").click()
+        if what == "rename":
+            page.get_by_role("button", name="Rename “Tides”").click()
+            page.get_by_role("textbox", name="New name").fill("Ebb")
+            page.keyboard.press("Enter")
+            return
+        if what != "delete a message":
+            page.get_by_role("button", name="Delete “Tides”").click()
+        else:
+            act(page, "Delete message")
+        dialog.get_by_role("button", name="Delete").click()
+
+    context.set_offline(True)
+    expect(page.locator("#status")).to_contain_text("offline")
+    do()
+    notice = page.locator("#notice")
+    expect(notice).to_contain_text("could not be reached")
+    box = notice.bounding_box()
+    assert box is not None
+    there = f"document.elementFromPoint({box['x'] + 9}, {box['y'] + 9}).id"
+    assert page.evaluate(there) == "notice"  # not behind the list, which covers a phone
+    expect(page.get_by_role("link", name="Tides")).to_be_visible()
+    context.set_offline(False)
+    expect(page.locator("#status")).to_be_hidden()
+    expect(answers(page)).to_have_text("Hello")
+    page.keyboard.press("Escape")
+    do()
+    if what == "rename":
+        expect(page.get_by_role("link", name="Ebb")).to_be_visible()
+    else:
+        expect(answers(page) if what == "delete a message" else rows).to_have_count(0)

@@ -59,6 +59,7 @@ export const WORDS = {
   connecting: 'Connecting…',
   offline: 'You are offline. Answers go on and will be picked up.',
   reconnecting: 'Connection lost. Trying again…',
+  unreached: 'The server could not be reached. Try it again later.',
   refused: 'The server closed the connection: {reason}',
   reconnect: 'Connect again',
   modelLoading: 'The model is being prepared: {reason}',

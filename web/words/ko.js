@@ -59,6 +59,7 @@ export const WORDS = {
   connecting: '연결하는 중…',
   offline: '오프라인입니다. 답변은 계속되며 나중에 이어집니다.',
   reconnecting: '연결이 끊겼습니다. 다시 연결하는 중…',
+  unreached: '서버에 연결할 수 없습니다. 나중에 다시 시도하세요.',
   refused: '서버가 연결을 종료했습니다: {reason}',
   reconnect: '다시 연결',
   modelLoading: '모델을 준비하는 중입니다: {reason}',

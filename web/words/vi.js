@@ -59,6 +59,7 @@ export const WORDS = {
   connecting: 'Đang kết nối…',
   offline: 'Bạn đang ngoại tuyến. Câu trả lời vẫn tiếp tục và sẽ được nối lại.',
   reconnecting: 'Mất kết nối. Đang thử lại…',
+  unreached: 'Không kết nối được với máy chủ. Hãy thử lại sau.',
   refused: 'Máy chủ đã đóng kết nối: {reason}',
   reconnect: 'Kết nối lại',
   modelLoading: 'Đang chuẩn bị mô hình: {reason}',
