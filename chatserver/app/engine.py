@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 from typing import TYPE_CHECKING
 
 import uvloop
 
-from chatserver.app import loading
+from chatserver.app import garbage, loading
 from chatserver.app import store as stores
 from chatserver.errors import StartupError, Unavailable
 from chatserver.service.engine.abandoned import Abandoned
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
     from engine.ranks import Ranks
 
 log = logging.getLogger(__name__)
-
-COLLECT_EVERY = 5_000
-"""Objects, by which more were made than freed, between two looks at the youngest; Python's own choice is 700."""
 
 CONFIGURATION_ERROR = 3
 """Exit code that tells the supervisor not to try again."""
@@ -66,7 +62,7 @@ async def _serve(settings: Settings, ranks: Ranks | None) -> None:
             raise StartupError(f"the engine cannot start: {error}", exit_code=START_REFUSED) from error
         except EngineError as error:
             raise StartupError(f"the engine did not start: {error}") from error
-        _settle()
+        garbage.settle()
         try:
             # Without a supervisor nobody else would bring the embedded store's file to the disk.
             async with stores.synced(settings) if settings.engine_id is None else contextlib.nullcontext():
@@ -114,16 +110,6 @@ async def _work(settings: Settings, store: ValkeyStore, engine: Engine, engine_i
     await worker.drain()
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)
-
-
-def _settle() -> None:
-    """Have the garbage collector leave alone what was loaded, and look less often at what comes and goes.
-
-    A start makes some hundreds of objects that live as long as its answer; a third of its time went into looking at
-    them, and with SGLang loaded a look at everything stops all answers for a moment.
-    """
-    gc.freeze()
-    gc.set_threshold(COLLECT_EVERY, *gc.get_threshold()[1:])
 
 
 async def _signalled() -> None:

@@ -14,6 +14,7 @@ import hmac
 import ipaddress
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import lru_cache
 from hashlib import sha256
 from urllib.parse import urlsplit
 
@@ -25,6 +26,10 @@ from chatserver.service.web.once import Once
 
 LOCAL = "local"
 MAX_KEY = 512
+MAX_HOST = 300
+"""Characters of a Host header: the longest name that DNS has, and a port."""
+MAX_NAMES = 256
+"""Hosts that are kept as they were understood: to look at one takes longer than all else about who needs no key."""
 FRESH = 1.0
 """Seconds after which a server without keys looks again whether there are some."""
 
@@ -85,8 +90,7 @@ class Keys:
 
     def check_host(self, headers: Mapping[str, str]) -> None:
         """Without keys, refuse names that a stranger's DNS could point here. Raises Forbidden."""
-        host = headers.get("host", "")
-        name = (urlsplit(f"//{host}").hostname or "") if _sane(host) else ""
+        name = _host_name(headers.get("host", ""))
         if name in ("localhost", self._host) or name.endswith(".localhost") or _is_address(name):
             return
         raise Forbidden(
@@ -145,6 +149,12 @@ def _hint(token: str) -> str:
     return f"{token[:3]}…{token[-2:]}" if len(token) >= 12 else "too short"
 
 
+@lru_cache(MAX_NAMES)
+def _host_name(host: str) -> str:
+    return (urlsplit(f"//{host}").hostname or "") if len(host) <= MAX_HOST and _sane(host) else ""
+
+
+@lru_cache(MAX_NAMES)
 def _is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name)

@@ -137,7 +137,8 @@ class HttpConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes. A request waits for its turn, and then those of its head count."""
         if self._held is not None:
-            self._held += data  # the answer before it has asked for more
+            self._held += data
+            self.transport.pause_reading()  # not at once: it costs two calls of the kernel, and one packet is the rule
         elif self._in_head and not self._head_bytes and not self.config.turnstile.enter(self._begin):
             self._held = data
             self.transport.pause_reading()

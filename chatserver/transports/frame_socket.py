@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
@@ -53,14 +53,14 @@ class FrameSocket:
         *,
         max_frame: int,
         idle: float,
-        busy: Callable[[], bool],
     ) -> None:
         """Take frames of up to `max_frame` bytes, and end after `idle` seconds of silence while not `busy`."""
         self._scope = scope
         self._receive, self._send = receive, send
         self._max_frame = max_frame
         self._seconds_idle = idle
-        self._busy = busy
+        self.busy = False
+        """Whether anything goes on: to be set by who knows."""
         self._loop = asyncio.get_running_loop()
         self._pending = 0  # sends that have not gone through
         self._used_at = self._sent_at = self._loop.time()
@@ -150,7 +150,7 @@ class FrameSocket:
 
     def _look(self) -> None:
         now = self._loop.time()
-        if self._busy():
+        if self.busy:
             self._used_at = now
         late = (self._sent_at if self._pending else now) + SEND_TIMEOUT
         idle = self._used_at + self._seconds_idle

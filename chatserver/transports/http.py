@@ -7,12 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
-from chatserver.errors import ChatServerError
 from chatserver.ports.access import Access
 from chatserver.ports.accounts import Accounts
 from chatserver.ports.registry import Registry
@@ -38,7 +36,7 @@ from chatserver.transports.cross_origin import cross_origin
 from chatserver.transports.door import Door
 from chatserver.transports.gate import guarded
 from chatserver.transports.lasting import Application
-from chatserver.transports.middleware import BodyLimit, Envelope, on_error, on_http_error
+from chatserver.transports.middleware import BodyLimit, Envelope
 
 FIRST = ("/v1/responses", "/v1/chat/completions")
 """Paths that are looked for before all others, each of which takes a µs or two: nearly all requests want them."""
@@ -81,7 +79,6 @@ def create_app(
             Middleware(Envelope),
             Middleware(BodyLimit, limit=settings.max_body),
         ],
-        exception_handlers={ChatServerError: on_error, HTTPException: on_http_error},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False

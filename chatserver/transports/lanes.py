@@ -44,11 +44,6 @@ class Lanes:
         self._lanes: dict[str | None, deque[frames.Create]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    @property
-    def busy(self) -> bool:
-        """Whether anything goes on."""
-        return bool(self._tasks)
-
     def put(self, frame: frames.Create) -> None:
         """Put a create into its lane, which it may open. Raises Overloaded."""
         lane = self._lanes.get(frame.stream_id)
@@ -71,7 +66,8 @@ class Lanes:
             )
         task = asyncio.create_task(self._guard(work))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+        self._socket.busy = True
         return task
 
     async def cancel(self) -> None:
@@ -95,6 +91,10 @@ class Lanes:
             lane.popleft()
         # No await between the last look and this: a frame that comes now opens a new lane.
         del self._lanes[stream_id]
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._socket.busy = bool(self._tasks)
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
         try:

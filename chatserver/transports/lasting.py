@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from starlette.applications import Starlette
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,18 @@ class Connection(Protocol):
 
 
 class Application(Starlette):
-    """An application whose endpoints may leave something that lasts."""
+    """An application whose endpoints may leave something that lasts.
+
+    Its layers are ours alone: Starlette's two for what is raised would stand around every request, and `Envelope`
+    answers all of that.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return the routes with our layers around them."""
+        app: ASGIApp = self.router
+        for layer, arguments, options in reversed(self.user_middleware):
+            app = layer(app, *arguments, **options)
+        return app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, then what lasts of it. WebSockets go by the layers, which are about HTTP all of them."""

@@ -59,6 +59,10 @@ class Envelope:
             if started:
                 raise
             await error_response(error)(scope, receive, send_with_headers)
+        except HTTPException as error:
+            if started:
+                raise
+            await http_error_response(error, scope)(scope, receive, send_with_headers)
         except TimeoutError:
             if not started:
                 raise
@@ -159,15 +163,9 @@ def error_response(error: ChatServerError) -> Response:
     return Response(errors.body(error), error.status, headers, media_type="application/json")
 
 
-async def on_error(request: Request, error: Exception) -> Response:
-    """Answer a ChatServerError."""
-    assert isinstance(error, ChatServerError)
-    return error_response(error)
-
-
-async def on_http_error(request: Request, error: Exception) -> Response:
-    """Answer Starlette's own refusals: unknown route, unknown method, broken request."""
-    assert isinstance(error, HTTPException)
+def http_error_response(error: HTTPException, scope: Scope) -> Response:
+    """Return one of Starlette's own refusals: unknown route, unknown method, broken request."""
+    request = Request(scope)
     place = f"{request.method} {request.url.path[:200]}"
     allowed = _allowed(request) if error.status_code == 405 else ""
     if error.status_code == 404 or (error.status_code == 405 and not allowed):

@@ -87,7 +87,6 @@ class Connection:
             send,
             max_frame=door.settings.max_body,
             idle=door.settings.idle,
-            busy=lambda: self._lanes.busy,
         )
         self._caller = Caller("", "", frozenset())
         self._ticket: Ticket | None = None
@@ -117,6 +116,7 @@ class Connection:
         finally:
             await self._lanes.cancel()
             self._socket.release()
+            del self._lanes  # which has our methods: together they would wait for the garbage collector
 
     async def _look_at_handshake(self, offered: Sequence[str]) -> ChatServerError | None:
         """Let in who needs no key or brought it along; return why somebody must stay out."""

@@ -98,6 +98,7 @@ class WebSocketConnection(asyncio.Protocol):
         if self._closing_late is not None:
             self._closing_late.cancel()
         self._server.connections.discard(self)  # type: ignore[arg-type]
+        self._frames.parser.close()  # it has what has it, which only the garbage collector would find
 
     def pause_writing(self) -> None:
         """Stop reading, too: the answer to a ping is written, wanted or not."""
@@ -263,6 +264,7 @@ class WebSocketConnection(asyncio.Protocol):
             self._closing = True
             if self._heart is not None:
                 self._heart.stop()
+                self._heart = None
             self._inbox.close({"type": "websocket.disconnect", "code": code, "reason": reason})
 
     def _cut_off(self, code: int = 0, reason: str = "") -> None:

@@ -8,7 +8,6 @@ nothing is read while a message waits, or nothing can be written
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from starlette.types import Message
 
@@ -25,7 +24,18 @@ BURST = 1000.0
 class Inbox:
     """Messages in their order. Reading stops and starts with them, not for each that somebody waits for."""
 
-    __slots__ = ("_brake", "_closing", "_loop", "_messages", "_reader", "_reading", "_transport", "writable")
+    __slots__ = (
+        "_brake",
+        "_closing",
+        "_counted",
+        "_credit",
+        "_loop",
+        "_messages",
+        "_reader",
+        "_reading",
+        "_transport",
+        "writable",
+    )
 
     def __init__(self, transport: asyncio.Transport, first: Message) -> None:
         """`transport` is being read."""
@@ -34,7 +44,8 @@ class Inbox:
         self._messages = [first]  # a list: the standard library's queues take 0.7 KiB when they are empty
         self._reader: asyncio.Future[None] | None = None  # the application, while it waits for a message
         self._reading, self._closing = True, False
-        self._brake = _Brake(self._loop, self.steer)
+        self._credit, self._counted = BURST, self._loop.time()
+        self._brake: asyncio.TimerHandle | None = None  # while the client has sent more than it may
         self.writable = Signal()
         """Whether the client reads what is written; call `steer` when it changes."""
         self.writable.set()
@@ -46,7 +57,11 @@ class Inbox:
 
     def count(self) -> None:
         """Something came that the client may not send as often as it likes."""
-        self._brake.count()
+        self._earn()
+        self._credit -= 1
+        if self._credit < 0 and self._brake is None:
+            self._brake = self._loop.call_later(-self._credit / RATE, self._release)
+            self.steer()
 
     def put(self, message: Message) -> None:
         """Have the application take a message."""
@@ -63,7 +78,8 @@ class Inbox:
 
     def stop(self) -> None:
         """Nothing comes any more, nor can be sent: whoever waits to send learns it."""
-        self._brake.stop()
+        if self._brake is not None:
+            self._brake.cancel()
         self.writable.set()
 
     async def get(self) -> Message:
@@ -80,7 +96,7 @@ class Inbox:
 
     def steer(self) -> None:
         """Read, or do not."""
-        wanted = not (self._messages and not self._closing) and not self._brake.on and self.writable.is_set()
+        wanted = not (self._messages and not self._closing) and self._brake is None and self.writable.is_set()
         if wanted is self._reading or self._transport.is_closing():
             return
         self._reading = wanted
@@ -89,44 +105,13 @@ class Inbox:
         else:
             self._transport.pause_reading()
 
-
-class _Brake:
-    """Is `on` while a client has sent more than it may."""
-
-    __slots__ = ("_changed", "_counted", "_credit", "_loop", "_timer")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, changed: Callable[[], None]) -> None:
-        """`changed` is called when it goes on or off."""
-        self._loop = loop
-        self._changed = changed
-        self._credit, self._counted = BURST, loop.time()
-        self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def on(self) -> bool:
-        """Whether nothing more should be read now."""
-        return self._timer is not None
-
-    def count(self) -> None:
-        """One message came."""
-        self._earn()
-        self._credit -= 1
-        if self._credit < 0 and self._timer is None:
-            self._timer = self._loop.call_later(-self._credit / RATE, self._release)
-            self._changed()
-
-    def stop(self) -> None:
-        """Count no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-
     def _release(self) -> None:
         self._earn()
         if self._credit < 0:  # more came in the same piece
-            self._timer = self._loop.call_later(-self._credit / RATE, self._release)
+            self._brake = self._loop.call_later(-self._credit / RATE, self._release)
         else:
-            self._timer = None
-            self._changed()
+            self._brake = None
+            self.steer()
 
     def _earn(self) -> None:
         now = self._loop.time()

@@ -143,17 +143,17 @@ class ValkeyAccounts:
         until = read_at + SETTLE_WITHIN
         read = [(name, *bills.decode(bill)) for name, bill in written]
         done = await self._client.pipeline([_settled(*one, until=until) for one in read])
-        torn: list[tuple[int, Command]] = []
+        torn: dict[int, list[str]] = defaultdict(list)
         marks: list[tuple[int, Command]] = []
         for (name, payer, _), result in zip(read, done, strict=True):
             if result < 0:
                 continue
             own, shard = shard_of(name) or 0, shard_for(payer.tenant)
-            torn.append((own, ("HDEL", keys.due(own), name)))
+            torn[own].append(name)
             marks.append((shard, ("EXPIRE", keys.settled(shard, name), MARK_AFTER)))
-        await self._client.pipeline(torn)
+        await self._client.pipeline([(own, ("HDEL", keys.due(own), *names)) for own, names in torn.items()])
         await self._client.pipeline(marks)
-        return len(torn)
+        return len(marks)
 
     async def _look_at(self, overdue: Sequence[tuple[int, bytes]], now: int, again_at: int) -> int:
         """Settle, keep or release each overdue hold: (shard of the key, «key response»)."""

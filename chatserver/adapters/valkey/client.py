@@ -74,6 +74,18 @@ class Client:
 
         Raises Unavailable.
         """
+        if self._cluster:
+            return (await self.pipeline([(shard, command)], again=again))[0]
+        # nearly always: one server, and nothing to sort out
+        result = await _exchange(self._homes[shard], [command])
+        if isinstance(result, LinkLost):
+            if not again:
+                raise self._unreachable(str(result))
+            again = False
+        elif not isinstance(result[0], ResponseError | LinkLost):
+            if self._lost_at:
+                self._found()
+            return result[0]
         return (await self.pipeline([(shard, command)], again=again))[0]
 
     async def pipeline(self, commands: Sequence[tuple[int, Command]], *, again: bool = True) -> list[Reply]:
