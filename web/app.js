@@ -2,7 +2,7 @@
 
 import { Chat } from './chat.js';
 import { Composer } from './composer.js';
-import { byId, el, icon } from './dom.js';
+import { byId, el, icon, needed } from './dom.js';
 import { spoken } from './language.js';
 import { memory } from './memory.js';
 import { LANGUAGES, speaker } from './text.js';
@@ -21,9 +21,6 @@ const REST_MS = 1_000;
 
 let t = await spoken;
 let drawing = false;
-let signingIn = false;
-/** @type {Promise<import('./later/dialogs.js').Dialogs> | undefined} */
-let dialogs;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let noticeTimer;
 /** @type {import('./types.d.ts').State['notice']} */
@@ -61,11 +58,8 @@ const transcript = new TranscriptView({
   },
 });
 
-/** @param {(it: import('./later/dialogs.js').Dialogs) => void} then */
-function withDialogs(then) {
-  dialogs ??= import('./later/dialogs.js').then((it) => new it.Dialogs({ onKey: (key, remember) => chat.signIn(key, remember) }));
-  void dialogs.then(then);
-}
+const withDialogs = needed(() =>
+  import('./later/dialogs.js').then((it) => new it.Dialogs({ onKey: (key, remember) => chat.signIn(key, remember) })));
 
 /** @param {string} what @param {string} why @param {() => void} onYes */
 const askFirst = (what, why, onYes) => withDialogs((it) => it.askFirst(what, why, onYes));
@@ -100,8 +94,7 @@ function draw() {
   if (transcript.render(state, t)) follow.jump();
   sidebar.render(state, t);
   status.render(state, t);
-  if (state.signIn !== null || signingIn) withDialogs((it) => it.render(chat.state.signIn, t));
-  signingIn = state.signIn !== null;
+  if (state.signIn !== null || document.querySelector('dialog[open]')) withDialogs((it) => it.render(chat.state.signIn, t));
   composer.render({ running: live !== null, stopping: live?.stopAsked ?? false, able: state.model !== '' }, t);
   drawHeader(state);
   follow.settle();
@@ -230,6 +223,5 @@ void chat.start(conversation, leaf);
 draw();
 composer.focus();
 setTimeout(() => {
-  // What fails is asked for again when it is needed.
   for (const part of ['details', 'dialogs', 'edit', 'rename']) import(`./later/${part}.js`).catch(() => {});
 }, REST_MS);

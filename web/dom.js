@@ -61,3 +61,10 @@ export function byId(id, kind) {
   if (!(node instanceof kind)) throw new Error(`index.html: expected ${kind.name} #${id}`);
   return node;
 }
+
+/** Load what is needed now, again if that failed. @template T @param {() => Promise<T>} load */
+export function needed(load) {
+  /** @type {Promise<T> | undefined} */
+  let part;
+  return (/** @type {(it: T) => void} */ then) => void (part ??= load()).then(then, () => (part = undefined));
+}

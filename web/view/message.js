@@ -1,7 +1,7 @@
 // One entry of the transcript as an element that follows its value.
 
 import { isLive, textOf } from '../answer.js';
-import { el, iconButton } from '../dom.js';
+import { el, iconButton, needed } from '../dom.js';
 import { MarkdownView } from '../markdown.js';
 import { canGoOn } from '../talk.js';
 import { isTakenBack } from '../transcript.js';
@@ -89,12 +89,11 @@ function answerView(t) {
  * @param {'calls' | 'output' | 'summary'} what @param {Speaker} t @param {HTMLElement} [node] @returns {MessageView}
  */
 function rareView(what, t, node = el('article', { class: 'message' })) {
-  /** @type {Promise<MessageView>} */
-  const view = import(`../later/${what}.js`).then((it) => it.view(node, t));
+  const view = needed(() => import(`../later/${what}.js`).then((it) => it.view(node, t)));
   return {
     node,
-    update: (entry) => void view.then((it) => it.update(entry)),
-    place: (entry, place) => void view.then((it) => it.place(entry, place)),
+    update: (entry) => view((it) => it.update(entry)),
+    place: (entry, place) => view((it) => it.place(entry, place)),
   };
 }
 
