@@ -15,7 +15,7 @@ from pathlib import Path
 from chatserver.adapters.embedded import EmbeddedStore, prepare
 from chatserver.adapters.valkey import ValkeyStore
 
-READY_WITHIN = 20.0
+READY_WITHIN = 60.0
 
 
 class RunningStore:

@@ -121,11 +121,13 @@ async def test_revoked_expired_and_unknown_keys_stay_out(store):
 async def test_requests_a_minute(store):
     """The bucket is full at first, empties, and says when it has one again."""
     key = await stored(store, requests=3)
+    began = time.monotonic()
     verdicts = [await store.accounts.admit(key.id, request=True) for _ in range(4)]
+    took = 1000 * (time.monotonic() - began)
     assert [v.state for v in verdicts] == [State.OK] * 3 + [State.REQUESTS]
     assert [v.requests.remaining for v in verdicts] == [2, 1, 0, 0]
     assert 0 < verdicts[0].requests.reset_ms <= 20_000 < verdicts[2].requests.reset_ms <= 60_000
-    assert 15_000 < verdicts[3].retry_ms <= 20_000 and verdicts[3].tokens is None
+    assert 19_990 - took < verdicts[3].retry_ms <= 20_000 and verdicts[3].tokens is None
 
 
 async def test_a_bucket_fills_with_time(store):

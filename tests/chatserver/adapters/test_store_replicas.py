@@ -69,7 +69,7 @@ async def test_what_was_acknowledged_is_there_after_a_fail_over(
     cluster: RunningCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The primary is killed while its replica is behind: the commit that only the primary has was not acknowledged."""
-    monkeypatch.setattr(client, "FOLLOW_WITHIN", 5.0)
+    monkeypatch.setattr(client, "FOLLOW_WITHIN", 60.0)
     store = await ValkeyStore.open(cluster.url)
     response = await running(store)
     assert await insist(store, response, FIRST)

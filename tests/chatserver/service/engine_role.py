@@ -64,9 +64,9 @@ def parts_of(store: ValkeyStore, engine: Engine) -> TurnParts:
 
 @contextlib.asynccontextmanager
 async def worker(
-    store: ValkeyStore, engine: Engine, *, lease: float = 2.0, drain: float = 1.0, **more: Any
+    store: ValkeyStore, engine: Engine, *, lease: float = 60.0, drain: float = 1.0, **more: Any
 ) -> AsyncIterator[Worker]:
-    """A running worker."""
+    """A running worker. With a short `lease` it may lose its jobs where the machine holds up this process."""
     limits = WorkerLimits(**{"max_running": 16, "lease": lease, "drain": drain, **more})
     parts = parts_of(store, engine)
     running = Worker(identifier("eng"), parts, store.signals, store.registry, limits, caches=store.caches)
@@ -153,11 +153,12 @@ async def outlived(store: ValkeyStore, turn: NewTurn, *, fail_after: int) -> Res
     for _ in range(3):
         async with (
             scripted(fail_after=fail_after) as engine,
-            worker(store, engine, lease=0.3),
+            worker(store, engine) as killed,
             asyncio.timeout(60),
         ):
             while not engine._lost:
                 await asyncio.sleep(0.01)
+        await store.turns.release(killed._engine_id)
     async with scripted() as engine, worker(store, engine):
         return await ended(store, turn.response.id)
 

@@ -274,7 +274,9 @@ async def test_an_idle_socket_is_closed_and_a_busy_one_is_not():
 async def test_who_does_not_answer_pings_is_closed_and_who_does_stays(monkeypatch):
     """A client that is gone without a word is noticed; one that only says nothing is not disturbed."""
     monkeypatch.setattr(connections, "PING", 0.1)
-    monkeypatch.setattr(connections, "PONG_WITHIN", 0.3)
+    monkeypatch.setattr(
+        connections, "PONG_WITHIN", 1.5
+    )  # less, and a machine that is held up answers too late
     async with echoing() as address, connect(f"ws://{address}") as silent:
         host, _, port = address.partition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
@@ -283,7 +285,7 @@ async def test_who_does_not_answer_pings_is_closed_and_who_does_stays(monkeypatc
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         )
         await reader.readuntil(b"\r\n\r\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert (await reader.readexactly(6))[0] == 0x89
             opcode = 0x89
             while opcode == 0x89:

@@ -108,10 +108,15 @@ async def test_a_continuation_survives_its_engine(store):
         part = await asked(web_of(store), store, input="Hi", **ASK)
     chat = web_of(store)
     more, _ = await chat.respond(TENANT, parse({"continue": part.id, "max_output_tokens": 48}), watch=False)
-    async with scripted(tokens_per_second=100.0, fail_after=20) as engine, worker(store, engine, lease=0.3):
+    async with (
+        scripted(tokens_per_second=100.0, fail_after=20) as engine,
+        worker(store, engine) as killed,
+        asyncio.timeout(60),
+    ):
         while await tokens_on_tape(store, more.id) < 25:
             await asyncio.sleep(0.005)
-    async with scripted() as engine, worker(store, engine, lease=0.3):
+    await store.turns.release(killed._engine_id)
+    async with scripted() as engine, worker(store, engine):
         done = await ended(store, more.id)
     assert done.claim > 1
     assert (await stored(store, done)).emitted == (await stored(store, whole)).emitted

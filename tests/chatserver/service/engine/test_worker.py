@@ -238,16 +238,18 @@ async def test_jobs_that_come_one_by_one_are_claimed_together(store, monkeypatch
     """The first one at once, what comes right behind it in one claim, until nothing comes any more."""
     monkeypatch.setattr(worker_module, "GATHER", 0.2)
     monkeypatch.setattr(worker_module, "SCAN_INTERVAL", 60.0)
-    taken, claim = [], store.turns.claim
+    taken, claim, begun = [], store.turns.claim, asyncio.Event()
 
     async def counting(*args, **more):
+        if any(taken):
+            await begun.wait()  # else a machine that is held up would have them in two claims
         found = await claim(*args, **more)
         taken.append(len(found))
         return found
 
     monkeypatch.setattr(store.turns, "claim", counting)
     async with scripted() as engine, worker(store, engine):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while len(taken) < 2:  # at the start, and when the subscription stands
                 await asyncio.sleep(0.001)
             ids = [await begin(store, stateless("First"))]
@@ -256,8 +258,12 @@ async def test_jobs_that_come_one_by_one_are_claimed_together(store, monkeypatch
         for number in range(5):
             ids.append(await begin(store, stateless(f"Q{number}")))
             await asyncio.sleep(0.005)
+        begun.set()
         for response_id in ids:
             await ended(store, response_id)
+        async with asyncio.timeout(60):
+            while len(taken) < 5:
+                await asyncio.sleep(0.005)
         await asyncio.sleep(2 * worker_module.GATHER)
     assert taken == [0, 0, 1, 5, 0]
 
@@ -268,7 +274,7 @@ async def test_a_place_that_becomes_free_is_filled_at_once(store, monkeypatch):
     async with scripted() as engine, worker(store, engine, max_running=2):
         ids = [await begin(store, stateless(f"Q{number}")) for number in range(7)]
         for response_id in ids:
-            assert (await ended(store, response_id, 5)).outcome.usage.output == 20
+            assert (await ended(store, response_id, 30)).outcome.usage.output == 20
 
 
 async def test_a_store_that_is_away_for_a_while_loses_nothing(store, valkey):
