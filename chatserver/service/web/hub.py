@@ -20,6 +20,7 @@ from chatserver.errors import Unavailable
 from chatserver.ports.tapes import Bundle, Signals, Tapes
 from chatserver.service.web.follower import RESTARTING, Follower
 from chatserver.service.web.patience import pause_lengths
+from chatserver.service.web.rounds import rounds
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +53,16 @@ class Hub:
         self._unwatching: set[asyncio.Task[None]] = set()
         self._listening: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
+        self._said_at = 0.0
+        """The loop's time when it was last said of all tapes that they are watched."""
 
     async def start(self) -> None:
         """Begin to listen. Returns at once; until the subscription stands, followers live on reads alone."""
         if self._listening is None:
             self._listening = asyncio.create_task(self._listen(), name="hub")
-            self._sweeping = asyncio.create_task(self._sweep(), name="hub sweep")
+            self._sweeping = asyncio.create_task(
+                rounds(self._sweep, SWEEP, "the hub's sweep"), name="hub sweep"
+            )
 
     async def close(self) -> None:
         """Stop listening. Idempotent."""
@@ -195,20 +200,14 @@ class Hub:
             await asyncio.sleep(next(pauses))
 
     async def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
-        due = loop.time() + WATCH_ON
-        while True:
-            await asyncio.sleep(SWEEP)
-            now = loop.time()
-            if now >= due:
-                due = now + WATCH_ON
-                asked = list(self._followers)
-            else:
-                asked = [
-                    name for name, readers in self._followers.items() if any(r.silent(now) for r in readers)
-                ]
-            for start in range(0, len(asked), WATCH_STEP):
-                await self._look(asked[start : start + WATCH_STEP])
+        now = asyncio.get_running_loop().time()
+        if now - self._said_at >= WATCH_ON:
+            self._said_at = now
+            asked = list(self._followers)
+        else:
+            asked = [name for name, readers in self._followers.items() if any(r.silent(now) for r in readers)]
+        for start in range(0, len(asked), WATCH_STEP):
+            await self._look(asked[start : start + WATCH_STEP])
 
     async def _look(self, response_ids: list[str]) -> None:
         """Say that these are watched, and have readers that heard nothing for long read what they have missed."""

@@ -8,7 +8,6 @@ What this cannot see (a process that stands still, a machine without power) ends
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from chatserver.errors import ChatServerError
 from chatserver.ports.registry import Registry
 from chatserver.ports.tapes import Signals
 from chatserver.ports.turns import Turns
+from chatserver.service.web.rounds import rounds
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +45,7 @@ class Lookout:
 
     async def run(self) -> None:
         """Look until cancelled."""
-        while True:
-            await asyncio.sleep(INTERVAL)
-            await self.look()
+        await rounds(self.look, INTERVAL, "the lookout for engines")
 
     async def look(self) -> None:
         """Put back what engines held that stopped listening GRACE seconds ago."""

@@ -10,6 +10,7 @@ import logging
 
 from chatserver.errors import ChatServerError
 from chatserver.ports.accounts import Accounts
+from chatserver.service.web.rounds import rounds
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +26,11 @@ class Settling:
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
         self._task: asyncio.Task[None] | None = None
+        self._looks = 0
 
     async def start(self) -> None:
         """Begin."""
-        self._task = asyncio.create_task(self._run(), name="settling")
+        self._task = asyncio.create_task(rounds(self._look, INTERVAL, "settling"), name="settling")
 
     async def close(self) -> None:
         """End; what is not settled yet, others settle."""
@@ -36,15 +38,12 @@ class Settling:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _run(self) -> None:
-        looks = 0
-        while True:
-            try:
-                while await self._accounts.settle():
-                    pass
-                if looks % REVIEW_EVERY == 0:
-                    await self._accounts.review()
-            except ChatServerError as error:
-                log.warning("accounts are not up to date: %s", error.message)
-            looks += 1
-            await asyncio.sleep(INTERVAL)
+    async def _look(self) -> None:
+        try:
+            while await self._accounts.settle():
+                pass
+            if self._looks % REVIEW_EVERY == 0:
+                await self._accounts.review()
+        except ChatServerError as error:
+            log.warning("accounts are not up to date: %s", error.message)
+        self._looks += 1

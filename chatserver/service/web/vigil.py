@@ -5,11 +5,11 @@ One look at each key that has any, whatever their number. Static keys end with t
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
 from chatserver.errors import ChatServerError, Unauthenticated
+from chatserver.service.web.rounds import rounds
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +40,11 @@ class Vigil:
 
     async def run(self) -> None:
         """Look at all keys, again and again."""
-        while True:
-            await asyncio.sleep(INTERVAL)
-            for key_id in list(self._open):
-                await self._look(key_id)
+        await rounds(self._look_at_all, INTERVAL, "the vigil over keys")
+
+    async def _look_at_all(self) -> None:
+        for key_id in list(self._open):
+            await self._look(key_id)
 
     async def _look(self, key_id: str) -> None:
         try:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 from chatserver.errors import Unavailable
 from chatserver.ports.turns import Turns
 from chatserver.service.web.hub import Hub
+from chatserver.service.web.rounds import rounds
 
 log = logging.getLogger(__name__)
 
@@ -26,16 +26,17 @@ class QueuePlaces:
 
     async def run(self) -> None:
         """Look until cancelled. A store that does not answer only delays the news."""
-        while True:
-            await asyncio.sleep(INTERVAL)
-            asked = self._hub.queued(MAX_ASKED)
-            if not asked:
-                continue
-            try:
-                places = await self._turns.ahead(asked)
-            except Unavailable as error:
-                log.debug("cannot look at the queues: %s", error.message)
-                continue
-            for response_id, ahead in zip(asked, places, strict=True):
-                if ahead is not None:
-                    self._hub.tell(response_id, ahead)
+        await rounds(self._look, INTERVAL, "the look at the queues")
+
+    async def _look(self) -> None:
+        asked = self._hub.queued(MAX_ASKED)
+        if not asked:
+            return
+        try:
+            places = await self._turns.ahead(asked)
+        except Unavailable as error:
+            log.debug("cannot look at the queues: %s", error.message)
+            return
+        for response_id, ahead in zip(asked, places, strict=True):
+            if ahead is not None:
+                self._hub.tell(response_id, ahead)
