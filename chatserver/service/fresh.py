@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 
 from chatserver.domain.ids import ENTROPY_BYTES, TIME_BYTES, new_id, timed
@@ -10,4 +10,4 @@ from chatserver.domain.ids import ENTROPY_BYTES, TIME_BYTES, new_id, timed
 
 def fresh_id(kind: str, shard: int) -> str:
     """Return a new id that nobody can guess and that sorts behind those made before."""
-    return new_id(kind, shard, timed(time.time_ns(), secrets.token_bytes(ENTROPY_BYTES - TIME_BYTES)))
+    return new_id(kind, shard, timed(time.time_ns(), os.urandom(ENTROPY_BYTES - TIME_BYTES)))

@@ -20,12 +20,12 @@ import asyncio
 import contextlib
 from collections.abc import Coroutine, Mapping, Sequence
 
-from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from chatserver.errors import BadRequest, ChatServerError, TooLarge, Unauthenticated, Unavailable
 from chatserver.service.web.follower import RESTARTING, SLOW_READER
+from chatserver.transports.lasting import headers
 from chatserver.transports.websocket_connection import FRAMES
 from chatserver.wire.errors import nested_event
 
@@ -69,9 +69,9 @@ class FrameSocket:
         self._serving: asyncio.Task[None] | None = None
 
     @property
-    def headers(self) -> Headers:
+    def headers(self) -> Mapping[str, str]:
         """The headers of the handshake, until it is over."""
-        return Headers(scope=self._scope)
+        return headers(self._scope)
 
     @property
     def offered(self) -> Sequence[str]:

@@ -9,7 +9,6 @@ import inspect
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -17,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from chatserver.domain.access import Scope as Permission
 from chatserver.service.web.admission import Ticket
+from chatserver.transports.lasting import headers
 from chatserver.wire.limits import rate_headers
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        caller = await self._door.keys.caller(Headers(scope=scope))
+        caller = await self._door.keys.caller(headers(scope))
         allowed = permissions(scope["method"], self._path)
         if allowed:
             caller.check(*allowed)

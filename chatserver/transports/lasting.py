@@ -97,6 +97,11 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None
 
 
+def headers(scope: Scope) -> dict[str, str]:
+    """Return the headers, names in lower case; of several with one name the first, as Starlette's `Headers` do."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
+
+
 def leave(scope: Scope, run: Run) -> None:
     """Have `run` called with the server's own `receive` and `send` once the layers have returned.
 

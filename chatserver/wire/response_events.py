@@ -62,6 +62,7 @@ _STATES = {
     Started: (b"response.in_progress", Status.IN_PROGRESS),
     Interrupted: (b"response.in_progress", Status.IN_PROGRESS),
 }
+_HAS_STATE = (Accepted, Queued, Started, Interrupted)
 SPLIT = 64
 """Tokens in one delta with log-probabilities, which take up to 2 KiB each."""
 _OMITTED = {"omitted": ["logprobs"]}
@@ -126,7 +127,7 @@ class ResponseEvents:
             return self._delta(record.last, body)
         if type(body) is Waiting:
             return [self._place(record.last, body)]
-        if isinstance(body, Accepted | Queued | Started | Interrupted):
+        if isinstance(body, _HAS_STATE):
             return [self._state(record.last, body)] if record.last > after else []
         events = self._structural(body)
         first = record.last - len(events) + 1

@@ -111,6 +111,8 @@ def _parse_continue(fields: Fields) -> CreateResponse:
 
 def check_include(values: list[Any], path: str = "include", *, logprobs: bool = False) -> None:
     """Refuse an `include` value that asks for something that is not kept. `logprobs`: whether they may be asked for."""
+    if not values:
+        return
     offered = sorted(HARMLESS_INCLUDES) + ([INCLUDE] if logprobs else [])
     for index, value in enumerate(values):
         if value not in offered:

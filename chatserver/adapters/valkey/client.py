@@ -25,12 +25,11 @@ from redis.exceptions import (
 
 from chatserver.adapters.valkey import keys
 from chatserver.adapters.valkey.connect import Link, LinkLost, Reply, shown
+from chatserver.adapters.valkey.kind import kind_of
 from chatserver.adapters.valkey.scripts import Command, title, with_source
 from chatserver.domain.ids import SHARDS
 from chatserver.errors import StartupError, Unavailable
 
-OLDEST = (6, 2)
-"""The oldest server version that has every command that the scripts use."""
 ATTEMPTS = 8
 """How often a refused command is sent (slot moved, script unknown, cluster electing); about 3 s in all."""
 RETRY_AFTER = 1.0
@@ -47,6 +46,7 @@ LEARN_AGAIN = 10.0
 Sending = tuple[Link, tuple[Command, ...]]
 """Where to send a command, and what: the last reply counts."""
 
+_REFUSED = (ResponseError, LinkLost)
 log = logging.getLogger(__name__)
 
 
@@ -74,18 +74,14 @@ class Client:
 
         Raises Unavailable.
         """
-        if self._cluster:
-            return (await self.pipeline([(shard, command)], again=again))[0]
-        # nearly always: one server, and nothing to sort out
-        result = await _exchange(self._homes[shard], [command])
-        if isinstance(result, LinkLost):
-            if not again:
+        if not (self._cluster or self._lost_at):  # nearly always: one server, and nothing to sort out
+            result = await _exchange(self._homes[shard], [command])
+            lost = isinstance(result, LinkLost)
+            if not lost and not isinstance(result[0], _REFUSED):
+                return result[0]
+            if lost and not again:
                 raise self._unreachable(str(result))
-            again = False
-        elif not isinstance(result[0], ResponseError | LinkLost):
-            if self._lost_at:
-                self._found()
-            return result[0]
+            again = again and not lost
         return (await self.pipeline([(shard, command)], again=again))[0]
 
     async def pipeline(self, commands: Sequence[tuple[int, Command]], *, again: bool = True) -> list[Reply]:
@@ -105,7 +101,7 @@ class Client:
             lost = await self._send(todo, replies)
             if lost and not (again and attempt == 0):
                 raise self._unreachable(lost)
-            refused = {i: reply for i in todo if isinstance(reply := replies[i], ResponseError | LinkLost)}
+            refused = {i: reply for i in todo if isinstance(reply := replies[i], _REFUSED)}
             if not refused:
                 if self._lost_at:
                     self._found()
@@ -121,7 +117,7 @@ class Client:
         replies = []
         for link, result in zip(links, results, strict=True):
             reply = result if isinstance(result, LinkLost) else result[0]
-            if not isinstance(reply, LinkLost | ResponseError):
+            if not isinstance(reply, _REFUSED):
                 replies.append(reply)
             elif link.address in self._members:
                 raise Unavailable(f"a part of the store does not answer: {reply}", retry_after=RETRY_AFTER)
@@ -259,44 +255,14 @@ async def connect(url: str) -> Client:
     """Return a client of the server or cluster at redis://, rediss:// or unix://…. Raises StartupError."""
     try:
         link = Link.at(url)
-        info = await _ask(link, "INFO")
+        cluster, together = await kind_of(link)
     except (LinkLost, ValueError) as error:
         raise StartupError(
             f"cannot reach Redis at {shown(url)}: {error}; start it or unset CHATSERVER_REDIS_URL"
         ) from None
-    _check(info, link.address)
-    cluster = info.get("cluster_enabled") == "1"
-    client = Client(link, cluster=cluster, together=not cluster and await _joins_shards(link))
+    client = Client(link, cluster=cluster, together=together)
     await client.learn()
     return client
-
-
-async def _ask(link: Link, command: str) -> dict[str, str]:
-    (reply,) = await link.exchange([(command,)])
-    if isinstance(reply, ResponseError):
-        raise LinkLost(str(reply))
-    lines = (line.partition(":") for line in reply.decode(errors="replace").splitlines())
-    return {name: value for name, colon, value in lines if colon}
-
-
-async def _joins_shards(link: Link) -> bool:
-    """Return whether a step may touch several shards: what looks like one server may be a proxy before a cluster."""
-    names = [keys.queue(shard).jobs for shard in range(SHARDS)]
-    result = await _exchange(link, [("EVAL", "return 1", len(names), *names)])
-    return isinstance(result, LinkLost) or not isinstance(result[0], ResponseError)
-
-
-def _check(info: dict[str, str], address: str) -> None:
-    version = info.get("valkey_version") or info.get("redis_version", "0.0")
-    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
-        raise StartupError(
-            f"Redis at {address} is version {version}; expected {OLDEST[0]}.{OLDEST[1]} or newer"
-        )
-    policy = info.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction" and info.get("maxmemory", "0") != "0":
-        log.warning(
-            "Redis at %s may evict conversations (maxmemory-policy %s); set noeviction", address, policy
-        )
 
 
 def _sourced(command: Command) -> Command:

@@ -37,9 +37,9 @@ class ValkeyTurns:
         state, *rest = await self._client.run(shard, command)
         if state == b"known":
             return Begun(rest[0].decode(), fresh=False)
-        error = refused(state, keys.no_conversation(turn.response.conversation or ""))
-        if error is not None:
-            raise error
+        if state != b"ok":
+            error = refused(state, keys.no_conversation(turn.response.conversation or ""))
+            raise error or Unavailable(f"the store says {state!r} of a turn that was to begin")
         return Begun(turn.response.id, fresh=True)
 
     async def known(self, turn: NewTurn) -> str | None:

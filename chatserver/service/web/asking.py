@@ -7,7 +7,7 @@ Several answers to one input are several responses: the first appends the input,
 
 from __future__ import annotations
 
-import secrets
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -207,7 +207,7 @@ def _params(ask: CreateResponse, spot: Spot, model: ServedModel) -> Params:
 
 def _pick_shard(tenant: str, key: str | None) -> int:
     """An idempotency key must always look in the same shard; all else is spread."""
-    return secrets.randbelow(SHARDS) if key is None else shard_for(f"{tenant}\n{key}")
+    return random.randrange(SHARDS) if key is None else shard_for(f"{tenant}\n{key}")
 
 
 def _several(kind: str, shard: int, count: int) -> tuple[str, ...]:

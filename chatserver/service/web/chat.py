@@ -43,6 +43,10 @@ REFUSAL_PATIENCE = 1.0
 """Seconds for which a streamed answer's headers wait, so that a refused prompt can still be an HTTP error."""
 
 
+_ADMITTED = (Started, Ended)
+"""After these an engine has looked at the prompt."""
+
+
 class Chat:
     """Commands and queries of the web role."""
 
@@ -242,7 +246,7 @@ class Chat:
         """
         deadline = asyncio.get_running_loop().time() + patience
         records: list[Record] = []
-        while not reader.ended and not any(isinstance(r.body, Started | Ended) for r in records):
+        while not reader.ended and not any(type(r.body) in _ADMITTED for r in records):
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 break
