@@ -101,7 +101,7 @@ class HttpConnection(HttpToolsProtocol):
         """Forget the connection, and tell who waits for its end."""
         self._disarm()
         super().connection_lost(exc)
-        self._lost = True
+        self._lost, self._held = True, None
         if self._on_lost is not None:
             self._on_lost()
 
@@ -141,19 +141,20 @@ class HttpConnection(HttpToolsProtocol):
             self.transport.pause_reading()  # not at once: it costs two calls of the kernel, and one packet is the rule
         elif self._in_head and not self._head_bytes and not self.config.turnstile.enter(self._begin):
             self._held = data
-            self.transport.pause_reading()
             self._disarm()  # the client has done its part
             self._unset_keepalive_if_required()
         else:
             self._take(data)
 
-    def _begin(self) -> None:
+    def _begin(self) -> bool:
+        """Take what waits for its turn; return False if its client has gone."""
         data, self._held = self._held, None
-        if data is None or self._lost or self.transport.is_closing():
-            return
+        if data is None or self.transport.is_closing():
+            return False
         if not self.flow.read_paused:
             self.transport.resume_reading()
         self._take(data)
+        return True
 
     def _take(self, data: bytes) -> None:
         if self._in_head:

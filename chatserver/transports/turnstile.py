@@ -16,25 +16,30 @@ A_TURN = 4
 
 
 class Turnstile:
-    """Lets in A_TURN requests a turn of the loop. Those that wait are no more than there are connections."""
+    """Lets in A_TURN requests a turn of the loop. Who has gone meanwhile takes nobody's turn, and is kept no longer."""
 
     def __init__(self) -> None:
         self._in = 0
-        self._waiting: deque[Callable[[], object]] = deque()
+        self._waiting: deque[Callable[[], bool]] = deque()
+        self._turns = False
 
-    def enter(self, begin: Callable[[], object]) -> bool:
-        """Return True if it is the caller's turn; else `begin` is called once it is."""
+    def enter(self, begin: Callable[[], bool]) -> bool:
+        """Return True if it is the caller's turn; else `begin` is called once it is, and says whether it began."""
         if self._in < A_TURN and not self._waiting:
             self._in += 1
-            if self._in == 1:
-                asyncio.get_running_loop().call_soon(self._turn)
+            self._turn_soon()
             return True
         self._waiting.append(begin)
         return False
 
-    def _turn(self) -> None:
-        self._in = min(A_TURN, len(self._waiting))
-        if self._in:
+    def _turn_soon(self) -> None:
+        if not self._turns:
+            self._turns = True
             asyncio.get_running_loop().call_soon(self._turn)
-        for _ in range(self._in):
-            self._waiting.popleft()()
+
+    def _turn(self) -> None:
+        self._in, self._turns = 0, False
+        if self._waiting:
+            self._turn_soon()  # first: one that fails must not hold up the others
+        while self._waiting and self._in < A_TURN:
+            self._in += self._waiting.popleft()()

@@ -15,7 +15,7 @@ from tests.fakes import MODEL, MemoryStore
 async def test_a_burst_is_let_in_in_order_and_a_few_a_turn():
     turnstile, came, turn = Turnstile(), [], 0
     for number in range(5 * A_TURN):
-        if turnstile.enter(lambda number=number: came.append((turn, number))):
+        if turnstile.enter(lambda number=number: came.append((turn, number)) is None):
             came.append((turn, number))
     while len(came) < 5 * A_TURN:
         turn += 1
@@ -25,7 +25,37 @@ async def test_a_burst_is_let_in_in_order_and_a_few_a_turn():
     assert all(turns.count(turn) == A_TURN for turn in turns)
     for _ in range(2):
         await asyncio.sleep(0)
-    assert turnstile.enter(lambda: None)  # whoever comes behind a burst that is over waits for nobody
+    assert turnstile.enter(lambda: True)  # whoever comes behind a burst that is over waits for nobody
+
+
+async def test_who_has_gone_takes_nobodys_turn():
+    """However many: else a thousand clients that leave would hold up who comes behind them as if they had stayed."""
+    turnstile, came = Turnstile(), []
+    for _ in range(A_TURN):
+        assert turnstile.enter(lambda: True)
+    for number in range(3):
+        for _ in range(20 * A_TURN):
+            assert not turnstile.enter(lambda: False)
+        assert not turnstile.enter(lambda number=number: came.append(number) is None)
+    await asyncio.sleep(0)
+    assert came == [0, 1, 2]
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert turnstile.enter(lambda: True)
+
+
+async def test_one_that_fails_holds_up_nobody():
+    turnstile, came = Turnstile(), []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: came.append(str(context["exception"]))
+    )
+    for _ in range(A_TURN):
+        assert turnstile.enter(lambda: True)
+    assert not turnstile.enter(lambda: {}["gone"])
+    assert not turnstile.enter(lambda: came.append("next") is None)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert came == ["'gone'", "next"]
 
 
 async def test_a_burst_of_requests_is_answered_some_of_them_by_clients_that_leave():
@@ -60,3 +90,20 @@ async def test_who_waits_for_its_turn_is_not_given_up(monkeypatch):
             waiting.pop()()
             assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
         writer.close()
+
+
+async def test_nothing_is_kept_of_who_left_before_its_turn(monkeypatch):
+    waiting = []
+    monkeypatch.setattr(Turnstile, "enter", lambda _, begin: bool(waiting.append(begin)))
+    async with running_web(MemoryStore()) as web:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(web.url.rpartition(":")[2]))
+        writer.write(b"POST /v1/responses HTTP/1.1\r\n")
+        while not waiting:
+            await asyncio.sleep(0.005)
+        connection = waiting[0].__self__
+        assert connection._held
+        writer.close()
+        async with asyncio.timeout(30):
+            while not connection._lost:
+                await asyncio.sleep(0.005)
+        assert not connection._held and not waiting.pop()()
