@@ -89,6 +89,7 @@ def test_unknown_variable_is_one_line():
 def test_every_command_lists_every_setting(command):
     """Help names each flag and each variable."""
     text = " ".join(run(command, "--help").stdout.split())
+    assert options()
     for option in options():
         assert f"{option.flag} {option.name.upper()}" in text
         assert option.variable in text

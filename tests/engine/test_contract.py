@@ -296,6 +296,7 @@ async def test_log_probabilities_come_with_their_tokens(engine):
     for wanted in (0, 3):
         asked = replace(request(ids, 12, ignore_end=True), logprobs=wanted)
         chunks = [chunk async for chunk in engine.generate(asked)]
+        assert sum(len(chunk.ids) for chunk in chunks) == 12
         for chunk in chunks:
             assert len(chunk.logprobs) == len(chunk.ids)
             for token, logprob in zip(chunk.ids, chunk.logprobs, strict=True):

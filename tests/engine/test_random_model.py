@@ -98,6 +98,7 @@ def test_transformers_finds_every_tensor_and_no_other(small):
     assert not loaded["missing_keys"]
     assert not loaded["mismatched_keys"]
     draft = f"model.layers.{SMALL.num_hidden_layers}."
+    assert loaded["unexpected_keys"]
     assert all(name.startswith(draft) for name in loaded["unexpected_keys"])
 
 

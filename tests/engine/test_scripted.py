@@ -138,3 +138,4 @@ def test_nothing_but_the_standard_library_is_imported():
                     todo += [name] if name not in seen else []
                 else:
                     assert name.split(".")[0] in sys.stdlib_module_names, (module, name)
+    assert {"engine.scripted", "engine.contract"} < seen

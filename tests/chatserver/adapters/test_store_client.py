@@ -36,7 +36,9 @@ async def test_scripts_are_brought_to_a_server_that_lacks_them(store: ValkeyStor
 
 def test_every_script_says_what_it_does() -> None:
     """The header names keys, arguments or none, and the result."""
-    for path in files("chatserver.adapters.valkey").joinpath("lua").iterdir():
+    scripts = list(files("chatserver.adapters.valkey").joinpath("lua").iterdir())
+    assert scripts
+    for path in scripts:
         head = path.read_text().split("\n\n")[0]
         assert "-- KEYS" in head and "-- ARGV" in head and "-- Result" in head, path.name
 

@@ -166,6 +166,7 @@ def test_client_frames_are_what_the_parser_takes():
     examples = {"type": "string", "response_id": "resp_1", "conversation_id": "conv_1", "token": "secret"}
     more = {"response.create": {"input": "Hi", "idempotency_key": "k", "stream_id": "a"}}
     more["response.attach"] = {"starting_after": 4, "stream_id": "a"}
+    assert more.keys() <= events.client_frames().keys()
     for name, (_, schema) in events.client_frames().items():
         required = {field: examples[field] for field in schema["required"] if field != "type"}
         for extra in ({}, more.get(name, {})):

@@ -54,7 +54,10 @@ def test_narrower_vectors_compute_the_same():
     """Every target but the widest, which all tests run, by name, is what gets compiled, and its numbers are right."""
     from engine.cpu import target
 
-    for one in target.targets_here()[1:]:
+    narrower = target.targets_here()[1:]
+    if not narrower:
+        pytest.skip("this processor has one width only")
+    for one in narrower:
         done = run(ENGINE_VECTORS=one.name)
         assert done.returncode == 0, done.stderr[-2000:]
         name, error = done.stdout.split()

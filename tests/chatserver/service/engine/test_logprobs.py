@@ -66,7 +66,8 @@ async def test_none_are_kept_unless_asked_for(store):
         response = await run_turn(store, stateless("Hi"))
         records = await store.tapes.read(response.id, -1)
     assert not response.outcome.logprobs
-    assert not any(record.body.logprobs for record in records if isinstance(record.body, Delta | ItemClosed))
+    bodies = [record.body for record in records if isinstance(record.body, Delta | ItemClosed)]
+    assert bodies and not any(body.logprobs for body in bodies)
 
 
 async def test_an_engine_that_dies_loses_none(store):

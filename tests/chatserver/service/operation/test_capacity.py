@@ -55,6 +55,7 @@ def test_json(capsys):
     assert memory["weights_total"] == sum(memory["weights"].values())
     parts = memory["runtime"] + memory["weights_total"] + memory["kv_cache"] + memory["kept_free"]
     assert parts == answer["gpus"]["memory"]
+    assert answer["published_rates"]
     assert all(rate["source"] for rate in answer["published_rates"])
 
 
