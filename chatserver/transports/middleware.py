@@ -60,14 +60,13 @@ class Envelope:
             if started:
                 raise
             await http_error_response(error, scope)(scope, receive, send_with_headers)
-        except TimeoutError:
-            if not started:
-                raise
-            # The client has not read for so long that its answer was given up; it may come back and resume.
-            log.info("%s %s: the client stopped reading", request_id, scope["path"])
         except ClientDisconnect:
             log.info("%s %s: the client left before its body had come", request_id, scope["path"])
-        except Exception:
+        except Exception as failure:
+            if started and isinstance(failure, TimeoutError):
+                # It has not read for so long that its answer was given up; it may come back and resume.
+                log.info("%s %s: the client stopped reading", request_id, scope["path"])
+                return
             log.exception("%s %s %s failed", request_id, scope["method"], scope["path"])
             if started:
                 raise
