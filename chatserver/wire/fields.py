@@ -218,9 +218,9 @@ class Fields:
         if any(value == known and type(value) is type(known) for known in (None, *harmless)):
             return value
         path = self.path(name)
-        allowed = ", ".join(orjson.dumps(known).decode() for known in (*harmless, None))
+        allowed = dict.fromkeys(orjson.dumps(known).decode() for known in (*harmless, None))
         raise BadRequest(
-            f"{path}: {describe(value)} {why}; leave it out or send one of: {allowed}",
+            f"{path}: {describe(value)} {why}; leave it out or send {' or '.join(allowed)}",
             param=path,
             code="unsupported_parameter",
         )

@@ -90,9 +90,9 @@ def chat_message(value: object, path: str) -> Message:
         ("audio", None),
         ("annotations", []),
         ("reasoning_content", ""),
-        ("prefix", False),
     ):
         fields.inert(name, harmless)
+    fields.inert("prefix", False, why="is supported on the last message only")
     fields.done()
     return Message(who, text, _told_apart(parts))
 

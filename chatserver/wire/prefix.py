@@ -21,10 +21,12 @@ FIELD = "messages[{}].prefix"
 def split_prefix(listed: list[Any]) -> tuple[list[Any], str]:
     """Return the messages without a prefix at their end, and its text, "" if there is none. Raises BadRequest."""
     last = listed[-1]
-    if not isinstance(last, dict) or last.get("prefix") is not True:
+    if not isinstance(last, dict) or not last.get("prefix"):
         return listed, ""
     at = len(listed) - 1
     field = FIELD.format(at)
+    if last["prefix"] is not True:
+        raise wrong(field, "true or false", last["prefix"], code="invalid_type")
     if last.get("role") != "assistant":
         raise BadRequest(f"{field}: expected it only on a message of role assistant", param=field)
     if not at:

@@ -45,6 +45,26 @@ async def test_nothing_is_reasoned_before_it(sdk):
 
 
 @pytest.mark.parametrize(
+    ("messages", "told"),
+    [
+        (
+            [*begun("x"), *ASK],
+            "messages[1].prefix: true is supported on the last message only; leave it out or send false or null",
+        ),
+        ([*ASK, {**begun("x")[1], "prefix": "yes"}], "messages[1].prefix: expected true or false, got 'yes'"),
+        (
+            [*ASK, {**begun("x")[1], "name": "x"}],
+            "messages[1].name: 'x' is not supported on a prefix; leave it out or send null",
+        ),
+    ],
+)
+async def test_a_refusal_says_what_to_send(sdk, messages, told):
+    with pytest.raises(BadRequestError) as caught:
+        await sdk.chat.completions.create(model="deepseek-chat", messages=messages)
+    assert caught.value.body["message"] == told
+
+
+@pytest.mark.parametrize(
     ("messages", "more", "param"),
     [
         ([*ASK, {"role": "user", "content": "x", "prefix": True}], {}, "messages[1].prefix"),
