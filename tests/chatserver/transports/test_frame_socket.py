@@ -23,7 +23,7 @@ async def test_a_send_that_was_called_off_does_not_end_the_connection(monkeypatc
     async def receive():
         await asyncio.Event().wait()
 
-    socket = FrameSocket({"type": "websocket"}, receive, send, max_frame=1, idle=60, busy=lambda: True)
+    socket = FrameSocket({"type": "websocket"}, receive, send, max_frame=1, idle=60)
     serving = asyncio.create_task(socket.serve(socket.receive()))
     sending = asyncio.create_task(socket.send(b"{}"))
     await asyncio.sleep(0.01)
