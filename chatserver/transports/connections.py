@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import is_ssl
 from websockets.http11 import Response
 
@@ -78,6 +78,7 @@ class HttpConnection(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
         self._held: bytes | None = None
+        self._served: RequestResponseCycle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._lost = False
         self._on_lost: Callable[[], object] | None = None
@@ -100,6 +101,10 @@ class HttpConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection, and tell who waits for its end."""
         self._disarm()
+        served = self._served
+        if served is not None and served is not self.cycle and not served.response_complete:
+            served.disconnected = True  # uvicorn tells the newest request alone
+            served.message_event.set()
         super().connection_lost(exc)
         self._lost, self._held = True, None
         if self._on_lost is not None:
@@ -195,6 +200,10 @@ class HttpConnection(HttpToolsProtocol):
         self.transport.set_protocol(connection)
         self.parser = None  # type: ignore[assignment]  # it has this object, which has it
         connection.begin(cast("ASGIApp", self.app))
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._served = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_message_complete(self) -> None:
         """End the request's body: what follows is the next one's head."""
