@@ -15,9 +15,10 @@ from chatserver.transports.frame_socket import FrameSocket
 async def test_a_send_that_was_called_off_does_not_end_the_connection(monkeypatch):
     """Who ends a subscription while the client reads slowly ends what was being sent, not the connection 30 s later."""
     monkeypatch.setattr(frame_socket, "SEND_TIMEOUT", 0.2)
-    reads = asyncio.Event()
+    reads, begun = asyncio.Event(), asyncio.Event()
 
     async def send(_) -> None:
+        begun.set()
         await reads.wait()
 
     async def receive():
@@ -26,7 +27,7 @@ async def test_a_send_that_was_called_off_does_not_end_the_connection(monkeypatc
     socket = FrameSocket({"type": "websocket"}, receive, send, max_frame=1, idle=60)
     serving = asyncio.create_task(socket.serve(socket.receive()))
     sending = asyncio.create_task(socket.send(b"{}"))
-    await asyncio.sleep(0.01)
+    await begun.wait()
     sending.cancel()
     with suppress(asyncio.CancelledError):
         await sending
