@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from contextlib import asynccontextmanager
 
 import websockets
 
-from chatserver.domain.access import ApiKey, Limits, Scope, new_token
+from chatserver.adapters.valkey import keys
+from chatserver.domain.access import ApiKey, Limits, Scope, key_shard, new_token
 from chatserver.domain.money import Price
 from chatserver.ports.access import Deed
 from chatserver.service.web.prices import Prices
@@ -33,6 +35,15 @@ async def new_key(store, tenant: str = "acme", scopes=frozenset(Scope), expires_
     )
     await store.access.create(key, DEED)
     return token
+
+
+async def expire(store, token: str) -> None:
+    """Let the time of a key be over, however long it would be."""
+    key_id = key_id_of(token)
+    shard = key_shard(key_id)
+    assert shard is not None
+    past = ("HSET", keys.payer(key_id, shard).fields, "expires_at", int(time.time()) - 1)
+    assert await store.access._client.run(shard, past) == 0, "it has that field already"
 
 
 def key_id_of(token: str) -> str:

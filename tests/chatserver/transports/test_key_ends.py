@@ -13,7 +13,7 @@ import websockets
 from chatserver.domain.access import Limits, Scope
 from chatserver.service.web.vigil import Vigil
 from tests.chatserver.transports.conftest import opened_store, running_web
-from tests.chatserver.transports.keyed import DEED, bearer, key_id_of, new_key
+from tests.chatserver.transports.keyed import DEED, bearer, expire, key_id_of, new_key
 from tests.chatserver.transports.reading import parse_sse
 
 
@@ -66,14 +66,18 @@ async def test_an_open_stream_ends_with_its_key(stored, path):
 
 async def test_a_slow_json_answer_ends_with_its_key(stored, monkeypatch):
     monkeypatch.setattr("chatserver.transports.sse.PING", 0.05)
-    token = await new_key(stored.store, expires_at=int(time.time()) + 1)
+    token = await new_key(stored.store, expires_at=int(time.time()) + 3600)
     stored.engine.write.clear()
-    answer = await stored.http(headers=bearer(token)).post(
-        "/v1/responses", json={"model": "tiny", "input": "Hi"}
-    )
-    assert (
-        answer.json()["error"]["code"] == "invalid_api_key" and "expired" in answer.json()["error"]["message"]
-    )
+    http, body = stored.http(headers=bearer(token)), {"model": "tiny", "input": "Hi"}
+    async with http.stream("POST", "/v1/responses", json=body) as answer:
+        assert answer.status_code == 200
+        text = ""
+        async for part in answer.aiter_text():
+            if not text:
+                await expire(stored.store, token)
+            text += part
+    error = json.loads(text)["error"]
+    assert error["code"] == "invalid_api_key" and "expired" in error["message"]
 
 
 async def test_one_look_at_a_key_whatever_the_number_of_its_connections(monkeypatch):
