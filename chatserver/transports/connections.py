@@ -110,6 +110,11 @@ class HttpConnection(HttpToolsProtocol):
         if self._on_lost is not None:
             self._on_lost()
 
+    def shutdown(self) -> None:
+        """Close when what has come is answered: the server ends."""
+        self._begin()
+        super().shutdown()
+
     @property
     def clogged(self) -> bool:
         """See `lasting.Connection`."""

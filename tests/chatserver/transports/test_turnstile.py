@@ -107,3 +107,17 @@ async def test_nothing_is_kept_of_who_left_before_its_turn(monkeypatch):
             while not connection._lost:
                 await asyncio.sleep(0.005)
         assert not connection._held and not waiting.pop()()
+
+
+async def test_who_waits_for_its_turn_as_the_server_ends_is_answered(monkeypatch):
+    waiting = []
+    monkeypatch.setattr(Turnstile, "enter", lambda _, begin: bool(waiting.append(begin)))
+    async with running_web(MemoryStore()) as web:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(web.url.rpartition(":")[2]))
+        writer.write(b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+        while not waiting:
+            await asyncio.sleep(0.005)
+    answer = await asyncio.wait_for(reader.read(), 30)
+    assert answer.startswith(b"HTTP/1.1 200 ") and b"connection: close" in answer.lower()
+    assert not waiting.pop()()  # it had its turn
+    writer.close()
