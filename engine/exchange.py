@@ -1,6 +1,7 @@
 """Requests to SGLang's schedulers, and their tokens back, past SGLang's tokenizer manager.
 
     open ── TokenizedGenerateReqInput ──> schedulers ── BatchTokenIDOutput ──> Stream.put ── take ──> chunks
+            (those of one turn of the loop together)
 
 The manager goes on answering for everything else. For a request it keeps what SGLang's HTTP server shows (text, times,
 metrics, a log), and makes a dictionary of them for each token; here a token is an id on its way to a tape.
@@ -9,6 +10,7 @@ Importing this module imports SGLang; `engine.runtime` does, behind the torchvis
 
 from __future__ import annotations
 
+import asyncio
 from array import array
 from collections.abc import Sequence
 from typing import Any
@@ -30,6 +32,8 @@ class Exchange:
         self._manager = manager
         self._streams: dict[str, Stream] = {}
         self._priority = manager.default_priority_value if manager.enable_priority_scheduling else None
+        self._outgoing: list[Any] = []
+        """Requests of this turn of the loop: one message for all of them costs little more than one for each."""
         self.received = 0
         """Messages that came: each is a sign of life."""
 
@@ -83,7 +87,9 @@ class Exchange:
             priority=self._priority,
             cache_salt=salt or None,
         )
-        manager._dispatch_to_scheduler(message)
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._outgoing.append(message)
         stream = self._streams[request_id] = Stream(wait, logprobs)
         return stream
 
@@ -92,6 +98,7 @@ class Exchange:
         stream = self._streams.get(request_id)
         if stream is not None and not stream.over and not stream.aborted:
             stream.aborted = True
+            self._send()  # never before its request
             self._manager._dispatch_to_scheduler(AbortReq(rid=request_id))
 
     def close(self, request_id: str, *, abort: bool) -> None:
@@ -102,6 +109,7 @@ class Exchange:
 
     def fail(self, error: EngineError) -> None:
         """Have all requests fail."""
+        self._outgoing.clear()
         for stream in self._streams.values():
             stream.fail(error)
 
@@ -109,6 +117,13 @@ class Exchange:
         """Have one request fail. Unknown ids are ignored."""
         if (stream := self._streams.get(request_id)) is not None:
             stream.fail(error)
+
+    def _send(self) -> None:
+        batch, self._outgoing = self._outgoing, []
+        if len(batch) == 1:
+            self._manager._dispatch_to_scheduler(batch[0])
+        elif batch:
+            self._manager._dispatch_to_scheduler(self._manager.batch_tokenized_generate_req_type(batch=batch))
 
     def _sampling(self, sampling: dict[str, Any]) -> Any:
         """Return SGLang's form of sampling parameters. Raises RequestRefused for what it does not take."""

@@ -20,7 +20,7 @@ class Schedulers:
     def __init__(self, folder) -> None:
         import zmq
         import zmq.asyncio
-        from sglang.srt.managers.io_struct import TokenizedGenerateReqInput
+        from sglang.srt.managers.io_struct import BatchTokenizedGenerateReqInput, TokenizedGenerateReqInput
         from sglang.srt.sampling.sampling_params import SamplingParams
         from sglang.srt.utils.watchdog import Watchdog
 
@@ -40,6 +40,7 @@ class Schedulers:
             preferred_sampling_params=None,
             sampling_params_class=SamplingParams,
             tokenized_generate_req_type=TokenizedGenerateReqInput,
+            batch_tokenized_generate_req_type=BatchTokenizedGenerateReqInput,
             tokenizer=None,
             model_config=SimpleNamespace(vocab_size=100),
             _dispatch_to_scheduler=self.sent.append,
@@ -97,7 +98,9 @@ async def test_each_gets_its_own(both):
     """Two requests in one step; a third, whose consumer has gone, is nobody's."""
     exchange, schedulers = both
     one, other = begin(exchange, ONE, salt="s"), begin(exchange, OTHER, logprobs=None, thinks=True)
-    first, second = schedulers.sent
+    await asyncio.sleep(0)
+    (together,) = schedulers.sent
+    first, second = together
     assert (first.rid, list(first.input_ids), first.cache_salt, first.stream) == (ONE, [5, 6], "s", True)
     assert (second.cache_salt, second.require_reasoning) == (None, True)
     assert (first.sampling_params.max_new_tokens, first.sampling_params.sampling_seed) == (4, 3)
@@ -114,8 +117,13 @@ async def test_an_abort_is_sent_once(both):
     exchange, schedulers = both
     one, other = begin(exchange, ONE), begin(exchange, OTHER)
     exchange.abort("3" * 32)
+    assert not schedulers.sent
     exchange.abort(ONE)
     exchange.abort(ONE)
+    assert [type(message).__name__ for message in schedulers.sent] == [
+        "BatchTokenizedGenerateReqInput",
+        "AbortReq",
+    ]
     schedulers.answer(AbortReq(rid=ONE))  # it was still in the queue
     assert await soon(one) == Chunk((), 0, FinishReason.ABORT)
     schedulers.answer(step((OTHER, 1, [8], True)))
@@ -136,7 +144,9 @@ async def test_what_is_refused_is_not_sent(both):
         begin(exchange, ONE)
     with pytest.raises(RequestRefused, match="top_p"):
         exchange.open(OTHER, (5,), {"top_p": 3.0}, Wait(5), salt="", logprobs=None, thinks=False)
-    assert len(schedulers.sent) == 1
+    await asyncio.sleep(0)
+    (alone,) = schedulers.sent
+    assert (alone.rid, list(alone.input_ids)) == (ONE, [5, 6])
     begin(exchange, OTHER)
 
 
@@ -154,7 +164,7 @@ async def test_other_messages_go_to_the_manager(both):
 
 async def test_all_fail_together_or_one_alone(both):
     """The engine was lost, or one request was forgotten."""
-    exchange, _ = both
+    exchange, schedulers = both
     one, other = begin(exchange, ONE), begin(exchange, OTHER)
     exchange.fail_one(ONE, EngineLost("one"))
     exchange.fail_one("3" * 32, EngineLost("nobody"))
@@ -162,3 +172,4 @@ async def test_all_fail_together_or_one_alone(both):
     for stream, text in ((one, "one"), (other, "all")):
         with pytest.raises(EngineLost, match=text):
             await soon(stream)
+    assert not schedulers.sent
