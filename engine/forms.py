@@ -42,11 +42,12 @@ class Forms:
             self.tools = detect_tool_call_parser(source, vocabulary, pattern, always)
         elif self.tools is None:
             self.tools = tool_texts.PARSER
+        self._read: dict[bool | None, tuple[str | None, bool | None]] = {}
 
     def splitter(self, form: Form) -> Splitter | None:
         """Return what takes an answer of this form apart, None if it is all text. Raises RequestRefused."""
         grammars.check(form, self.tools)
-        return splitting.splitter(form, self._reasoning_of(form), self._begun(form), self.tools)
+        return splitting.splitter(form, *self._cue(form.thinking), self.tools)
 
     def sampling(self, form: Form, emitted: int) -> dict[str, Any]:
         """Return SGLang's sampling parameters for the form. `emitted`: tokens of the answer that end the prompt."""
@@ -55,17 +56,21 @@ class Forms:
 
     def thinks(self, form: Form) -> bool:
         """Whether a grammar has to wait for the end of the reasoning."""
-        return bool(self._begun(form)) and self._reasoning_of(form) is not None
+        parser, begun = self._cue(form.thinking)
+        return bool(begun) and parser is not None
 
-    def _reasoning_of(self, form: Form) -> str | None:
-        cue = self._tokenizer.opens_with(form.thinking).rstrip()
-        closed = any(cue.endswith(end) for _, end in REASONING)
-        return None if closed or (form.thinking is False and not self._begun(form)) else self.reasoning
+    def _cue(self, thinking: bool | None) -> tuple[str | None, bool | None]:
+        """Return the parser of the reasoning, and whether the prompt ends with the mark that begins it.
 
-    def _begun(self, form: Form) -> bool | None:
-        """Whether the prompt ends with the mark that begins the reasoning; None: the parser knows better."""
-        cue = self._tokenizer.opens_with(form.thinking).rstrip()
-        return True if any(cue.endswith(start) for start, _ in REASONING) else None
+        None for the latter: the parser knows better.
+        """
+        if thinking not in self._read:
+            cue = self._tokenizer.opens_with(thinking).rstrip()
+            begun = True if any(cue.endswith(start) for start, _ in REASONING) else None
+            closed = any(cue.endswith(end) for _, end in REASONING)
+            parser = None if closed or (thinking is False and not begun) else self.reasoning
+            self._read[thinking] = parser, begun
+        return self._read[thinking]
 
 
 class _Vocabulary:

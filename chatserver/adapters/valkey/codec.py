@@ -60,14 +60,26 @@ def decode_items(stored: Sequence[bytes], names: Sequence[str]) -> list[Item]:
     return items
 
 
+SEEN, SEEN_LENGTH = 256, 1024
+"""How many encoded parameters are kept beside what they mean, and how many bytes one may have."""
+_seen: dict[bytes, Params] = {}
+
+
 def encode_params(params: Params) -> bytes:
     """Return checked parameters."""
     return packing.pack(params)
 
 
 def decode_params(data: bytes) -> Params:
-    """Return checked parameters."""
-    return packing.read(_params, packing.unpack(data)[0])
+    """Return checked parameters. Those that say how to answer, not what to, are the same in most requests: kept."""
+    if (params := _seen.get(data)) is not None:
+        return params
+    params = packing.read(_params, packing.unpack(data)[0])
+    if not params.messages and len(data) <= SEEN_LENGTH:
+        if len(_seen) >= SEEN:
+            del _seen[next(iter(_seen))]
+        _seen[data] = params
+    return params
 
 
 def params_from(fields: dict[str, Any]) -> Params:

@@ -15,7 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from uuid import uuid4
+from secrets import token_hex
 
 from chatserver.errors import ChatServerError, NotFound
 from chatserver.ports.conversations import Conversations
@@ -128,7 +128,7 @@ class Compactor:
     async def _attend(self, wanted: _Wanted) -> None:
         """Write one; what goes wrong costs the summary and nothing else."""
         wanted.tries += 1
-        self._request, self._paused = uuid4().hex[:REQUEST_ID_LENGTH], False
+        self._request, self._paused = token_hex(REQUEST_ID_LENGTH // 2), False
         try:
             async with asyncio.timeout(TIME_LIMIT):
                 done = await self._write(self._request, wanted)

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from itertools import zip_longest
-from uuid import uuid4
+from secrets import token_hex
 
 from chatserver.domain.logprob import Logprob
 from chatserver.domain.response import Params
@@ -62,7 +62,7 @@ class Generation:
         self._emitted = tuple(emitted)
         self._stops = StopFilter(params.stop)
         self._logprobs: deque[Logprob | None] = deque()
-        self._id = uuid4().hex[:REQUEST_ID_LENGTH]
+        self._id = token_hex(REQUEST_ID_LENGTH // 2)
         self.stopping = False
         """Whether `stop` was called."""
         self._aborts: set[asyncio.Task[None]] = set()

@@ -19,7 +19,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from uuid import uuid4
+from secrets import token_hex
 
 from chatserver.service.engine.chunks import Chunks
 from chatserver.service.engine.published import Known, Published
@@ -250,7 +250,7 @@ class Prefixes:
         while at < whole:
             careful = self._wanted.beside and self._pace < 2 * SHARE
             end = self._chunks.end(at, len(prefix.ids), careful=careful)
-            running.request_id = uuid4().hex[:REQUEST_ID_LENGTH]
+            running.request_id = token_hex(REQUEST_ID_LENGTH // 2)
             started = time.monotonic()
             async with asyncio.timeout(CHUNK_TIMEOUT):
                 cached = await self._engine.prefill(running.request_id, prefix.ids[:end], prefix.salt)

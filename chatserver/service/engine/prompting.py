@@ -9,8 +9,9 @@ Stored ids are reused, only what is new is encoded.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import Any
 
 from chatserver.domain.ahead import cut_ahead
@@ -33,12 +34,12 @@ from engine.token_contract import Tokenizer
 class Prompt:
     """What one turn sends. `encoded`: ids that were made now, by item id. `max_output` in tokens.
 
-    `carried`: the beginning of the answer, sent behind `ids`: the model goes on from there.
+    `carried`: the beginning of the answer, sent behind `ids`. `write_ledger`: makes the ledger; no first token waits.
     """
 
     ids: Ids
     max_output: int
-    ledger: Ledger
+    write_ledger: Callable[[], Ledger]
     layout: Layout
     encoded: dict[str, Ids] = field(default_factory=dict)
     carried: Ids = ()
@@ -47,6 +48,11 @@ class Prompt:
     def length(self) -> int:
         """Tokens that are sent."""
         return len(self.ids) + len(self.carried)
+
+    @property
+    def ledger(self) -> Ledger:
+        """What the prompt was made of."""
+        return self.write_ledger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,23 +105,19 @@ class PromptBuilder:
             layout = replace(layout, carried=len(carried))
         before = self._cut_before(response, layout, newest)
         layout, chosen = self._plan(params, layout, before)
-        ids = layout.prompt(chosen)
+        ids, window = layout.prompt(chosen), self._window(params)
+        left = window.room - len(ids) - len(carried)
+        ledger = partial(
+            ledgers.planned,
+            *(self._card, params, layout, chosen, (*ids, *carried)),
+            reserve=window.reserve,
+            rebuilt=rebuilt(stored, encoded),
+            ahead=before.get("ahead"),
+        )
         return Prompt(
             ids=ids,
-            max_output=min(
-                params.max_output_tokens or self._default_reserve,
-                self._window(params).room - len(ids) - len(carried),
-            ),
-            ledger=ledgers.planned(
-                self._card,
-                params,
-                layout,
-                chosen,
-                (*ids, *carried),
-                reserve=self._window(params).reserve,
-                rebuilt=rebuilt(stored, encoded),
-                ahead=before.get("ahead"),
-            ),
+            max_output=min(params.max_output_tokens or self._default_reserve, left),
+            write_ledger=cache(ledger),
             layout=layout,
             encoded=encoded,
             carried=carried,
@@ -213,7 +215,7 @@ class PromptBuilder:
                 code="not_replayable",
             )
         most = min(response.params.max_output_tokens or 1, self._window(original.params).room - len(ids))
-        return Prompt(ids, most, ledger, layout)
+        return Prompt(ids, most, lambda: ledger, layout)
 
     def _cut_before(self, response: Response, layout: Layout, newest: Response | None) -> Mapping[str, Any]:
         """Return where idle work cut what the new message follows, which is what was told to be warm.

@@ -14,7 +14,17 @@ from chatserver.adapters.valkey import codec, engine_codec, frames, packing
 from chatserver.domain.item import Conversation, Item
 from chatserver.domain.ledger import Ledger
 from chatserver.domain.logprob import Logprob
-from chatserver.domain.response import Failure, Finish, Outcome, Params, Response, Status, Timing, Usage
+from chatserver.domain.response import (
+    Failure,
+    Finish,
+    Message,
+    Outcome,
+    Params,
+    Response,
+    Status,
+    Timing,
+    Usage,
+)
 from chatserver.domain.tape import Accepted, Delta, Ended, ItemClosed, ItemOpened, Queued, Record, Started
 from chatserver.errors import BadRequest, Unavailable
 from chatserver.ports.registry import EngineReport, ServedModel
@@ -192,3 +202,17 @@ def test_what_was_written_before_there_were_log_probabilities() -> None:
     (fields,) = packing.unpack(codec.encode_outcome(OUTCOME))
     del fields["logprobs"]
     assert codec.outcome_from(fields) == OUTCOME
+
+
+def test_parameters_that_many_requests_share_are_read_once():
+    """Not those with messages, which no two requests share, nor long ones; and not without bound."""
+    shared = codec.encode_params(Params("m", temperature=0.25))
+    assert codec.decode_params(shared) is codec.decode_params(bytes(bytearray(shared)))
+    long = codec.encode_params(Params("m", instructions="x" * codec.SEEN_LENGTH))
+    own = codec.encode_params(Params("m", messages=(Message("user", "hi"),)))
+    for alone in (long, own):
+        assert codec.decode_params(alone) == codec.decode_params(alone)
+        assert codec.decode_params(alone) is not codec.decode_params(alone)
+    for seed in range(2 * codec.SEEN):
+        codec.decode_params(codec.encode_params(Params("m", seed=seed)))
+    assert len(codec._seen) == codec.SEEN
