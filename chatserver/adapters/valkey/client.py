@@ -81,6 +81,10 @@ class Client:
                 return result[0]
             if lost and not again:
                 raise self._unreachable(str(result))
+            if not lost:
+                self._next(
+                    result[0], shard, command
+                )  # raises unless it can be sent again: it was not begun then
             again = again and not lost
         return (await self.pipeline([(shard, command)], again=again))[0]
 

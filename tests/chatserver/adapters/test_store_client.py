@@ -53,6 +53,16 @@ async def test_a_refused_step_is_unavailable_and_logged(
     assert "WRONGTYPE" in caplog.text and "WRONGTYPE" not in refused.value.message
 
 
+async def test_a_refused_step_is_not_sent_again(client: Client) -> None:
+    """It may have been refused amid what it does: a second time does the first half twice."""
+    key = "chat:{s03}:halves"
+    half = "redis.call('INCR', KEYS[1]); return redis.call('ZADD', KEYS[1], 1, 'x')"
+    for again in (True, False):
+        with pytest.raises(Unavailable):
+            await client.run(SHARD, ("EVAL", half, 1, key), again=again)
+    assert await client.run(SHARD, ("GET", key)) == b"2"
+
+
 async def test_a_full_store_is_unavailable() -> None:
     with running_store() as running:
         own = await connect(running.url)
