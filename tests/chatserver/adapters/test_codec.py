@@ -11,13 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatserver.adapters.valkey import codec, engine_codec, frames, packing
-from chatserver.domain.item import Conversation, Item
+from chatserver.domain.item import Conversation, Item, Message
 from chatserver.domain.ledger import Ledger
 from chatserver.domain.logprob import Logprob
 from chatserver.domain.response import (
     Failure,
     Finish,
-    Message,
     Outcome,
     Params,
     Response,
