@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -90,34 +91,60 @@ async def test_leaving_does_not_stop_and_a_later_program_resumes(web, client):
     assert nothing.result.text == WORDS
 
 
+class Held:
+    """An engine's `write` that holds each answer before its last piece, until `enough`."""
+
+    def __init__(self, commits: int) -> None:
+        self.enough, self.held = asyncio.Event(), 0
+        self._commits, self._written = commits, Counter()
+
+    async def wait(self) -> None:
+        answer = asyncio.current_task()
+        self._written[answer] += 1
+        if self._written[answer] == self._commits - 1:
+            self.held += 1
+            await self.enough.wait()
+
+
 async def test_cuts_at_random_places_lose_and_double_nothing(web, monkeypatch):
     """Requests, heads and events cut anywhere, 8 answers at once through one proxy: one generation each, whole."""
     monkeypatch.setattr("chatserver.client.options.LONGEST_WAIT", 0.5)
     patient = replace(BRIEF, patience=120)
     web.engine.answer = [f"word{i} é\u2028" for i in range(120)]
     web.engine.pause = 0.005
+    web.engine.write = gate = Held(len(web.engine.answer) // web.engine.step)
     expected = "".join(web.engine.answer)
+    losses: list[Lost] = []
 
-    async def one(client) -> tuple[str, int]:
-        text, lost, last = "", 0, -1
+    async def one(client) -> str:
+        text, last = "", -1
         async with client.send("Go on") as answer:
             async for event in answer:
-                lost += isinstance(event, Lost)
+                if isinstance(event, Lost):
+                    losses.append(event)
                 if not isinstance(event, Lost | QueuePlace):
                     assert event.position > last
                     last = event.position
                 if isinstance(event, TextDelta):
                     text += event.text
         assert answer.result.text == expected
-        return text, lost
+        return text
+
+    async def cut_enough(proxy) -> None:
+        """See that there were ten cuts, also where the machine made so few pieces of it that few were by chance."""
+        while len(losses) < 10:
+            await asyncio.sleep(0.1)
+            if gate.held == 8 and len(losses) < 10:
+                proxy.cut_all()
+        gate.enough.set()
 
     async with cutting(web.url, seed=7) as proxy, connect(proxy.url, options=patient) as client:
         # The whole object comes with the last event, which must fit through before a cut.
         proxy.longest = 16_000
-        found = await asyncio.gather(*(one(client) for _ in range(8)))
-    assert [text for text, _ in found] == [expected] * 8
+        *texts, _ = await asyncio.gather(*(one(client) for _ in range(8)), cut_enough(proxy))
+    assert texts == [expected] * 8
     assert len(web.engine.started) == len(set(web.engine.started)) == 8
-    assert sum(lost for _, lost in found) >= 10, proxy.cuts
+    assert len(losses) >= 10, proxy.cuts
 
 
 async def test_a_lost_request_is_not_asked_twice(web):
