@@ -27,14 +27,14 @@ PAUSE = 0.5
 """Seconds between rounds: what the last one left behind is over then."""
 
 
-async def measure(arm: Arm, door: Door, count: int) -> dict[str, float]:
+async def measure(arm: Arm, door: Door, count: int, *, connected: bool) -> dict[str, float]:
     """Begin `count` answers at once; return times in ms, and µs of CPU a start."""
     await asyncio.sleep(PAUSE)
     pids = {"front": arm.front, "client": os.getpid()}
     if isinstance(arm, Ours):
         pids |= {role: arm.pid(role) for role in ("engine", "store")}
     before = {role: cpu_seconds(pid) for role, pid in pids.items()}
-    times = sorted(await starts(arm, door, count))
+    times = sorted(await starts(arm, door, count, connected=connected))
     cost = {role: (cpu_seconds(pid) - before[role]) / count * 1e6 for role, pid in pids.items()}
     return {
         "p10": percentile(times, 0.1),
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--rate", type=float, default=50.0, help="tokens per second of each answer")
     parser.add_argument("--nice", type=int, default=0, help="niceness; below 0 where others work")
+    parser.add_argument("--connected", action="store_true", help="on connections that were there before")
     parser.add_argument("--scripted", action="store_true", help="ours without SGLang: the scripted engine")
     parser.add_argument("--stock", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
@@ -69,10 +70,11 @@ def main() -> None:
             arms[STOCK] = stock, CHAT
         for number in range(1 + options.rounds):
             for arm, (server, door) in arms.items():
-                figures = uvloop.run(measure(server, door, options.starts))
+                figures = uvloop.run(measure(server, door, options.starts, connected=options.connected))
                 if number:
                     rounds.setdefault(arm, []).append(figures)
-    title = f"{options.starts} starts at once, {options.rounds} rounds, medians (min–max)"
+    on = "connections that were there" if options.connected else "new connections"
+    title = f"{options.starts} starts at once on {on}, {options.rounds} rounds, medians (min–max)"
     print(table(title, HEADER, [_row(figures, rounds.get(STOCK), arm) for arm, figures in rounds.items()]))
     print(f"\nkept in {keep('begin', {'options': vars(options), 'rounds': rounds})}")
 

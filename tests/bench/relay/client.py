@@ -78,6 +78,11 @@ class Socket(asyncio.Protocol):
             head = b"".join(data for _, data in self.arrivals)
             self.ended.set_exception(ConnectionError(f"cut off by the server: {exc} {head[-500:]!r}"))
 
+    def send(self, data: bytes) -> None:
+        """Write what was not to be written before."""
+        if self.transport is not None:
+            self.transport.write(data)
+
     def close(self) -> None:
         """Stop reading."""
         if not self.ended.done():
