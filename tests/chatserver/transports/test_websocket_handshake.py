@@ -94,10 +94,10 @@ def test_the_example_of_the_specification():
 def test_the_scope_has_path_query_and_all_that_is_offered():
     """Also where subprotocols come in two headers, and the path is quoted."""
     headers = [*SOUND, (b"sec-websocket-protocol", b"a, b"), (b"sec-websocket-protocol", b"c")]
-    http = {"type": "http", "scheme": "https", "root_path": "/root", "headers": headers, "state": {}}
+    http = {"type": "http", "scheme": "https", "root_path": "/base", "headers": headers, "state": {}}
     scope = scope_of(http, b"/v1/a%20b?x=1?2")
     assert (scope["type"], scope["scheme"]) == ("websocket", "wss")
-    assert (scope["path"], scope["raw_path"]) == ("/root/v1/a b", b"/root/v1/a%20b")
+    assert (scope["path"], scope["raw_path"]) == ("/base/v1/a b", b"/base/v1/a%20b")
     assert (scope["query_string"], scope["subprotocols"]) == (b"x=1?2", ["a", "b", "c"])
 
 
