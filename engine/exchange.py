@@ -139,8 +139,12 @@ class Exchange:
     def _deliver(self, output: Any) -> None:
         for place, request_id in enumerate(output.rids):
             stream = self._streams.get(request_id)
-            if stream is not None:  # else its consumer has gone, and the abort is on its way
+            if stream is None:
+                continue  # its consumer has gone, and the abort is on its way
+            try:
                 stream.put(output, place)
+            except (LookupError, TypeError, ValueError) as error:  # it must not end the others' answers
+                stream.fail(EngineError(f"what SGLang said of the request was not understood: {error!r}"))
 
     def _dropped(self, message: Any) -> None:
         """Tell the end of a request that was still in the schedulers' queue."""

@@ -71,7 +71,8 @@ class Stream:
                 self.fail(error)
                 self.over = True
                 return
-            self.over, finish = True, FinishReason(reason["type"])
+            finish = FinishReason(reason["type"])
+            self.over = True
         elif not ids:
             if self.wait.since is not None:
                 self.wait.since = time.monotonic()  # a sign of life

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine.contract import Chunk, EngineLost, FinishReason, RequestRefused, Sampling
+from engine.contract import Chunk, EngineError, EngineLost, FinishReason, RequestRefused, Sampling
 from engine.requests import sampling_arguments
 from engine.watchdog import Wait
 
@@ -108,6 +108,24 @@ async def test_each_gets_its_own(both):
     assert await soon(one) == Chunk((7,), 0)
     assert await soon(other) == Chunk((8, 8), 0, FinishReason.LENGTH)
     assert (one.over, other.over, exchange.received) == (False, True, 1)
+
+
+async def test_an_output_that_cannot_be_read_ends_its_own_request(both):
+    """A kind of end that nobody knows: the other request of the step, and the steps behind it, come as ever."""
+    from sglang.srt.managers.io_struct import AbortReq
+
+    exchange, schedulers = both
+    one, other = begin(exchange, ONE), begin(exchange, OTHER)
+    strange = step((ONE, 1, [7], True), (OTHER, 1, [8], False))
+    strange.finished_reasons[0] = {"type": "strange"}
+    schedulers.answer(strange)
+    assert await soon(other) == Chunk((8,), 0)
+    with pytest.raises(EngineError, match=r"not understood.*strange"):
+        await soon(one)
+    exchange.close(ONE, abort=True)
+    assert isinstance(schedulers.sent[-1], AbortReq) and schedulers.sent[-1].rid == ONE
+    schedulers.answer(step((OTHER, 2, [9], True)))
+    assert await soon(other) == Chunk((9,), 0, FinishReason.LENGTH)
 
 
 async def test_an_abort_is_sent_once(both):

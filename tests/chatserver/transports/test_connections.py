@@ -25,6 +25,8 @@ from tests.fakes import MODEL, MemoryStore
 AUTOBAHN_BODY = 64 * 1024 * 1024
 CONFORMING = {"OK", "NON-STRICT", "INFORMATIONAL"}
 """What the Autobahn suite says of a case that was passed."""
+LATE = 6
+"""Cases, two at a time, that a machine which stands still may make late; more of them are the server's fault."""
 
 
 async def echo(scope, receive, send) -> None:
@@ -87,7 +89,9 @@ async def test_autobahn(group, cases, monkeypatch):
     async with echoing(max_body=AUTOBAHN_BODY) as address:
         found = await behaviors(address, [group])
         for _ in range(2):  # it waits for one second, also on a machine that stands still for two
-            if late := [case for case, behavior in found.items() if behavior not in CONFORMING]:
+            late = [case for case, behavior in found.items() if behavior not in CONFORMING]
+            assert len(late) <= LATE, found
+            if late:
                 found |= await behaviors(address, late)
     assert len(found) == cases and set(found.values()) <= CONFORMING, found
 
