@@ -92,14 +92,21 @@ async def test_who_waits_for_its_turn_is_not_given_up(monkeypatch):
         writer.close()
 
 
+async def ask_held(web, waiting, text):
+    """Send `text` on a connection of its own; return its ends once it is held at the turnstile."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(web.url.rpartition(":")[2]))
+    writer.write(text)
+    async with asyncio.timeout(30):
+        while not waiting:
+            await asyncio.sleep(0.005)
+    return reader, writer
+
+
 async def test_nothing_is_kept_of_who_left_before_its_turn(monkeypatch):
     waiting = []
     monkeypatch.setattr(Turnstile, "enter", lambda _, begin: bool(waiting.append(begin)))
     async with running_web(MemoryStore()) as web:
-        _, writer = await asyncio.open_connection("127.0.0.1", int(web.url.rpartition(":")[2]))
-        writer.write(b"POST /v1/responses HTTP/1.1\r\n")
-        while not waiting:
-            await asyncio.sleep(0.005)
+        _, writer = await ask_held(web, waiting, b"POST /v1/responses HTTP/1.1\r\n")
         connection = waiting[0].__self__
         assert connection._held
         writer.close()
@@ -113,10 +120,7 @@ async def test_who_waits_for_its_turn_as_the_server_ends_is_answered(monkeypatch
     waiting = []
     monkeypatch.setattr(Turnstile, "enter", lambda _, begin: bool(waiting.append(begin)))
     async with running_web(MemoryStore()) as web:
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(web.url.rpartition(":")[2]))
-        writer.write(b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
-        while not waiting:
-            await asyncio.sleep(0.005)
+        reader, writer = await ask_held(web, waiting, b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
     answer = await asyncio.wait_for(reader.read(), 30)
     assert answer.startswith(b"HTTP/1.1 200 ") and b"connection: close" in answer.lower()
     assert not waiting.pop()()  # it had its turn
